@@ -1,0 +1,53 @@
+# Everything a new user needs: Python 3.11 or newer and make. `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev check format test test-all lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Install the locked packages into .venv (once)
+
+$(STAMP): requirements/development.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Onebox needs Python 3.11 or newer; set PYTHON=/path/to/python3.11 (found: $$($(PYTHON) --version))"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "The venv module of $(PYTHON) is incomplete (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@echo "Installing packages into $(VENV) (about a minute) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## Play the incident on real parts, and check the invariants (under a minute)
+	@$(BIN)/onebox demo
+
+dev: $(STAMP)  ## Start the whole stack on this machine and leave it up until Ctrl-C
+	@$(BIN)/onebox dev
+
+check: $(STAMP)  ## Format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Format the code, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP)  ## The tests, against real parts (under 3 minutes)
+	$(BIN)/pytest -m "not storm"
+
+test-all: $(STAMP)  ## The tests, with the storms
+	$(BIN)/pytest
+
+lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 -c requirements/production.txt \
+	  --extra devstack --extra development pyproject.toml -o requirements/development.txt
+
+clean:  ## Remove what setup and the tools made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

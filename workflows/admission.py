@@ -1,0 +1,264 @@
+"""What becomes of a request: the admission table. Standard library only.
+
+Decides and records the outcome; what an accepted request sets in motion is up to `lifecycle`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from workflows import recovery
+from workflows.conditions import is_reachable
+from workflows.fencing import is_unconfirmed
+from workflows.state import (
+    Box,
+    Fence,
+    Flight,
+    Intent,
+    OutcomeKind,
+    Request,
+    RequestKind,
+    State,
+    is_human,
+)
+
+REMEMBERED = 500
+"""Outcomes kept for repeated request IDs: an incident has a few dozen, the carried state stays small."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request before it is decided."""
+
+    kind: RequestKind
+    request_id: str
+    requested_by: str = ""
+    reason: str = ""
+    observed_generation: int | None = None
+    force: bool = False
+    instance_id: str | None = None
+    """Of `declare_dead` only."""
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a program asks."""
+        return not is_human(self.requested_by)
+
+    @property
+    def forced(self) -> bool:
+        """Whether force was asked for by somebody who may."""
+        return self.force and not self.automatic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    outcome: OutcomeKind
+    detail: str
+    retry_at: datetime | None = None
+
+
+def admit(state: State, ask: Ask, at: datetime) -> tuple[State, Request]:
+    """Decide a request by the first row that applies; the same request ID always gets the same answer."""
+    for earlier in state.requests:
+        if earlier.request_id == ask.request_id:
+            return state, earlier
+    state = recovery.healthy(state, at)
+    if gives_up_registration(state, ask):
+        state = replace(state, flight=None)
+    verdict = _decide(state, ask, at)
+    if verdict.outcome is OutcomeKind.ACCEPTED:
+        state = _take_up(state, ask, at)
+    elif verdict.outcome is OutcomeKind.JOINED and state.flight is not None:
+        waiting = (*state.flight.waiting, ask.requested_by or "unnamed")[-50:]
+        state = replace(state, flight=replace(state.flight, waiting=waiting))
+    return _recorded(state, ask, verdict, at)
+
+
+def reject(state: State, ask: Ask, detail: str, *, at: datetime) -> tuple[State, Request]:
+    """Record a request that cannot even be decided, so that its sender can see why."""
+    return _recorded(state, ask, _Verdict(outcome=OutcomeKind.REJECTED, detail=detail), at)
+
+
+def gives_up_registration(state: State, ask: Ask) -> bool:
+    """Whether a human forces the replacement of a generation that only awaits its registration."""
+    return (
+        ask.kind is RequestKind.RECREATE
+        and ask.forced
+        and state.flight is not None
+        and ask.observed_generation == state.flight.generation
+        and state.box.running_since is not None
+    )
+
+
+def _decide(state: State, ask: Ask, at: datetime) -> _Verdict:
+    if state.intent is Intent.DELETE:
+        if ask.kind is RequestKind.DELETE:
+            return _Verdict(outcome=OutcomeKind.JOINED, detail="the workspace is being deleted already")
+        return _Verdict(outcome=OutcomeKind.REJECTED, detail="the workspace is deleted or being deleted")
+    match ask.kind:
+        case RequestKind.RECREATE:
+            return _decide_recreate(state, ask, at)
+        case RequestKind.STOP:
+            if state.intent is Intent.STOP:
+                return _Verdict(outcome=OutcomeKind.JOINED, detail="the workspace is stopped, or stopping")
+            return _Verdict(outcome=OutcomeKind.ACCEPTED, detail="stopping")
+        case RequestKind.START:
+            return _decide_start(state)
+        case RequestKind.DELETE:
+            return _Verdict(outcome=OutcomeKind.ACCEPTED, detail="deleting")
+        case RequestKind.DECLARE_DEAD:
+            return _decide_declare_dead(state, ask, at)
+        case RequestKind.UNKNOWN:
+            return _Verdict(outcome=OutcomeKind.REJECTED, detail="no such request")
+        case _ as never:
+            assert_never(never)
+
+
+def _decide_recreate(state: State, ask: Ask, at: datetime) -> _Verdict:
+    now, seen = state.generation, ask.observed_generation
+    if state.flight is not None and seen in (None, now, now - 1):
+        return _Verdict(outcome=OutcomeKind.JOINED, detail=f"generation {now} is on its way")
+    if seen is not None and seen < now:
+        return _Verdict(
+            outcome=OutcomeKind.STALE, detail=f"generation {seen} is gone; generation {now} is current"
+        )
+    if seen is None and _settling(state, at):
+        return _Verdict(
+            outcome=OutcomeKind.STALE,
+            detail=f"generation {now} has just come online; name it in observed_generation to replace it",
+        )
+    if seen is not None and seen > now:
+        return _Verdict(
+            outcome=OutcomeKind.REJECTED, detail=f"generation {seen} does not exist; {now} is current"
+        )
+    if state.intent is Intent.STOP:
+        return _Verdict(outcome=OutcomeKind.REJECTED, detail="stopped by intent; request_start starts it")
+    if not ask.forced and (deferral := _deferral(state, ask, at)):
+        return deferral
+    return _Verdict(outcome=OutcomeKind.ACCEPTED, detail=f"generation {now + 1} replaces {now}")
+
+
+def _settling(state: State, at: datetime) -> bool:
+    # The first generation has no predecessor that a late request could have meant.
+    return (
+        state.generation > 1
+        and state.online_since is not None
+        and at - state.online_since < state.timings.settling
+    )
+
+
+def _deferral(state: State, ask: Ask, at: datetime) -> _Verdict | None:
+    spent = recovery.spent_until(state.recovery, at)
+    if state.recovery.exhausted or spent is not None:
+        return _Verdict(
+            outcome=OutcomeKind.DEFERRED,
+            detail="the recreate budget is spent; request_start, or an admin's force, passes it",
+            retry_at=None if state.recovery.exhausted else spent,
+        )
+    if not ask.automatic:
+        return None
+    if state.frozen is not None and at < state.frozen.until:
+        return _Verdict(
+            outcome=OutcomeKind.DEFERRED,
+            detail=f"the fleet is frozen: {state.frozen.reason}",
+            retry_at=state.frozen.until,
+        )
+    spaced = recovery.spaced_until(state)
+    if spaced is not None and at < spaced:
+        return _Verdict(
+            outcome=OutcomeKind.DEFERRED, detail="too soon after the last recreate", retry_at=spaced
+        )
+    return None
+
+
+def _decide_start(state: State) -> _Verdict:
+    if state.intent is Intent.RUN and state.flight is not None:
+        return _Verdict(outcome=OutcomeKind.JOINED, detail=f"generation {state.generation} is on its way")
+    if state.intent is Intent.RUN and is_reachable(state) and not state.halted:
+        return _Verdict(
+            outcome=OutcomeKind.JOINED, detail="the workspace runs; request_recreate replaces its box"
+        )
+    return _Verdict(outcome=OutcomeKind.ACCEPTED, detail=f"starting generation {state.generation + 1}")
+
+
+def _decide_declare_dead(state: State, ask: Ask, at: datetime) -> _Verdict:
+    if ask.automatic:
+        return _Verdict(
+            outcome=OutcomeKind.REJECTED, detail="only a human (requested_by admin…) may declare a box dead"
+        )
+    if not is_unconfirmed(state.fence, at) or ask.instance_id not in {it.key for it in state.fence.suspects}:
+        return _Verdict(
+            outcome=OutcomeKind.REJECTED,
+            detail=f"the termination of {ask.instance_id} is not what this workspace waits for",
+        )
+    return _Verdict(outcome=OutcomeKind.ACCEPTED, detail=f"{ask.instance_id} is taken to be gone")
+
+
+def _take_up(state: State, ask: Ask, at: datetime) -> State:
+    match ask.kind:
+        case RequestKind.RECREATE:
+            state = replace(state, recovery=recovery.noted(state.recovery, at, automatic=ask.automatic))
+            return begin_flight(state, at, waiting=ask.requested_by)
+        case RequestKind.START:
+            state = replace(state, recovery=replace(state.recovery, streak=0, exhausted=False))
+            return begin_flight(state, at, waiting=ask.requested_by)
+        case RequestKind.STOP | RequestKind.DELETE:
+            return replace(
+                state,
+                intent=Intent.STOP if ask.kind is RequestKind.STOP else Intent.DELETE,
+                closed=False,
+                fence=Fence(),
+                flight=None,
+                online_since=None,
+                halted=False,
+                ask_again_at=None,
+                retry=None,
+            )
+        case RequestKind.DECLARE_DEAD:
+            dead = (*state.fence.declared_dead, ask.instance_id or "")
+            fence = replace(state.fence, declared_dead=dead)
+            return replace(state, fence=fence, retry=None)
+        case RequestKind.UNKNOWN:
+            return state
+        case _ as never:
+            assert_never(never)
+
+
+def begin_flight(state: State, at: datetime, *, waiting: str = "") -> State:
+    """Set out for the next generation: nothing that is known of the box before counts any longer."""
+    first = state.generation == 0 or state.intent is Intent.STOP
+    generation = state.generation + 1
+    return replace(
+        state,
+        intent=Intent.RUN,
+        generation=generation,
+        closed=False,
+        fence=Fence(),
+        box=Box(),
+        flight=Flight(
+            generation=generation, since=at, waiting=(waiting,) if waiting else (), first_launch=first
+        ),
+        online_since=None,
+        halted=False,
+        ask_again_at=None,
+        retry=None,
+    )
+
+
+def _recorded(state: State, ask: Ask, verdict: _Verdict, at: datetime) -> tuple[State, Request]:
+    request = Request(
+        request_id=ask.request_id,
+        kind=ask.kind,
+        requested_by=ask.requested_by,
+        reason=ask.reason,
+        observed_generation=ask.observed_generation,
+        force=ask.force,
+        at=at,
+        outcome=verdict.outcome,
+        generation=state.generation,
+        detail=verdict.detail,
+        retry_at=verdict.retry_at,
+    )
+    unrecorded = state.unrecorded + 1
+    kept = (*state.requests, request)[-max(REMEMBERED, unrecorded) :]
+    return replace(state, requests=kept, unrecorded=unrecorded), request

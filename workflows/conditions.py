@@ -1,0 +1,153 @@
+"""What a workspace is, derived from the facts: its phase and its conditions. Standard library only.
+
+Changes nothing: the same facts always read the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from workflows import recovery
+from workflows.fencing import is_unconfirmed
+from workflows.state import (
+    CanaryPolicy,
+    CanaryState,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Intent,
+    Phase,
+    State,
+    Step,
+)
+
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+def phase(state: State) -> Phase:
+    """The one word for the workspace. `online` needs every proof; unknown is not online."""
+    if state.intent is not Intent.RUN:
+        return _closing_phase(state)
+    if state.flight is not None:
+        if state.box.running_since is not None:
+            return Phase.AWAITING_REGISTRATION
+        return Phase.PROVISIONING if state.flight.first_launch else Phase.RECREATING
+    if not state.enrolled:
+        return Phase.PROVISIONING
+    if is_serving(state):
+        return Phase.ONLINE
+    if state.halted or not is_reachable(state):
+        return Phase.FAILED
+    return Phase.DEGRADED
+
+
+def is_reachable(state: State) -> bool:
+    """Whether the box runs at its address, is registered, and its beats were taken in."""
+    box = state.box
+    return box.running_since is not None and box.registered_at is not None and box.beating_at is not None
+
+
+def is_serving(state: State) -> bool:
+    """Whether everything is there that `online` stands for (invariant I9)."""
+    return is_reachable(state) and state.box.silent_since is None and canary_satisfied(state)
+
+
+def canary_satisfied(state: State) -> bool:
+    """Whether the policy's question was answered, or is not asked."""
+    return state.timings.canary is CanaryPolicy.OFF or state.box.canary is CanaryState.ANSWERED
+
+
+def _closing_phase(state: State) -> Phase:
+    closed = state.closed and state.fence.confirmed
+    if state.intent is Intent.STOP:
+        return Phase.STOPPED if closed else Phase.STOPPING
+    return Phase.DELETED if closed and state.address_removed else Phase.DELETING
+
+
+def refreshed(state: State, at: datetime) -> State:
+    """Bring the conditions up to date; a transition time changes only with the status."""
+    before = {condition.type: condition for condition in state.conditions}
+    after = []
+    for type_, status, reason, message in _observe(state, at):
+        old = before.get(type_)
+        since = old.last_transition_at if old is not None and old.status is status else at
+        after.append(
+            Condition(
+                type=type_,
+                status=status,
+                reason=reason,
+                message=message,
+                generation=state.generation,
+                last_transition_at=since,
+            )
+        )
+    return replace(state, conditions=tuple(after))
+
+
+def _observe(state: State, at: datetime) -> Iterator[tuple[ConditionType, ConditionStatus, str, str]]:
+    yield (ConditionType.INSTANCE_RUNNING, *_instance_running(state, at))
+    yield (ConditionType.ADDRESS_IN_SYNC, *_address_in_sync(state))
+    yield (ConditionType.REGISTERED, *_registered(state))
+    yield (ConditionType.HEARTBEAT_FRESH, *_heartbeat_fresh(state))
+    yield (ConditionType.PROCESSING, *_processing(state))
+    yield (ConditionType.RECREATE_ALLOWED, *_recreate_allowed(state, at))
+
+
+def _instance_running(state: State, at: datetime) -> tuple[ConditionStatus, str, str]:
+    if state.intent is not Intent.RUN:
+        if state.fence.confirmed and state.closed:
+            return FALSE, "Terminated", "every instance is confirmed to be terminated"
+        return FALSE, "Terminating", "the instance is being terminated"
+    if is_unconfirmed(state.fence, at):
+        names = ", ".join(suspect.key for suspect in state.fence.suspects)
+        return UNKNOWN, "FenceUnconfirmed", f"the termination of {names} cannot be confirmed"
+    if state.box.running_since is not None:
+        return TRUE, "Running", f"{state.box.instance_id} was seen running"
+    if state.box.instance_id is not None:
+        return UNKNOWN, "Launched", f"{state.box.instance_id} was launched and is not seen running yet"
+    return FALSE, "NotLaunched", f"generation {state.generation} has no instance yet"
+
+
+def _address_in_sync(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.intent is Intent.RUN and state.box.running_since is not None:
+        return TRUE, "Written", f"{state.box.dns_name} points to {state.box.private_ip}"
+    return FALSE, "NotWritten", "the DNS name does not point to this generation's instance"
+
+
+def _registered(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.registered_at is not None:
+        return TRUE, "Registered", "the box has registered"
+    if any(error.phase is Step.AWAIT_REGISTRATION for error in state.errors):
+        return FALSE, "DeadlineMissed", "the box did not register in time"
+    return FALSE, "NotRegistered", "the box has not registered yet"
+
+
+def _heartbeat_fresh(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.beating_at is None:
+        return UNKNOWN, "NoBeatYet", "no authenticated beat was taken in yet"
+    if state.box.silent_since is not None:
+        return FALSE, "Silent", f"no beat since {state.box.silent_since:%H:%M:%S} UTC"
+    return TRUE, "Beating", "beats come with a live token"
+
+
+def _processing(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.canary is CanaryState.ANSWERED:
+        return TRUE, "CanaryAnswered", "the agent answered the control plane's question"
+    if state.box.canary is CanaryState.MISSED:
+        return FALSE, "CanaryMissed", "the agent did not answer the control plane's question"
+    return UNKNOWN, "NotAsked", "nothing has shown yet that the agent processes"
+
+
+def _recreate_allowed(state: State, at: datetime) -> tuple[ConditionStatus, str, str]:
+    spaced = recovery.spaced_until(recovery.healthy(state, at))
+    if state.intent is not Intent.RUN:
+        return FALSE, "Intent", f"the workspace is meant to {state.intent}"
+    if state.flight is not None:
+        return FALSE, "InFlight", f"generation {state.generation} is on its way; requests join it"
+    if state.recovery.exhausted or recovery.spent_until(state.recovery, at) is not None:
+        return FALSE, "BudgetSpent", "the budget of automatic recreates is spent; request_start passes it"
+    if state.frozen is not None and at < state.frozen.until:
+        return FALSE, "FleetFrozen", state.frozen.reason
+    if spaced is not None and at < spaced:
+        return FALSE, "Spacing", f"automatic requests wait until {spaced:%H:%M:%S} UTC"
+    return TRUE, "Allowed", "a request would be accepted"

@@ -1,0 +1,90 @@
+"""What happens when time runs out: registration, canary, own requests. Standard library only.
+
+Time is an argument; the workflow's timers only say when to ask.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from workflows import conditions, recovery
+from workflows.admission import Ask, admit
+from workflows.errors import noted
+from workflows.facts import StepFailed
+from workflows.state import CanaryPolicy, CanaryState, OutcomeKind, RequestKind, State, Step
+
+REQUESTER = "lifecycle"
+"""Who asks when a deadline was missed; automatic like any other program."""
+
+
+def asks_canary(state: State) -> bool:
+    """Whether the policy wants the agent to be asked now."""
+    return (
+        state.timings.canary is not CanaryPolicy.OFF
+        and state.box.canary is CanaryState.DUE
+        and conditions.is_reachable(state)
+        and state.box.silent_since is None
+    )
+
+
+def register_deadline(state: State) -> datetime | None:
+    """When the box must have registered and beaten; None if it has, or nothing waits for it."""
+    box = state.box
+    if state.flight is None or box.running_since is None or conditions.is_reachable(state):
+        return None
+    return box.running_since + state.timings.register_deadline
+
+
+def canary_deadline(state: State) -> datetime | None:
+    """When the agent must have answered; None if nothing is asked."""
+    if not asks_canary(state) or state.box.beating_at is None or state.box.running_since is None:
+        return None
+    return max(state.box.beating_at, state.box.running_since) + state.timings.canary_deadline
+
+
+def passed(state: State, at: datetime) -> State:
+    """Apply every deadline that lies behind."""
+    if state.frozen is not None and at >= state.frozen.until:
+        state = replace(state, frozen=None)
+    canary = canary_deadline(state)
+    if canary is not None and at >= canary:
+        state = replace(state, box=replace(state.box, canary=CanaryState.MISSED), flight=None, retry=None)
+    register = register_deadline(state)
+    if register is not None and at >= register:
+        state = replace(state, flight=None, errors=noted(state, _missed(state), at))
+        return _asked_itself(state, at)
+    if state.ask_again_at is not None and at >= state.ask_again_at:
+        return _asked_itself(replace(state, ask_again_at=None), at)
+    return recovery.healthy(state, at)
+
+
+def _missed(state: State) -> StepFailed:
+    minutes = state.timings.register_deadline.total_seconds() / 60
+    if state.box.registered_at is None:
+        code, what = "not_registered", "did not register"
+        hint = "See the box's own log (bootstrap secret, network path to the register API, user data)."
+    else:
+        code, what = "not_beating", "registered, but no authenticated beat was taken in"
+        hint = "The runtime did not start, or does not use the token: see the agent's log on the box."
+    return StepFailed(
+        step=Step.AWAIT_REGISTRATION,
+        code=code,
+        message=f"the box of generation {state.generation} {what} within {minutes:g} min of running",
+        hint=hint,
+        retryable=True,
+    )
+
+
+def _asked_itself(state: State, at: datetime) -> State:
+    ask = Ask(
+        kind=RequestKind.RECREATE,
+        request_id=f"{REQUESTER}-{state.generation}-{at:%Y%m%dT%H%M%S}",
+        requested_by=REQUESTER,
+        reason="the registration deadline was missed",
+        observed_generation=state.generation,
+    )
+    state, decided = admit(state, ask, at)
+    if decided.outcome is not OutcomeKind.DEFERRED:
+        return state
+    if recovery.spent_until(state.recovery, at) is not None:
+        return replace(state, recovery=replace(state.recovery, exhausted=True))
+    return replace(state, ask_again_at=decided.retry_at)

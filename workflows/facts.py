@@ -1,0 +1,121 @@
+"""What the lifecycle is told: results of steps, failures, and what boxes did. Standard library only.
+
+Facts come in whatever order; none of them says what is to be done.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from workflows.state import Intent, Step, Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """The record, as a workflow that knows nothing yet needs it."""
+
+    intent: Intent
+    deleted: bool
+    generation: int
+    """0 if none was ever opened."""
+    current: bool
+    """Whether that generation is still the open one (not closed by a stop)."""
+    revision: int
+    timings: Timings
+    attempt: int
+    """The newest launch attempt of the generation, at least 1."""
+    registered_at: datetime | None
+    beating_at: datetime | None
+    """The last beat, if it is fresh."""
+    automatic: tuple[datetime, ...]
+    """Accepted automatic recreates of the last 24 h."""
+    accepted: tuple[datetime, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOpened:
+    """The generation that is now the current one."""
+
+    generation: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A recorded instance, or a launch without one, that EC2 does not list."""
+
+    key: str
+    launched_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FenceObserved:
+    """What EC2 said in one look. Confirmed terminations are recorded, and not looked at again."""
+
+    terminated: tuple[str, ...]
+    alive: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchResult:
+    """Exactly one of `instance_id`, `capacity_code` and `strays` says what happened."""
+
+    instance_id: str | None = None
+    private_ip: str | None = None
+    adopted: bool = False
+    """The instance was found under its tags, not by this call."""
+    capacity_code: str | None = None
+    """EC2's definitive capacity error: this attempt has no instance and never will."""
+    capacity_message: str = ""
+    offerings: int = 1
+    """How many combinations of zone and type there are to go through."""
+    strays: tuple[str, ...] = ()
+    """Instances alive under the workspace's tag that are not this attempt's: fence again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressResult:
+    """`gone` if the instance ended instead of running; otherwise the address that was written."""
+
+    gone: bool = False
+    detail: str = ""
+    private_ip: str = ""
+    dns_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryResult:
+    """Whether the agent answered with a finished result, and what it did instead."""
+
+    answered: bool
+    code: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed:
+    """A step that did not succeed, after the retries that its policy allows."""
+
+    step: Step
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class BoxFactKind(StrEnum):
+    """The transitions of a box that the register API and the beat scan see."""
+
+    REGISTERED = "registered"
+    BEATING = "beating"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxChanged:
+    """A transition of a box, as PostgreSQL recorded it."""
+
+    kind: BoxFactKind
+    generation: int
+    at: datetime

@@ -1,0 +1,192 @@
+"""The lifecycle of a workspace: facts in, the next step out. Standard library only.
+
+`apply` takes a fact in, in whatever order facts come; `due` says which step is next, and `wake_at` when to
+look again. Nothing here waits, calls or knows the time: it is an argument.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from workflows import conditions, deadlines, steps
+from workflows.admission import Ask, admit
+from workflows.errors import cleared
+from workflows.facts import (
+    AddressResult,
+    BoxChanged,
+    BoxFactKind,
+    CanaryResult,
+    Enrolled,
+    FenceObserved,
+    GenerationOpened,
+    LaunchResult,
+    StepFailed,
+)
+from workflows.state import (
+    Frozen,
+    Intent,
+    Request,
+    State,
+    Step,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """PostgreSQL has the intent to stop or delete."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRemoved:
+    """The DNS name is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAhead:
+    """PostgreSQL has a newer generation than this workflow knows, as after a reset to an older point."""
+
+
+Event = (
+    Tick
+    | Enrolled
+    | GenerationOpened
+    | Closed
+    | FenceObserved
+    | LaunchResult
+    | AddressResult
+    | AddressRemoved
+    | CanaryResult
+    | StepFailed
+    | RecordAhead
+    | BoxChanged
+    | Frozen
+)
+
+
+def apply(state: State, event: Event, at: datetime) -> State:
+    """Take one fact in."""
+    state = deadlines.passed(_taken_in(state, event, at), at)
+    return conditions.refreshed(_arrived(state, at), at)
+
+
+def request(state: State, ask: Ask, at: datetime) -> tuple[State, Request]:
+    """Decide a request, and set out for what it asks if it is accepted."""
+    state, decided = admit(state, ask, at)
+    return conditions.refreshed(state, at), decided
+
+
+def due(state: State, now: datetime) -> Step | None:
+    """The step to be done now; None if there is something to wait for, or nothing at all."""
+    step = _next_step(state)
+    if step is not None and state.retry is not None and state.retry.step is step:
+        return step if now >= state.retry.not_before else None
+    return step
+
+
+def _next_step(state: State) -> Step | None:
+    if not state.enrolled:
+        return Step.ENROLL
+    if state.intent is not Intent.RUN:
+        if not state.closed:
+            return Step.CLOSE
+        if not state.fence.confirmed:
+            return Step.FENCE
+        if state.intent is Intent.DELETE and not state.address_removed:
+            return Step.REMOVE_ADDRESS
+        return None
+    if state.flight is not None:
+        if state.opened < state.generation:
+            return Step.OPEN
+        if not state.fence.confirmed:
+            return Step.FENCE
+        if state.box.instance_id is None:
+            return Step.LAUNCH
+        if state.box.running_since is None:
+            return Step.ADDRESS
+    if deadlines.asks_canary(state):
+        return Step.CANARY
+    return None
+
+
+def wake_at(state: State) -> datetime | None:
+    """When time alone changes something; None if only the outside can."""
+    times = [deadlines.register_deadline(state), deadlines.canary_deadline(state), state.ask_again_at]
+    if state.retry is not None and _next_step(state) is state.retry.step:
+        times.append(state.retry.not_before)
+    if state.frozen is not None:
+        times.append(state.frozen.until)
+    return min((time for time in times if time is not None), default=None)
+
+
+def _taken_in(state: State, event: Event, at: datetime) -> State:
+    match event:
+        case Tick():
+            return state
+        case Enrolled():
+            return steps.enrolled(state, event, at)
+        case GenerationOpened():
+            return steps.opened(state, event)
+        case Closed():
+            return steps.succeeded(replace(state, closed=True), Step.CLOSE)
+        case FenceObserved():
+            return steps.fenced(state, event, at)
+        case LaunchResult():
+            return steps.launched(state, event, at)
+        case AddressResult():
+            return steps.addressed(state, event, at)
+        case AddressRemoved():
+            return steps.succeeded(replace(state, address_removed=True), Step.REMOVE_ADDRESS)
+        case CanaryResult():
+            return steps.canary_asked(state, event, at)
+        case StepFailed():
+            return steps.failed(state, event, at)
+        case RecordAhead():
+            return replace(state, enrolled=False, retry=None)
+        case BoxChanged():
+            return _box_changed(state, event)
+        case Frozen(until=until):
+            return replace(state, frozen=event if until > at else None)
+        case _ as never:
+            assert_never(never)
+
+
+def _arrived(state: State, at: datetime) -> State:
+    """End the flight once everything is there that `online` stands for, however late it came."""
+    if state.online_since is not None or state.intent is not Intent.RUN or not conditions.is_serving(state):
+        return state
+    return replace(
+        state,
+        flight=None,
+        online_since=at,
+        halted=False,
+        ask_again_at=None,
+        recovery=replace(state.recovery, exhausted=False),
+        errors=cleared(state.errors, Step.AWAIT_REGISTRATION),
+    )
+
+
+def _box_changed(state: State, event: BoxChanged) -> State:
+    if event.generation > state.generation:
+        return replace(state, enrolled=False)  # the record is ahead of us: read it
+    box = state.box
+    if event.generation < state.generation or state.intent is not Intent.RUN:
+        return state
+    match event.kind:
+        case BoxFactKind.REGISTERED:
+            return replace(state, box=replace(box, registered_at=box.registered_at or event.at))
+        case BoxFactKind.BEATING | BoxFactKind.SILENT if box.heard_at is not None and event.at < box.heard_at:
+            return state
+        case BoxFactKind.BEATING:
+            beating = replace(
+                box, beating_at=box.beating_at or event.at, silent_since=None, heard_at=event.at
+            )
+            return replace(state, box=beating)
+        case BoxFactKind.SILENT:
+            return replace(state, box=replace(box, silent_since=event.at, heard_at=event.at))
+        case _ as never:
+            assert_never(never)

@@ -1,0 +1,220 @@
+"""The public contract: payloads of signals, updates and queries, names, IDs and search attributes.
+
+Outsiders (watchdogs, admins, the temporal CLI) depend on every name here; it decides nothing.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from temporalio.common import SearchAttributeKey
+
+from workflows.admission import Ask
+from workflows.facts import BoxFactKind
+from workflows.state import CanaryPolicy, Condition, LastError, OutcomeKind, Phase, Request, RequestKind
+
+WORKFLOW_TYPE = "WorkspaceWorkflow"
+TASK_QUEUE = "workspaces"
+EC2_TASK_QUEUE = "workspaces-ec2"
+"""EC2 mutations only, so that one server-side rate limit covers all workers."""
+
+PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
+INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
+ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
+GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
+SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION)
+
+WORKSPACE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label (RFC 1123, section 2.1): the ID becomes a host name, a tag value and a workflow ID."""
+
+
+class InvalidPayload(ValueError):
+    """A payload that does not fit its message; the text says which member and why."""
+
+
+def check_workspace_id(workspace_id: str) -> str:
+    """Return the ID if it is usable as a DNS label; raise `InvalidPayload` if not."""
+    if WORKSPACE_ID.fullmatch(workspace_id):
+        return workspace_id
+    raise InvalidPayload(
+        f"workspace ID {workspace_id[:80]!r} is not a DNS label: "
+        "1 to 63 lower-case letters, digits and hyphens, no hyphen at either end"
+    )
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Name = Annotated[str, Field(max_length=200)]
+Reason = Annotated[str, Field(max_length=1000)]
+
+
+class RecreateRequest(_Message):
+    """Ask for a new box. Every member is optional; a bare signal asks on nobody's behalf."""
+
+    reason: Reason = ""
+    requested_by: Name = ""
+    """Who asks: `watchdog`, `admin:alice`. Human if it starts with `admin`, else automatic."""
+    observed_generation: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] | None = None
+    """The generation whose stall the sender saw; a request about one that is gone changes nothing."""
+    request_id: Name | None = None
+    """The same ID gets the earlier outcome again."""
+    force: bool = False
+    """Pass budget and freeze, or give up a generation that awaits registration. Heeded from humans."""
+
+
+class IntentRequest(_Message):
+    """Ask to stop, start or delete the workspace."""
+
+    reason: Reason = ""
+    requested_by: Name = ""
+    request_id: Name | None = None
+
+
+class DeclareDead(_Message):
+    """A human's word that a box whose termination cannot be confirmed is gone."""
+
+    instance_id: Annotated[str, Field(pattern=r"^i-[0-9a-f]{8,17}$")]
+    reason: Reason = ""
+    requested_by: Name = ""
+    request_id: Name | None = None
+
+
+class Freeze(_Message):
+    """Defer automatic recreates for a while; it ends by itself."""
+
+    reason: Reason = ""
+    requested_by: Name = ""
+    seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
+    """How long; 0 thaws."""
+
+
+class BoxFact(_Message):
+    """A transition that the register API or the beat scan saw in PostgreSQL."""
+
+    kind: BoxFactKind
+    generation: int
+    at: datetime
+
+
+class WorkspaceSpec(_Message):
+    """What makes this workspace differ from the worker's settings. `{}` takes them as they are."""
+
+    image_id: Annotated[str, Field(max_length=200)] | None = None
+    instance_types: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=20)
+    """In order of preference; the next one is tried on a definitive capacity error."""
+    subnet_ids: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=20)
+    """In order of preference: a subnet is a zone."""
+    security_group_ids: tuple[Name, ...] | None = Field(default=None, max_length=20)
+    runtime_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    register_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """From the instance running to its first authenticated beat."""
+    canary: CanaryPolicy | None = None
+
+
+class RequestOutcome(_Message):
+    """What became of a request. Never changes once it is given."""
+
+    request_id: str
+    kind: RequestKind
+    outcome: OutcomeKind
+    generation: int
+    """The generation that serves the request, or the current one where none does."""
+    detail: str
+    retry_at: datetime | None = None
+    requested_by: str = ""
+    reason: str = ""
+    observed_generation: int | None = None
+    force: bool = False
+    at: datetime
+
+    @classmethod
+    def of(cls, request: Request) -> "RequestOutcome":
+        """The public form of a decided request."""
+        return cls(
+            request_id=request.request_id,
+            kind=request.kind,
+            outcome=request.outcome,
+            generation=request.generation,
+            detail=request.detail,
+            retry_at=request.retry_at,
+            requested_by=request.requested_by,
+            reason=request.reason,
+            observed_generation=request.observed_generation,
+            force=request.force,
+            at=request.at,
+        )
+
+
+class WorkspaceStatus(_Message):
+    """The answer of the `status` query: what the lifecycle knows. Beats are in PostgreSQL only."""
+
+    workspace_id: str
+    phase: Phase
+    generation: int
+    instance_id: str | None
+    private_ip: str | None
+    dns_name: str | None
+    recreates: int
+    """Accepted in the last 24 h."""
+    last_error: LastError | None
+    conditions: tuple[Condition, ...]
+    waiting_for: str
+    """What the workflow does or waits for now, in words."""
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read(model: type[M], payload: Sequence[object]) -> M:
+    """Validate the arguments of a message: none at all, or one object.
+
+    Raises `InvalidPayload` with one line that names each wrong member.
+    """
+    if len(payload) > 1:
+        raise InvalidPayload(f"{len(payload)} arguments; one object, or none, is expected")
+    try:
+        return model.model_validate(payload[0] if payload and payload[0] is not None else {})
+    except ValidationError as error:
+        raise InvalidPayload(
+            "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'payload'}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)[:5]
+            )
+        ) from None
+
+
+def ask(kind: RequestKind, payload: Sequence[object], *, request_id: str) -> Ask:
+    """The request that a message asks for; `request_id` is used where the message names none.
+
+    Raises `InvalidPayload`.
+    """
+    if kind is RequestKind.RECREATE:
+        recreate = read(RecreateRequest, payload)
+        return Ask(
+            kind=kind,
+            request_id=recreate.request_id or request_id,
+            requested_by=recreate.requested_by,
+            reason=recreate.reason,
+            observed_generation=recreate.observed_generation,
+            force=recreate.force,
+        )
+    if kind is RequestKind.DECLARE_DEAD:
+        dead = read(DeclareDead, payload)
+        return Ask(
+            kind=kind,
+            request_id=dead.request_id or request_id,
+            requested_by=dead.requested_by,
+            reason=dead.reason,
+            instance_id=dead.instance_id,
+        )
+    intent = read(IntentRequest, payload)
+    return Ask(
+        kind=kind,
+        request_id=intent.request_id or request_id,
+        requested_by=intent.requested_by,
+        reason=intent.reason,
+    )

@@ -1,0 +1,74 @@
+"""Timeouts and retries of activities, by destination.
+
+What the record should show is retried by the lifecycle; these policies bridge what passes in seconds.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+
+from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Where an activity runs, how long it may take, and how often it is tried."""
+
+    task_queue: str
+    start_to_close: timedelta
+    heartbeat: timedelta | None
+    retry: RetryPolicy
+
+
+DATABASE = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(seconds=15),
+    heartbeat=None,
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=2),
+        maximum_attempts=5,
+    ),
+)
+"""A statement takes milliseconds; a failover of the database some seconds."""
+
+RECORD = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(seconds=15),
+    heartbeat=None,
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=10),
+        maximum_attempts=0,
+    ),
+)
+"""Without the database there is nowhere else to say it, so it is tried until it is back."""
+
+EC2 = Policy(
+    task_queue=EC2_TASK_QUEUE,
+    start_to_close=timedelta(seconds=120),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(
+        initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10), maximum_attempts=4
+    ),
+)
+"""A call answers within 20 s, a termination is watched for a minute; a dead worker shows after 10 s."""
+
+AWS = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(seconds=120),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(
+        initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10), maximum_attempts=4
+    ),
+)
+"""Reading EC2 and writing Route 53: as above, outside the rate limit of EC2's mutations."""
+
+BOX = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(seconds=90),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(maximum_attempts=2),
+)
+"""A model may think for a minute; whether to ask again is the lifecycle's decision."""

@@ -1,0 +1,299 @@
+"""The values that the lifecycle of a workspace is made of. Standard library only.
+
+They hold facts; what follows from facts is decided in `lifecycle`, `admission`, `recovery` and `fencing`.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What the workspace is, in one word; derived from the facts, never stored in the state."""
+
+    PROVISIONING = "provisioning"
+    AWAITING_REGISTRATION = "awaiting_registration"
+    ONLINE = "online"
+    DEGRADED = "degraded"
+    RECREATING = "recreating"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class Intent(StrEnum):
+    """What the workspace is meant to be."""
+
+    RUN = "run"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class RequestKind(StrEnum):
+    """What a request asks for."""
+
+    RECREATE = "recreate"
+    STOP = "stop"
+    START = "start"
+    DELETE = "delete"
+    DECLARE_DEAD = "declare_dead"
+    UNKNOWN = "unknown"
+    """A signal that has no meaning here, or a cancellation; always rejected, and seen."""
+
+
+class OutcomeKind(StrEnum):
+    """What became of a request."""
+
+    ACCEPTED = "accepted"
+    JOINED = "joined"
+    STALE = "stale"
+    DEFERRED = "deferred"
+    REJECTED = "rejected"
+
+
+class Step(StrEnum):
+    """The steps of a generation; also the phase of a failure on the record."""
+
+    ENROLL = "enroll"
+    OPEN = "open"
+    CLOSE = "close"
+    FENCE = "fence"
+    LAUNCH = "launch"
+    ADDRESS = "address"
+    AWAIT_REGISTRATION = "await_registration"
+    CANARY = "canary"
+    REMOVE_ADDRESS = "remove_address"
+
+
+class CanaryPolicy(StrEnum):
+    """When the control plane asks the agent a question of its own."""
+
+    OFF = "off"
+    GENERATION = "generation"
+    """Once for each generation, since a canary costs a model call."""
+
+
+class CanaryState(StrEnum):
+    """How far the question of this generation is."""
+
+    DUE = "due"
+    ANSWERED = "answered"
+    MISSED = "missed"
+
+
+class ConditionType(StrEnum):
+    """The questions an operator has about a workspace."""
+
+    INSTANCE_RUNNING = "InstanceRunning"
+    ADDRESS_IN_SYNC = "AddressInSync"
+    REGISTERED = "Registered"
+    HEARTBEAT_FRESH = "HeartbeatFresh"
+    PROCESSING = "Processing"
+    RECREATE_ALLOWED = "RecreateAllowed"
+
+
+class ConditionStatus(StrEnum):
+    """As in Kubernetes, with lower-case words. Unknown is not true."""
+
+    TRUE = "true"
+    FALSE = "false"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One answer, with its reason in a word and in a sentence."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: str
+    message: str
+    generation: int
+    last_transition_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastError:
+    """Why a step did not succeed; cleared only by the success of the same step."""
+
+    code: str
+    phase: Step
+    message: str
+    generation: int
+    attempt: int
+    first_at: datetime
+    last_at: datetime
+    count: int
+    retryable: bool
+    """Whether the control plane tries again by itself."""
+    hint: str
+    """What a human can do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """The durations of this workspace, resolved from its spec and the worker's settings."""
+
+    register_deadline: timedelta = timedelta(minutes=10)
+    """The slowest healthy boot took 6 min; Cluster API waits 10, Karpenter 15."""
+    settling: timedelta = timedelta(seconds=120)
+    """A request that names no generation, this soon after a box came online, means the box before."""
+    canary: CanaryPolicy = CanaryPolicy.GENERATION
+    canary_deadline: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A decided request: what was asked, and what became of it."""
+
+    request_id: str
+    kind: RequestKind
+    requested_by: str
+    reason: str
+    observed_generation: int | None
+    force: bool
+    at: datetime
+    outcome: OutcomeKind
+    generation: int
+    detail: str
+    retry_at: datetime | None = None
+
+    @property
+    def human(self) -> bool:
+        """Whether a person asked, as told by the name that the request carries."""
+        return is_human(self.requested_by)
+
+
+def is_human(requested_by: str) -> bool:
+    """Names of humans start with `admin`, by convention of the requests' senders."""
+    return requested_by.startswith("admin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An instance, or a launch without one yet, that must be proven gone before the next launch."""
+
+    key: str
+    """The instance ID, or `launch-GENERATION-ATTEMPT` where RunInstances was called but no ID is known."""
+    launched_at: datetime
+    missing_since: datetime | None = None
+    missing_count: int = 0
+    last_missing_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """The progress of proving that no other box of this workspace is alive."""
+
+    confirmed: bool = False
+    since: datetime | None = None
+    suspects: tuple[Suspect, ...] = ()
+    declared_dead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """What is known of the current generation's box; facts in whatever order they came."""
+
+    attempt: int = 1
+    instance_id: str | None = None
+    private_ip: str | None = None
+    dns_name: str | None = None
+    running_since: datetime | None = None
+    """When it ran and its DNS name was written; the register deadline counts from here."""
+    lost: int = 0
+    """How many instances of this generation ended before they ran."""
+    registered_at: datetime | None = None
+    beating_at: datetime | None = None
+    """The first authenticated beat."""
+    silent_since: datetime | None = None
+    heard_at: datetime | None = None
+    """The newest fact about beats; older ones change nothing."""
+    canary: CanaryState = CanaryState.DUE
+    canary_tries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flight:
+    """A generation on its way to `online`, and who waits for it."""
+
+    generation: int
+    since: datetime
+    waiting: tuple[str, ...] = ()
+    first_launch: bool = False
+    """Nothing ran before it: `provisioning`, where others are `recreating`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """How often the workspace was recreated, and when it may be again."""
+
+    automatic: tuple[datetime, ...] = ()
+    """Accepted automatic requests of the last 24 h."""
+    accepted: tuple[datetime, ...] = ()
+    """All accepted recreates of the last 24 h."""
+    streak: int = 0
+    """Automatic recreates since the box was last online for an hour; sets the spacing."""
+    exhausted: bool = False
+    """The budget was spent: nothing automatic happens until a human acts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A step that failed and is tried again."""
+
+    step: Step
+    failures: int
+    not_before: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """Automatic recreates are deferred for the whole fleet."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that the lifecycle of one workspace remembers; carried over by continue-as-new."""
+
+    workspace_id: str
+    timings: Timings = field(default_factory=Timings)
+    intent: Intent = Intent.RUN
+    enrolled: bool = False
+    """False until the record was read; again false when the record turns out to be ahead of us."""
+    generation: int = 0
+    opened: int = 0
+    """The newest generation that PostgreSQL is known to have opened."""
+    closed: bool = False
+    """PostgreSQL is known to have the intent to stop or delete, and the tokens are revoked."""
+    address_removed: bool = False
+    fence: Fence = field(default_factory=Fence)
+    box: Box = field(default_factory=Box)
+    flight: Flight | None = None
+    online_since: datetime | None = None
+    halted: bool = False
+    """A step failed for good: nothing is tried until somebody asks."""
+    recovery: Recovery = field(default_factory=Recovery)
+    ask_again_at: datetime | None = None
+    """When the lifecycle repeats its own deferred request."""
+    frozen: Frozen | None = None
+    retry: Retry | None = None
+    errors: tuple[LastError, ...] = ()
+    """At most one for each step."""
+    conditions: tuple[Condition, ...] = ()
+    requests: tuple[Request, ...] = ()
+    """The newest ones, oldest first."""
+    unrecorded: int = 0
+    """How many of the newest requests PostgreSQL is not known to have."""
+    revision: int = 0
+    """Counts the recorded statuses, so that a late write never replaces a newer one."""
+
+    @property
+    def last_error(self) -> LastError | None:
+        """The newest failure that nothing has cleared yet."""
+        return max(self.errors, key=lambda error: error.last_at, default=None)

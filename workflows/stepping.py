@@ -1,0 +1,134 @@
+"""Carrying a step out: the activity that it is, and the fact that comes of it.
+
+Builds requests and translates failures; which step is due is the lifecycle's decision.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, assert_never
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities import ports
+    from workflows import display, fencing, lifecycle
+    from workflows.facts import StepFailed
+    from workflows.messages import WorkspaceSpec
+    from workflows.policies import AWS, BOX, DATABASE, EC2, Policy
+    from workflows.state import Intent, State, Step
+
+_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+
+
+async def carry_out(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event:
+    """Run the step's activity; a failure is a fact like any other result."""
+    try:
+        return await _run(step, state, spec)
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
+        return failure(step, error)
+
+
+async def call(
+    activity: Callable[[_Request], Awaitable[_Result]],
+    request: _Request,
+    policy: Policy,
+    *,
+    activity_id: str,
+    summary: str,
+) -> _Result:
+    """Run an activity by its stub. The explicit ID makes a replay notice another order of steps."""
+    return await workflow.execute_activity(
+        activity,
+        request,
+        activity_id=activity_id,
+        task_queue=policy.task_queue,
+        start_to_close_timeout=policy.start_to_close,
+        heartbeat_timeout=policy.heartbeat,
+        retry_policy=policy.retry,
+        summary=summary,
+    )
+
+
+def failure(step: Step, error: ActivityError) -> StepFailed | lifecycle.RecordAhead:
+    """The fact that a failed activity is."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError):
+        return StepFailed(
+            step=step,
+            code="activity_timeout",
+            message=f"{step} did not end in time: {cause}",
+            hint="See whether workers run and reach what they call; it is tried again by itself.",
+            retryable=True,
+        )
+    if cause.type == ports.SUPERSEDED:
+        return lifecycle.RecordAhead()
+    return StepFailed(
+        step=step,
+        code=cause.type or "unknown",
+        message=cause.message,
+        hint=str(cause.details[0]) if cause.details else "See the worker's log for this activity.",
+        retryable=not cause.non_retryable,
+    )
+
+
+async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event:
+    workspace_id, generation, attempt = state.workspace_id, state.generation, state.box.attempt
+
+    async def do(
+        activity: Callable[[_Request], Awaitable[_Result]], request: _Request, policy: Policy
+    ) -> _Result:
+        return await call(
+            activity,
+            request,
+            policy,
+            activity_id=f"{step}-{generation}",
+            summary=display.summary(step, generation),
+        )
+
+    match step:
+        case Step.ENROLL:
+            return await do(ports.enroll, ports.Enroll(workspace_id=workspace_id, spec=spec), DATABASE)
+        case Step.OPEN:
+            opening = ports.OpenGeneration(workspace_id=workspace_id, after=generation - 1)
+            return await do(ports.open_generation, opening, DATABASE)
+        case Step.CLOSE:
+            closing = ports.CloseWorkspace(
+                workspace_id=workspace_id, generation=generation, intent=state.intent
+            )
+            await do(ports.close_workspace, closing, DATABASE)
+            return lifecycle.Closed()
+        case Step.FENCE:
+            fence = ports.FenceInstances(
+                workspace_id=workspace_id,
+                generation=generation,
+                keep_attempt=attempt if state.intent is Intent.RUN else None,
+                declared_dead=state.fence.declared_dead,
+                proven_gone=fencing.proven_gone(state.fence, workflow.now()),
+            )
+            return await do(ports.fence_instances, fence, EC2)
+        case Step.LAUNCH:
+            launch = ports.Launch(workspace_id=workspace_id, generation=generation, attempt=attempt)
+            return await do(ports.launch, launch, EC2)
+        case Step.ADDRESS:
+            address = ports.Address(
+                workspace_id=workspace_id,
+                generation=generation,
+                attempt=attempt,
+                instance_id=state.box.instance_id or "",
+            )
+            return await do(ports.address, address, AWS)
+        case Step.CANARY:
+            canary = ports.AskCanary(
+                workspace_id=workspace_id, generation=generation, attempt=state.box.canary_tries + 1
+            )
+            return await do(ports.ask_canary, canary, BOX)
+        case Step.REMOVE_ADDRESS:
+            await do(ports.remove_address, ports.RemoveAddress(workspace_id=workspace_id), AWS)
+            return lifecycle.AddressRemoved()
+        case Step.AWAIT_REGISTRATION:
+            raise AssertionError("waiting is no activity")
+        case _ as never:
+            assert_never(never)

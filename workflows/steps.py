@@ -1,0 +1,193 @@
+"""What the result of a step changes. Standard library only.
+
+Each function takes one result in; which step comes next is decided in `lifecycle`.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from workflows import fencing
+from workflows.admission import begin_flight
+from workflows.errors import cleared, noted
+from workflows.facts import (
+    AddressResult,
+    CanaryResult,
+    Enrolled,
+    FenceObserved,
+    GenerationOpened,
+    LaunchResult,
+    StepFailed,
+)
+from workflows.state import Box, CanaryState, Fence, Flight, Intent, Retry, State, Step
+
+LOST_INSTANCES = 3
+"""An instance that ends before it runs has a cause that another launch rarely mends."""
+
+FIRST_RETRY = timedelta(seconds=5)
+LONGEST_RETRY = timedelta(seconds=60)
+"""Between tries that the record shows; below them the activities' own retry policies work."""
+
+SLOW_RETRY = timedelta(seconds=60)
+"""For what must go on although trying again is unlikely to help, such as a termination."""
+
+CAPACITY_PAUSE = timedelta(seconds=60)
+"""After all zones and types refused; capacity comes back in minutes, not seconds."""
+
+
+def succeeded(state: State, step: Step) -> State:
+    """Clear what stood on the record for this step."""
+    return replace(state, retry=None, errors=cleared(state.errors, step))
+
+
+def _retried(state: State, step: Step, at: datetime, *, after: timedelta | None = None) -> State:
+    failures = state.retry.failures + 1 if state.retry is not None and state.retry.step is step else 1
+    pause = after or min(FIRST_RETRY * 2 ** min(failures - 1, 10), LONGEST_RETRY)
+    return replace(state, retry=Retry(step=step, failures=failures, not_before=at + pause))
+
+
+def enrolled(state: State, event: Enrolled, at: datetime) -> State:
+    """Start from the record: a new workspace takes off, a known one resumes its generation."""
+    known = replace(
+        state,
+        enrolled=True,
+        timings=event.timings,
+        generation=event.generation,
+        opened=event.generation,
+        revision=max(state.revision, event.revision),
+        recovery=replace(
+            state.recovery,
+            automatic=event.automatic,
+            accepted=event.accepted,
+            streak=max(state.recovery.streak, len(event.automatic)),
+        ),
+        fence=Fence(),
+        retry=None,
+        errors=cleared(state.errors, Step.ENROLL),
+    )
+    if event.deleted:
+        return replace(
+            known, intent=Intent.DELETE, closed=True, address_removed=True, fence=Fence(confirmed=True)
+        )
+    if state.intent is not Intent.RUN:
+        return replace(known, closed=False)  # accepted here, and not in the record yet
+    if event.intent is not Intent.RUN:
+        return replace(known, intent=event.intent, closed=not event.current, flight=None)
+    if not event.current:
+        return begin_flight(known, at)
+    return replace(
+        known,
+        intent=Intent.RUN,
+        flight=Flight(
+            generation=event.generation, since=at, waiting=state.flight.waiting if state.flight else ()
+        ),
+        online_since=None,
+        halted=False,
+        box=Box(attempt=event.attempt, registered_at=event.registered_at, beating_at=event.beating_at),
+    )
+
+
+def fenced(state: State, event: FenceObserved, at: datetime) -> State:
+    """One more look at the boxes before; only proof lets the launch go on."""
+    fence = fencing.observed(state.fence, event, at)
+    state = replace(state, fence=fence)
+    if fence.confirmed:
+        return succeeded(state, Step.FENCE)
+    if fencing.is_unconfirmed(fence, at):
+        names = ", ".join(suspect.key for suspect in fence.suspects)
+        failure = StepFailed(
+            step=Step.FENCE,
+            code="fence_unconfirmed",
+            message=f"the termination of {names} is not confirmed; the next box waits for it",
+            hint="Look at the instance in EC2. If its host is lost, a human may send declare_dead.",
+            retryable=True,
+        )
+        state = replace(state, errors=noted(state, failure, at))
+    return _retried(state, Step.FENCE, at, after=fencing.LOOK_AGAIN_AFTER)
+
+
+def launched(state: State, event: LaunchResult, at: datetime) -> State:
+    """An instance, a refusal for lack of capacity, or strangers that have to go first."""
+    if event.strays:
+        return _retried(replace(state, fence=Fence(since=at)), Step.FENCE, at, after=timedelta(seconds=2))
+    if event.capacity_code is None:
+        box = replace(state.box, instance_id=event.instance_id, private_ip=event.private_ip)
+        return succeeded(replace(state, box=box), Step.LAUNCH)
+    failure = StepFailed(
+        step=Step.LAUNCH,
+        code=event.capacity_code,
+        message=event.capacity_message,
+        hint="The next zone or instance type of the spec is tried by itself.",
+        retryable=True,
+    )
+    attempt = state.box.attempt
+    state = replace(
+        state, errors=noted(state, failure, at), box=replace(state.box, attempt=attempt + 1), retry=None
+    )
+    if attempt % event.offerings == 0:
+        return _retried(state, Step.LAUNCH, at, after=CAPACITY_PAUSE)
+    return state
+
+
+def addressed(state: State, event: AddressResult, at: datetime) -> State:
+    """The box runs at its address, or ended before it did."""
+    if not event.gone:
+        box = replace(state.box, private_ip=event.private_ip, dns_name=event.dns_name, running_since=at)
+        return succeeded(replace(state, box=box), Step.ADDRESS)
+    lost = state.box.lost + 1
+    failure = StepFailed(
+        step=Step.ADDRESS,
+        code="instance_ended",
+        message=f"{state.box.instance_id} ended before it ran: {event.detail}",
+        hint="See the instance's state reason in EC2; often a volume, key or image that cannot be used.",
+        retryable=lost < LOST_INSTANCES,
+    )
+    if lost >= LOST_INSTANCES:
+        return _halted(replace(state, errors=noted(state, failure, at)))
+    box = Box(
+        attempt=state.box.attempt + 1,
+        lost=lost,
+        registered_at=state.box.registered_at,
+    )
+    return replace(state, errors=noted(state, failure, at), box=box, fence=Fence(), retry=None)
+
+
+def _halted(state: State) -> State:
+    return replace(state, halted=True, flight=None, retry=None)
+
+
+def failed(state: State, event: StepFailed, at: datetime) -> State:
+    """Put the failure on the record, and try again where that can help."""
+    state = replace(state, errors=noted(state, event, at))
+    if event.retryable:
+        return _retried(state, event.step, at)
+    if event.step in (Step.OPEN, Step.LAUNCH, Step.ADDRESS):
+        return _halted(state)
+    return _retried(state, event.step, at, after=SLOW_RETRY)
+
+
+def canary_asked(state: State, event: CanaryResult, at: datetime) -> State:
+    """The agent's answer, or one more miss."""
+    if state.box.canary is not CanaryState.DUE:
+        return state
+    if event.answered:
+        box = replace(state.box, canary=CanaryState.ANSWERED)
+        return succeeded(replace(state, box=box), Step.CANARY)
+    failure = StepFailed(
+        step=Step.CANARY,
+        code=event.code,
+        message=event.detail,
+        hint="The box beats, but its agent does not answer: see the agent's log, or recreate the box.",
+        retryable=True,
+    )
+    box = replace(state.box, canary_tries=state.box.canary_tries + 1)
+    state = replace(state, errors=noted(state, failure, at), box=box)
+    return _retried(state, Step.CANARY, at)
+
+
+def opened(state: State, event: GenerationOpened) -> State:
+    """The number comes from the database, whatever this workflow expected."""
+    flight = replace(state.flight, generation=event.generation) if state.flight else None
+    state = replace(
+        state, generation=event.generation, opened=event.generation, timings=event.timings, flight=flight
+    )
+    return succeeded(state, Step.OPEN)

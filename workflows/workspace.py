@@ -1,0 +1,349 @@
+"""WorkspaceWorkflow: the life of one workspace. Takes events in and carries steps out.
+
+It decides nothing itself: every decision is the lifecycle's, every effect an activity's.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import BaseModel, TypeAdapter
+
+    from activities import ports
+    from workflows import admission, conditions, display, lifecycle, messages, stepping
+    from workflows.admission import Ask
+    from workflows.facts import BoxChanged, Enrolled
+    from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
+    from workflows.policies import RECORD
+    from workflows.state import Condition, Frozen, LastError, Phase, Request, RequestKind, State, Step
+
+MESSAGES_PER_RUN = 1_000
+"""Then the run continues as new. The server refuses the 10,001st signal and the 2,001st update of a run,
+and its own suggestion to continue looks at events and size only."""
+
+SHOWN_REQUESTS = 50
+
+RECORD_AGAIN_AFTER = timedelta(seconds=30)
+"""Only an error in the program ends the retries of recording; it must not spin."""
+
+_STATE = TypeAdapter(State)
+_Message = TypeVar("_Message", bound=BaseModel)
+_Shown = tuple[Phase, int, LastError | None, tuple[Condition, ...]]
+
+
+@workflow.defn(name=messages.WORKFLOW_TYPE)
+class WorkspaceWorkflow:
+    """The one durable owner of a workspace: its workflow ID is the workspace ID."""
+
+    @workflow.init
+    def __init__(self, *payload: object) -> None:
+        self._state = State(workspace_id=workflow.info().workflow_id)
+        self._spec = WorkspaceSpec()
+        self._unusable: ApplicationError | None = None
+        self._found_deleted = False
+        self._early: list[tuple[RequestKind, tuple[object, ...]]] = []
+        self._messages = 0
+        self._awake = True
+        self._step: tuple[Step, int] | None = None
+        self._step_task: asyncio.Task[None] | None = None
+        self._record_task: asyncio.Task[None] | None = None
+        self._recorded: _Shown | None = None
+        self._timer: tuple[datetime, asyncio.Task[None]] | None = None
+        self._start_from(payload)
+
+    @workflow.run
+    async def run(self, *payload: object) -> WorkspaceStatus:  # noqa: ARG002 - taken in by __init__
+        """Serve the workspace until it is deleted."""
+        if self._unusable is not None:
+            raise self._unusable
+        while True:
+            self._apply(lifecycle.Tick())
+            if self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested():
+                self._continue_as_new_if_idle()
+            else:
+                self._start_due_step()
+            self._start_recording()
+            if self._is_over():
+                break
+            self._set_timer()
+            self._awake = False
+            try:
+                await workflow.wait_condition(lambda: self._awake)
+            except asyncio.CancelledError:
+                self._reject(RequestKind.UNKNOWN, "a cancellation does nothing; send stop or delete")
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._found_deleted:
+            raise ApplicationError(
+                f"workspace {self._state.workspace_id} was deleted; its ID is not used again",
+                type="WorkspaceDeleted",
+                non_retryable=True,
+            )
+        return self.status()
+
+    # Signals: they record and return. What they carry is checked here, so that nothing can wedge the run.
+
+    @workflow.signal(description="Ask for a new box; every member of the payload is optional")
+    def recreate(self, *payload: object) -> None:
+        """See `RecreateRequest`."""
+        self._requested(RequestKind.RECREATE, payload)
+
+    @workflow.signal(description="Terminate the box, keep the workspace")
+    def stop(self, *payload: object) -> None:
+        """See `IntentRequest`."""
+        self._requested(RequestKind.STOP, payload)
+
+    @workflow.signal(description="Give a stopped or failed workspace a box")
+    def start(self, *payload: object) -> None:
+        """See `IntentRequest`."""
+        self._requested(RequestKind.START, payload)
+
+    @workflow.signal(description="Terminate the box, remove the DNS name, end the workspace for good")
+    def delete(self, *payload: object) -> None:
+        """See `IntentRequest`."""
+        self._requested(RequestKind.DELETE, payload)
+
+    @workflow.signal(description="Defer automatic recreates for some seconds; 0 thaws")
+    def freeze(self, *payload: object) -> None:
+        """See `Freeze`."""
+        self._messages += 1
+        message = self._read(messages.Freeze, payload)
+        if message is not None:
+            until = workflow.now() + timedelta(seconds=message.seconds)
+            self._apply(
+                Frozen(until=until, reason=message.reason or f"by {message.requested_by or 'unnamed'}")
+            )
+
+    @workflow.signal(description="A transition of the box; sent by the control plane itself")
+    def box_changed(self, *payload: object) -> None:
+        """See `BoxFact`."""
+        self._messages += 1
+        fact = self._read(messages.BoxFact, payload)
+        if fact is not None:
+            self._apply(BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at))
+
+    @workflow.signal(dynamic=True)
+    def unknown(self, name: str, payload: Sequence[RawValue]) -> None:  # noqa: ARG002 - the SDK's signature
+        """Keep what was sent under a wrong name visible."""
+        self._messages += 1
+        self._reject(RequestKind.UNKNOWN, f"there is no signal {name[:80]!r}")
+
+    # Updates: the same decisions, with the outcome as the answer. They never wait for a recreate.
+
+    @workflow.update(description="Ask for a new box, and learn at once what becomes of the request")
+    async def request_recreate(self, *payload: object) -> RequestOutcome:
+        """See `RecreateRequest`."""
+        return await self._answered(RequestKind.RECREATE, payload)
+
+    @workflow.update(description="Terminate the box, keep the workspace")
+    async def request_stop(self, *payload: object) -> RequestOutcome:
+        """See `IntentRequest`."""
+        return await self._answered(RequestKind.STOP, payload)
+
+    @workflow.update(description="Give a stopped or failed workspace a box")
+    async def request_start(self, *payload: object) -> RequestOutcome:
+        """See `IntentRequest`."""
+        return await self._answered(RequestKind.START, payload)
+
+    @workflow.update(description="Terminate the box, remove the DNS name, end the workspace for good")
+    async def request_delete(self, *payload: object) -> RequestOutcome:
+        """See `IntentRequest`."""
+        return await self._answered(RequestKind.DELETE, payload)
+
+    @workflow.update(description="A human's word that a box whose termination cannot be confirmed is gone")
+    async def declare_dead(self, *payload: object) -> RequestOutcome:
+        """See `DeclareDead`."""
+        return await self._answered(RequestKind.DECLARE_DEAD, payload)
+
+    @workflow.query(description="What the workspace is, and why")
+    def status(self) -> WorkspaceStatus:
+        """See `WorkspaceStatus`."""
+        return display.status(self._state, self._running, workflow.now())
+
+    @workflow.query(description="The last 50 requests with their outcomes, oldest first")
+    def requests(self) -> list[RequestOutcome]:
+        """See `RequestOutcome`."""
+        return [RequestOutcome.of(request) for request in self._state.requests[-SHOWN_REQUESTS:]]
+
+    def _start_from(self, payload: tuple[object, ...]) -> None:
+        """Take up a spec, or the state that the run before carried over."""
+        match payload:
+            case ({"carried": carried, "spec": spec},):
+                self._state = _STATE.validate_python(carried)
+                self._spec = WorkspaceSpec.model_validate(spec)
+                return
+            case _:
+                self._take_spec(payload)
+
+    def _take_spec(self, payload: tuple[object, ...]) -> None:
+        try:
+            messages.check_workspace_id(self._state.workspace_id)
+            self._spec = messages.read(WorkspaceSpec, payload)
+        except messages.InvalidPayload as error:
+            self._unusable = ApplicationError(str(error), type="InvalidWorkspace", non_retryable=True)
+
+    def _apply(self, event: lifecycle.Event) -> None:
+        state = lifecycle.apply(self._state, event, workflow.now())
+        if state != self._state:
+            self._became(state)
+
+    def _became(self, state: State) -> None:
+        self._state = state
+        self._awake = True
+        workflow.set_current_details(display.details(state, self._running))
+
+    @property
+    def _running(self) -> Step | None:
+        return self._step[0] if self._step else None
+
+    def _requested(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
+        self._messages += 1
+        if self._state.enrolled:
+            self._decide(kind, payload, request_id=str(workflow.uuid4()))
+        else:
+            self._early.append((kind, payload))  # nothing is known yet that could decide it
+
+    async def _answered(self, kind: RequestKind, payload: tuple[object, ...]) -> RequestOutcome:
+        self._messages += 1
+        update = workflow.current_update_info()
+        # The update's own ID makes a client's retry the same request, also in a later run of the chain.
+        request_id = update.id if update else str(workflow.uuid4())
+        if not self._state.enrolled:
+            await workflow.wait_condition(lambda: self._state.enrolled or self._unusable is not None)
+        return RequestOutcome.of(self._decide(kind, payload, request_id=request_id))
+
+    def _decide(self, kind: RequestKind, payload: tuple[object, ...], *, request_id: str) -> Request:
+        try:
+            ask = messages.ask(kind, payload, request_id=request_id)
+        except messages.InvalidPayload as error:
+            return self._reject(kind, f"malformed payload: {error}", request_id=request_id)
+        state, decided = lifecycle.request(self._state, ask, workflow.now())
+        self._became(state)
+        return decided
+
+    def _reject(self, kind: RequestKind, detail: str, *, request_id: str | None = None) -> Request:
+        ask = Ask(kind=kind, request_id=request_id or str(workflow.uuid4()))
+        state, decided = admission.reject(self._state, ask, detail, at=workflow.now())
+        self._became(state)
+        return decided
+
+    def _read(self, model: type[_Message], payload: tuple[object, ...]) -> _Message | None:
+        try:
+            return messages.read(model, payload)
+        except messages.InvalidPayload as error:
+            self._reject(RequestKind.UNKNOWN, f"malformed payload: {error}")
+            return None
+
+    def _start_due_step(self) -> None:
+        step, generation = lifecycle.due(self._state, workflow.now()), self._state.generation
+        if self._step_task is not None and not self._step_task.done():
+            if self._step != (Step.CANARY, generation) and self._running is Step.CANARY:
+                self._step_task.cancel()  # its box is on the way out: nobody waits for the answer
+            return
+        if step is None:
+            return
+        self._step = (step, generation)
+        self._step_task = asyncio.create_task(self._carry_out(step, generation))
+        workflow.set_current_details(display.details(self._state, step))
+
+    async def _carry_out(self, step: Step, generation: int) -> None:
+        try:
+            event = await stepping.carry_out(step, self._state, self._spec)
+        finally:
+            self._step = None
+            self._awake = True
+        if generation != self._state.generation and step not in (Step.ENROLL, Step.CLOSE):
+            return  # a newer generation was decided on meanwhile; its own steps will look at everything
+        self._apply(event)
+        if isinstance(event, Enrolled):
+            self._found_deleted = event.deleted
+            self._decide_early()
+
+    def _decide_early(self) -> None:
+        early, self._early = self._early, []
+        for kind, payload in early:
+            self._decide(kind, payload, request_id=str(workflow.uuid4()))
+
+    def _start_recording(self) -> None:
+        if not self._state.enrolled or (self._record_task is not None and not self._record_task.done()):
+            return
+        if self._state.unrecorded or self._shown() != self._recorded:
+            self._record_task = asyncio.create_task(self._record())
+
+    def _shown(self) -> _Shown:
+        """What is worth a write: conditions alone only when the workflow comes to rest."""
+        state = self._state
+        resting = self._step is None
+        before = self._recorded[3] if self._recorded else ()
+        return (
+            conditions.phase(state),
+            state.generation,
+            state.last_error,
+            state.conditions if resting else before,
+        )
+
+    async def _record(self) -> None:
+        shown, unrecorded = self._shown(), self._state.unrecorded
+        state = replace(self._state, revision=self._state.revision + 1)
+        self._state = state
+        workflow.upsert_search_attributes(display.search_attributes(state))
+        try:
+            done = await stepping.call(
+                ports.record_status,
+                display.record(state),
+                RECORD,
+                activity_id=f"record-{state.revision}",
+                summary=f"record: {shown[0]}",
+            )
+        except ActivityError as error:
+            failure = stepping.failure(Step.ENROLL, error)
+            if isinstance(failure, lifecycle.RecordAhead):
+                self._apply(failure)
+            else:
+                workflow.logger.error("status.unrecorded", extra={"code": failure.code})
+                await workflow.sleep(RECORD_AGAIN_AFTER, summary="record again")
+            return
+        finally:
+            self._awake = True
+        self._state = replace(
+            self._state,
+            unrecorded=self._state.unrecorded - unrecorded,
+            revision=max(self._state.revision, done.revision),
+        )
+        if done.revision == state.revision:
+            self._recorded = shown
+
+    def _set_timer(self) -> None:
+        due_at = lifecycle.wake_at(self._state)
+        if self._timer is not None:
+            if self._timer[0] == due_at and not self._timer[1].done():
+                return
+            self._timer[1].cancel()
+            self._timer = None
+        if due_at is not None and self._running is None:
+            self._timer = (due_at, asyncio.create_task(self._sleep_until(due_at)))
+
+    async def _sleep_until(self, due_at: datetime) -> None:
+        summary = display.waiting_for(self._state, None)
+        await workflow.sleep(max(due_at - workflow.now(), timedelta()), summary=summary)
+        self._awake = True
+
+    def _is_idle(self) -> bool:
+        tasks = (self._step_task, self._record_task)
+        return self._state.enrolled and all(task is None or task.done() for task in tasks)
+
+    def _continue_as_new_if_idle(self) -> None:
+        if self._is_idle() and not self._early and workflow.all_handlers_finished():
+            carried = _STATE.dump_python(self._state, mode="json")
+            workflow.continue_as_new({"carried": carried, "spec": self._spec.model_dump(mode="json")})
+
+    def _is_over(self) -> bool:
+        return (
+            conditions.phase(self._state) is Phase.DELETED and self._is_idle() and not self._state.unrecorded
+        )
