@@ -54,7 +54,9 @@ class ServerKeys:
             except ValueError:
                 raise InvalidServerKeys(f"the key {key_id!r} is not hexadecimal") from None
             if len(key) < MINIMUM_KEY_BYTES:
-                raise InvalidServerKeys(f"the key {key_id!r} has {len(key)} bytes; {MINIMUM_KEY_BYTES} are the least")
+                raise InvalidServerKeys(
+                    f"the key {key_id!r} has {len(key)} bytes; {MINIMUM_KEY_BYTES} are the least"
+                )
             keys[key_id] = key
         return cls(current=next(iter(keys)), keys=keys)
 

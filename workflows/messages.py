@@ -3,7 +3,6 @@
 Outsiders (watchdogs, admins, the temporal CLI) depend on every name here; it decides nothing.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, TypeVar
@@ -26,22 +25,9 @@ ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
 GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
 SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION)
 
-WORKSPACE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-"""A DNS label (RFC 1123, section 2.1): the ID becomes a host name, a tag value and a workflow ID."""
-
 
 class InvalidPayload(ValueError):
     """A payload that does not fit its message; the text says which member and why."""
-
-
-def check_workspace_id(workspace_id: str) -> str:
-    """Return the ID if it is usable as a DNS label; raise `InvalidPayload` if not."""
-    if WORKSPACE_ID.fullmatch(workspace_id):
-        return workspace_id
-    raise InvalidPayload(
-        f"workspace ID {workspace_id[:80]!r} is not a DNS label: "
-        "1 to 63 lower-case letters, digits and hyphens, no hyphen at either end"
-    )
 
 
 class _Message(BaseModel):

@@ -11,18 +11,18 @@ from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
-    from activities import ports
     from workflows import admission, conditions, display, lifecycle, messages, stepping
     from workflows.admission import Ask
     from workflows.facts import BoxChanged, Enrolled
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
-    from workflows.policies import RECORD
-    from workflows.state import Condition, Frozen, LastError, Phase, Request, RequestKind, State, Step
+    from workflows.names import InvalidWorkspaceId, check_workspace_id
+    from workflows.recording import Recording
+    from workflows.state import Frozen, Phase, Request, RequestKind, State, Step
 
 MESSAGES_PER_RUN = 1_000
 """Then the run continues as new. The server refuses the 10,001st signal and the 2,001st update of a run,
@@ -30,12 +30,8 @@ and its own suggestion to continue looks at events and size only."""
 
 SHOWN_REQUESTS = 50
 
-RECORD_AGAIN_AFTER = timedelta(seconds=30)
-"""Only an error in the program ends the retries of recording; it must not spin."""
-
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
-_Shown = tuple[Phase, int, LastError | None, tuple[Condition, ...]]
 
 
 @workflow.defn(name=messages.WORKFLOW_TYPE)
@@ -54,7 +50,7 @@ class WorkspaceWorkflow:
         self._step: tuple[Step, int] | None = None
         self._step_task: asyncio.Task[None] | None = None
         self._record_task: asyncio.Task[None] | None = None
-        self._recorded: _Shown | None = None
+        self._recording = Recording()
         self._timer: tuple[datetime, asyncio.Task[None]] | None = None
         self._start_from(payload)
 
@@ -183,9 +179,9 @@ class WorkspaceWorkflow:
 
     def _take_spec(self, payload: tuple[object, ...]) -> None:
         try:
-            messages.check_workspace_id(self._state.workspace_id)
+            check_workspace_id(self._state.workspace_id)
             self._spec = messages.read(WorkspaceSpec, payload)
-        except messages.InvalidPayload as error:
+        except (InvalidWorkspaceId, messages.InvalidPayload) as error:
             self._unusable = ApplicationError(str(error), type="InvalidWorkspace", non_retryable=True)
 
     def _apply(self, event: lifecycle.Event) -> None:
@@ -242,8 +238,8 @@ class WorkspaceWorkflow:
 
     def _start_due_step(self) -> None:
         step, generation = lifecycle.due(self._state, workflow.now()), self._state.generation
-        if self._step_task is not None and not self._step_task.done():
-            if self._step != (Step.CANARY, generation) and self._running is Step.CANARY:
+        if not _is_done(self._step_task):
+            if self._step_task and self._running is Step.CANARY and self._step != (Step.CANARY, generation):
                 self._step_task.cancel()  # its box is on the way out: nobody waits for the answer
             return
         if step is None:
@@ -271,53 +267,25 @@ class WorkspaceWorkflow:
             self._decide(kind, payload, request_id=str(workflow.uuid4()))
 
     def _start_recording(self) -> None:
-        if not self._state.enrolled or (self._record_task is not None and not self._record_task.done()):
+        if not self._state.enrolled or not _is_done(self._record_task):
             return
-        if self._state.unrecorded or self._shown() != self._recorded:
-            self._record_task = asyncio.create_task(self._record())
+        if self._recording.is_due(self._state, resting=self._step is None):
+            state = replace(self._state, revision=self._state.revision + 1)
+            self._state = state
+            self._record_task = asyncio.create_task(self._record(state))
 
-    def _shown(self) -> _Shown:
-        """What is worth a write: conditions alone only when the workflow comes to rest."""
-        state = self._state
-        resting = self._step is None
-        before = self._recorded[3] if self._recorded else ()
-        return (
-            conditions.phase(state),
-            state.generation,
-            state.last_error,
-            state.conditions if resting else before,
-        )
-
-    async def _record(self) -> None:
-        shown, unrecorded = self._shown(), self._state.unrecorded
-        state = replace(self._state, revision=self._state.revision + 1)
-        self._state = state
-        workflow.upsert_search_attributes(display.search_attributes(state))
+    async def _record(self, state: State) -> None:
         try:
-            done = await stepping.call(
-                ports.record_status,
-                display.record(state),
-                RECORD,
-                activity_id=f"record-{state.revision}",
-                summary=f"record: {shown[0]}",
-            )
-        except ActivityError as error:
-            failure = stepping.failure(Step.ENROLL, error)
-            if isinstance(failure, lifecycle.RecordAhead):
-                self._apply(failure)
-            else:
-                workflow.logger.error("status.unrecorded", extra={"code": failure.code})
-                await workflow.sleep(RECORD_AGAIN_AFTER, summary="record again")
-            return
+            written = await self._recording.write(state, resting=self._step is None)
         finally:
             self._awake = True
         self._state = replace(
             self._state,
-            unrecorded=self._state.unrecorded - unrecorded,
-            revision=max(self._state.revision, done.revision),
+            unrecorded=self._state.unrecorded - written.requests,
+            revision=max(self._state.revision, written.revision),
         )
-        if done.revision == state.revision:
-            self._recorded = shown
+        if written.ahead:
+            self._apply(lifecycle.RecordAhead())
 
     def _set_timer(self) -> None:
         due_at = lifecycle.wake_at(self._state)
@@ -335,8 +303,7 @@ class WorkspaceWorkflow:
         self._awake = True
 
     def _is_idle(self) -> bool:
-        tasks = (self._step_task, self._record_task)
-        return self._state.enrolled and all(task is None or task.done() for task in tasks)
+        return self._state.enrolled and _is_done(self._step_task) and _is_done(self._record_task)
 
     def _continue_as_new_if_idle(self) -> None:
         if self._is_idle() and not self._early and workflow.all_handlers_finished():
@@ -347,3 +314,7 @@ class WorkspaceWorkflow:
         return (
             conditions.phase(self._state) is Phase.DELETED and self._is_idle() and not self._state.unrecorded
         )
+
+
+def _is_done(task: asyncio.Task[None] | None) -> bool:
+    return task is None or task.done()

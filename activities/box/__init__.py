@@ -1,0 +1,1 @@
+"""What goes onto a box: a script that nothing of this project is imported by."""

@@ -1,0 +1,220 @@
+"""The address of a box: waiting until it runs, and pointing the workspace's DNS name at it.
+
+The name changes by compare-and-swap only, once for a launch, and forwards. It launches and ends nothing.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+from botocore.exceptions import ClientError
+from temporalio import activity
+
+from activities import aws_codes, dns_records, failures, inventory
+from activities.aws import Aws
+from activities.dns_records import Claim, InSync, Overtaken, Swap, Taken
+from activities.execution import execution
+from activities.instances import Patience
+from activities.inventory import Instance, InstanceState
+from activities.ports import Address, AddressResult, RemoveAddress
+from store import generations, launches
+from store.pool import Pool, connection
+
+if TYPE_CHECKING:
+    from mypy_boto3_route53 import Route53Client
+    from mypy_boto3_route53.type_defs import ResourceRecordSetOutputTypeDef
+
+TRIES = 4
+"""A lost race is read again at once; losing four in a row means that somebody keeps writing."""
+
+UNLISTED_MEANS_GONE_AFTER = timedelta(minutes=5)
+"""As old as a launch must be before its absence says anything. The fence asks for more proof than this."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """The hosted zone that the names of workspaces stand in."""
+
+    zone_id: str
+    name: str
+    ttl_seconds: int = 30
+    """A recreated box is found by its name half a minute after the change."""
+
+    def name_of(self, workspace_id: str) -> str:
+        """The host name of a workspace, without the final dot."""
+        return f"{workspace_id}.{self.name.strip('.')}"
+
+
+class Addresses:
+    """Needs EC2, Route 53 and PostgreSQL."""
+
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, zone: Zone, patience: Patience) -> None:
+        self._aws = aws
+        self._pool = pool
+        self._owner = owner
+        self._zone = zone
+        self._patience = patience
+
+    @activity.defn(name="address")
+    async def address(self, request: Address) -> AddressResult:
+        """Wait until running, then one compare-and-swap change batch; nothing if it is in sync."""
+        async with execution(request.workspace_id, request.generation):
+            await self._require_current(request)
+            instance = await self._settled(request)
+            if instance is None or instance.state is not InstanceState.RUNNING:
+                detail = (
+                    "EC2 no longer lists it" if instance is None else instance.state_reason or instance.state
+                )
+                await log.ainfo("instance.ended", instance=request.instance_id, detail=detail)
+                return AddressResult(gone=True, detail=detail)
+            if instance.private_ip is None:
+                raise _still_pending(f"{request.instance_id} runs without a private address yet")
+            await self._record(request, instance.private_ip)
+            name = self._zone.name_of(request.workspace_id)
+            await self._point(request, name, instance.private_ip)
+            async with connection(self._pool) as conn:
+                await generations.write_dns_name(
+                    conn, request.workspace_id, generation=request.generation, dns_name=name
+                )
+            return AddressResult(private_ip=instance.private_ip, dns_name=name)
+
+    @activity.defn(name="remove_address")
+    async def remove_address(self, request: RemoveAddress) -> None:
+        """Delete the DNS name, if it is there and ours."""
+        async with execution(request.workspace_id):
+            async with connection(self._pool) as conn, conn.transaction():
+                workspace = await generations.lock(conn, request.workspace_id)
+            if workspace is not None and workspace.current:
+                raise failures.superseded(workspace.generation, by="the workspace has an open generation")
+            name = self._zone.name_of(request.workspace_id)
+            any_of_ours = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
+            for _ in range(TRIES):
+                step = dns_records.withdraw(name, any_of_ours, found=await self._found(name))
+                if isinstance(step, Swap):
+                    if not await self._send(name, step):
+                        continue
+                elif isinstance(step, Taken):
+                    await log.awarning("dns.not_ours", name=name, detail=step.detail)
+                async with connection(self._pool) as conn:
+                    await generations.erase_dns_name(conn, request.workspace_id)
+                return
+            raise _conflict(name)
+
+    async def _settled(self, request: Address) -> Instance | None:
+        """The instance once it is no longer pending; None if EC2 has lost sight of an old one."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._patience.running.total_seconds()
+        seen = False
+        while True:
+            for instance in await self._aws.call(inventory.by_ids, self._aws.ec2, [request.instance_id]):
+                seen = True
+                if instance.state is not InstanceState.PENDING:
+                    return instance
+            if clock() >= deadline:
+                break
+            await asyncio.sleep(self._patience.poll.total_seconds())
+        async with connection(self._pool) as conn:
+            age = await launches.age(
+                conn, request.workspace_id, generation=request.generation, attempt=request.attempt
+            )
+        if not seen and age is not None and age >= UNLISTED_MEANS_GONE_AFTER:
+            return None
+        raise _still_pending(f"{request.instance_id} is {'pending' if seen else 'not listed yet'}")
+
+    async def _require_current(self, request: Address) -> None:
+        async with connection(self._pool) as conn:
+            if await generations.current(conn, request.workspace_id, request.generation) is None:
+                raise failures.superseded(request.generation)
+
+    async def _record(self, request: Address, private_ip: str) -> None:
+        async with connection(self._pool) as conn, conn.transaction():
+            is_current = await launches.record_instance(
+                conn,
+                request.workspace_id,
+                generation=request.generation,
+                attempt=request.attempt,
+                instance_id=request.instance_id,
+                private_ip=private_ip,
+            )
+        if not is_current:
+            raise failures.superseded(request.generation)
+
+    async def _point(self, request: Address, name: str, ip: str) -> None:
+        claim = Claim(
+            owner=self._owner,
+            workspace_id=request.workspace_id,
+            generation=request.generation,
+            attempt=request.attempt,
+        )
+        for _ in range(TRIES):
+            found = await self._found(name)
+            step = dns_records.point(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
+            match step:
+                case InSync():
+                    await log.ainfo("dns.in_sync", name=name, ip=ip)
+                    return
+                case Overtaken(by=newer):
+                    raise failures.superseded(
+                        request.generation, by=f"the name is held by {newer.generation}/{newer.attempt}"
+                    )
+                case Taken(detail=detail):
+                    raise failures.give_up(
+                        "dns_name_taken",
+                        detail,
+                        hint="Remove these records or choose another workspace ID, then request a recreate.",
+                    )
+                case Swap():
+                    # Read before this check: a newer generation that writes in between makes the swap fail.
+                    await self._require_current(request)
+                    if await self._send(name, step):
+                        await log.ainfo("dns.changed", name=name, ip=ip)
+                        return
+                case _ as never:
+                    assert_never(never)
+        raise _conflict(name)
+
+    async def _found(self, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
+        return await self._aws.call(_records_at, self._aws.route53, self._zone.zone_id, name)
+
+    async def _send(self, name: str, swap: Swap) -> bool:
+        try:
+            await self._aws.call(_change, self._aws.route53, self._zone.zone_id, swap)
+        except ClientError as error:
+            if aws_codes.code_of(error) != "InvalidChangeBatch":
+                raise
+            await log.ainfo("dns.lost_race", name=name, detail=aws_codes.message_of(error))
+            return False
+        return True
+
+
+def _records_at(route53: "Route53Client", zone_id: str, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
+    found: list[ResourceRecordSetOutputTypeDef] = []
+    for wanted in (name, dns_records.companion(name)):
+        # Lists are sorted by name: those of this name come first, and no page is filled by one name.
+        page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=wanted, MaxItems="50")
+        found += [
+            record for record in page["ResourceRecordSets"] if dns_records.same_name(record["Name"], wanted)
+        ]
+    return found
+
+
+def _change(route53: "Route53Client", zone_id: str, swap: Swap) -> None:
+    route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": list(swap.changes)})
+
+
+def _still_pending(message: str) -> Exception:
+    return failures.try_again(
+        "instance_pending", message, hint="EC2 is still starting the instance; it is waited for by itself."
+    )
+
+
+def _conflict(name: str) -> Exception:
+    return failures.try_again(
+        "dns_conflict",
+        f"the records of {name} changed {TRIES} times while they were being changed, or do not fit the zone",
+        hint="See who else writes to this zone, and that DNS_ZONE_NAME is the zone's name.",
+    )

@@ -1,0 +1,60 @@
+"""All implementations of the ports, by the task queue that they run on.
+
+The one place that knows them all; it opens nothing and reads no settings.
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from activities.aws import Aws
+from activities.canary import Canary, CanaryConfig
+from activities.dns import Addresses, Zone
+from activities.generations import Generations
+from activities.instances import Instances, Patience
+from activities.launching import Launching
+from activities.records import Records
+from activities.specs import BoxDefaults
+from store.credentials import ServerKeys
+from store.pool import Pool
+from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+
+Implementation = Callable[..., Coroutine[Any, Any, object]]
+"""An activity; its request and result are those of its port, and differ from port to port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivitiesConfig:
+    """All that the activities are told by the worker's settings."""
+
+    owner: str
+    """The control plane's name, on the tags of everything that it makes."""
+    boxes: BoxDefaults
+    zone: Zone
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
+    patience: Patience = field(default_factory=Patience)
+    heartbeat_stale: timedelta = timedelta(seconds=90)
+
+
+def implementations(
+    *, aws: Aws, pool: Pool, keys: ServerKeys, config: ActivitiesConfig
+) -> dict[str, tuple[Implementation, ...]]:
+    """The activities of each task queue; EC2's mutations are on the rate-limited one, and only they."""
+    owner, boxes, patience = config.owner, config.boxes, config.patience
+    generations = Generations(pool=pool, keys=keys, defaults=boxes, heartbeat_stale=config.heartbeat_stale)
+    instances = Instances(aws=aws, pool=pool, owner=owner, patience=patience)
+    launching = Launching(aws=aws, pool=pool, keys=keys, owner=owner, defaults=boxes)
+    addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
+    return {
+        TASK_QUEUE: (
+            generations.enroll,
+            generations.open_generation,
+            generations.close_workspace,
+            addresses.address,
+            addresses.remove_address,
+            Canary(pool=pool, config=config.canary).ask_canary,
+            Records(pool=pool).record_status,
+        ),
+        EC2_TASK_QUEUE: (instances.fence_instances, launching.launch),
+    }

@@ -1,0 +1,73 @@
+"""The user data of an instance: the box script with its parameters in it.
+
+Keeps the bootstrap secret apart: the template can be stored and compared, the filled text goes to EC2 only.
+"""
+
+import json
+import re
+from functools import cache
+from importlib import resources
+
+PLACEHOLDER = "@@ONEBOX-BOOTSTRAP-SECRET@@"
+
+LIMIT_BYTES = 16 * 1024
+"""EC2's limit on user data, before base64."""
+
+_SECRET = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_PARAMETERS_LINE = 'PARAMETERS = "{}"\n'
+
+
+class InvalidUserData(ValueError):
+    """The parameters cannot be made into user data; the text never holds a secret."""
+
+
+def render_template(
+    *,
+    workspace_id: str,
+    generation: int,
+    register_api_url: str,
+    runtime_command: str,
+    runtime_user: str,
+    runtime_port: int,
+    configs_dir: str,
+) -> str:
+    """The script with its parameters, and a placeholder for the secret.
+
+    The command is split like a shell does, and run without one. An empty user is whoever the script runs
+    as. Raises `InvalidUserData`.
+    """
+    values = {
+        "workspace_id": workspace_id,
+        "generation": generation,
+        "platform_url": register_api_url,
+        "runtime_command": runtime_command,
+        "runtime_user": runtime_user,
+        "runtime_port": runtime_port,
+        "configs_dir": configs_dir,
+        "bootstrap_secret": PLACEHOLDER,
+    }
+    # JSON in a Python literal: nothing in a parameter can end the literal and become code.
+    text = _script().replace(_PARAMETERS_LINE, f"PARAMETERS = {json.dumps(values, sort_keys=True)!r}\n")
+    if text.count(PLACEHOLDER) != 1:
+        raise InvalidUserData("a parameter holds the placeholder of the bootstrap secret")
+    size = len(text.encode()) - len(PLACEHOLDER) + 128
+    if size > LIMIT_BYTES:
+        raise InvalidUserData(f"the user data would have {size} bytes; EC2 takes {LIMIT_BYTES}")
+    return text
+
+
+def fill_secret(template: str, secret: str) -> str:
+    """The user data as EC2 gets it. Raises `InvalidUserData`."""
+    if template.count(PLACEHOLDER) != 1:
+        raise InvalidUserData("the template has no placeholder, or more than one")
+    if not _SECRET.fullmatch(secret):
+        raise InvalidUserData("the secret has characters that no bootstrap secret has")
+    return template.replace(PLACEHOLDER, secret)
+
+
+@cache
+def _script() -> str:
+    script = resources.files("activities.box").joinpath("onebox_box.py").read_text(encoding="utf-8")
+    if script.count(_PARAMETERS_LINE) != 1:
+        raise InvalidUserData("the box script has no line for its parameters, or more than one")
+    return script

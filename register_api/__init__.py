@@ -1,0 +1,1 @@
+"""What boxes call: register, heartbeat, and the state of their workspace."""

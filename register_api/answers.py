@@ -1,0 +1,117 @@
+"""The words that boxes are answered with: every error code, its status, and what the caller can do about it.
+
+Chooses none of them. Standard library only.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What a box should do next."""
+
+    RETRY = "retry"
+    REREGISTER = "reregister"
+    SHUTDOWN = "shutdown"
+    CONTACT_OPERATOR = "contact_operator"
+    NONE = "none"
+
+
+class Code(StrEnum):
+    """What went wrong, as a word that programs compare."""
+
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - a word, no credential
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word, no credential
+    REREGISTER_REQUIRED = "reregister_required"
+    WORKSPACE_UNKNOWN = "workspace_unknown"
+    WORKSPACE_REMOVED = "workspace_removed"
+    WORKSPACE_STOPPED = "workspace_stopped"
+    SUPERSEDED = "superseded"
+    INSTANCE_NOT_READY = "instance_not_ready"
+    TOKEN_IN_USE = "token_in_use"  # noqa: S105 - a word, no credential
+    MINT_LIMITED = "mint_limited"
+    PLATFORM_UNAVAILABLE = "platform_unavailable"
+    BODY_INVALID = "body_invalid"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_SLOW = "body_too_slow"
+    MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"
+    PATH_UNKNOWN = "path_unknown"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_READY = "not_ready"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a code is told."""
+
+    status: int
+    error: str
+    """The sentence that old clients log."""
+    action: Action
+    hint: str = ""
+    retry_after: int | None = None
+    """Seconds, where nothing tells better; its presence makes the answer a retryable one."""
+
+
+_SHUT_DOWN = "stop the runtime and power off; another box, or none, is meant to serve the workspace"
+_NO_PROOF = "a box proves itself with its instance token or with the bootstrap secret of its user data"
+
+ANSWERS: dict[Code, Answer] = {
+    Code.TOKEN_MISSING: Answer(401, "missing workspace auth token", Action.CONTACT_OPERATOR, _NO_PROOF),
+    Code.TOKEN_INVALID: Answer(401, "invalid workspace auth token", Action.CONTACT_OPERATOR, _NO_PROOF),
+    Code.REREGISTER_REQUIRED: Answer(
+        401,
+        "a live instance token is required",
+        Action.REREGISTER,
+        "register again with the bootstrap secret, and use the token of the answer",
+    ),
+    Code.WORKSPACE_UNKNOWN: Answer(
+        404,
+        "no such workspace",
+        Action.CONTACT_OPERATOR,
+        "the ID is not one of this control plane's; look at WORKSPACE_ID and PLATFORM_URL",
+    ),
+    Code.WORKSPACE_REMOVED: Answer(410, "the workspace was deleted", Action.SHUTDOWN, _SHUT_DOWN),
+    Code.WORKSPACE_STOPPED: Answer(410, "the workspace is stopped", Action.SHUTDOWN, _SHUT_DOWN),
+    Code.SUPERSEDED: Answer(410, "this box was replaced by a newer one", Action.SHUTDOWN, _SHUT_DOWN),
+    Code.INSTANCE_NOT_READY: Answer(
+        503, "the launch of this box is not recorded yet", Action.RETRY, "the same call again", 5
+    ),
+    Code.TOKEN_IN_USE: Answer(
+        503,
+        "the active token is in use",
+        Action.RETRY,
+        "a new token is given once the active one was unused for 60 s; a second process may hold it",
+        60,
+    ),
+    Code.MINT_LIMITED: Answer(
+        503,
+        "too many tokens were given to this box lately",
+        Action.RETRY,
+        "the box loses its tokens again and again: look at its configs directory",
+        120,
+    ),
+    Code.PLATFORM_UNAVAILABLE: Answer(
+        503, "the control plane cannot answer now", Action.RETRY, "the same call again", 5
+    ),
+    Code.BODY_INVALID: Answer(400, "the body is not what this call takes", Action.CONTACT_OPERATOR),
+    Code.BODY_TOO_LARGE: Answer(413, "the body is too large", Action.CONTACT_OPERATOR),
+    Code.BODY_TOO_SLOW: Answer(408, "the body did not come in time", Action.RETRY, "the same call again", 5),
+    Code.MEDIA_TYPE_UNSUPPORTED: Answer(
+        415,
+        "the body must be JSON",
+        Action.CONTACT_OPERATOR,
+        "send Content-Type: application/json, not compressed",
+    ),
+    Code.PATH_UNKNOWN: Answer(404, "no such path", Action.NONE),
+    Code.METHOD_NOT_ALLOWED: Answer(405, "this path does not take that method", Action.NONE),
+    Code.NOT_READY: Answer(503, "not ready", Action.RETRY, "the same call again", 5),
+    Code.INTERNAL_ERROR: Answer(
+        500,
+        "the control plane failed at this call",
+        Action.RETRY,
+        "the request ID finds the cause in the log",
+        30,
+    ),
+}

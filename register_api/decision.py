@@ -1,0 +1,230 @@
+"""The register decision table and the rules of a token's use, as functions of values.
+
+No I/O and no clock: the standard library, and value types of other pure modules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from math import ceil
+from typing import assert_never
+
+from register_api.answers import Action, Code
+from workflows.state import Intent
+
+QUIET = timedelta(seconds=60)
+"""Two beats. A token that was unused for so long has no process behind it, or one that cannot use it."""
+
+SUCCESSORS_LIMIT = 5
+"""At most so many new tokens in the window for a box that loses them again and again."""
+
+SUCCESSORS_WINDOW = timedelta(minutes=10)
+
+
+class ProofKind(StrEnum):
+    """How a box can prove which generation it is."""
+
+    TOKEN = "token"  # noqa: S105 - a word, no credential
+    SECRET = "secret"  # noqa: S105 - a word, no credential
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One verified piece of evidence, and the generation that it names."""
+
+    kind: ProofKind
+    generation: int
+
+
+class Bearer(StrEnum):
+    """What the Authorization header is worth."""
+
+    ABSENT = "absent"
+    NOT_VALID = "not_valid"
+    """Malformed, unknown, revoked, of another workspace or generation; or a bootstrap secret."""
+    PENDING = "pending"
+    ACTIVE = "active"
+    RETIRING = "retiring"
+
+
+class Verdict(StrEnum):
+    """Who the caller is, as far as evidence tells."""
+
+    CURRENT = "current"
+    SUPERSEDED = "superseded"
+    UNDETERMINED = "undetermined"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the record says about who may register."""
+
+    intent: Intent
+    deleted: bool
+    newest: int
+    current: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveTokens:
+    """The live tokens of the current generation."""
+
+    pending: bool = False
+    replayable: bool = True
+    """Whether the pending one can still be derived: not if its key was taken out of service."""
+    active_unused_for: timedelta | None = None
+    """None: there is no active one."""
+    retiring: bool = False
+    successors: int = 0
+    """Tokens after the generation's first one, within the window."""
+
+    @property
+    def any(self) -> bool:
+        """Whether one is live."""
+        return self.pending or self.retiring or self.active_unused_for is not None
+
+
+class Grant(StrEnum):
+    """Which token the answer carries."""
+
+    NONE = "none"
+    REPLAY = "replay"
+    """The pending one: the same until it is used."""
+    MINT = "mint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """200, and the effects: the bearer, where it is live, is used; url and card are written."""
+
+    grant: Grant = Grant.NONE
+    confirm: bool = False
+    """The bearer's token becomes active, and all others of the generation are revoked."""
+    retire_active: bool = False
+    revoke_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """An error answer; nothing is written."""
+
+    code: Code
+    retry_after: int | None = None
+    """Seconds, where the code's own number is not the best one."""
+    action: Action | None = None
+    """Where the code's own action is not the right one."""
+    alert: bool = False
+    """Worth a human's look: a box that should not be, or one that cannot get in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MayUse:
+    """The bearer is a live token of the current generation, and does what it asks for."""
+
+
+def judge(proofs: Sequence[Proof], standing: Standing) -> Verdict:
+    """Who the caller is.
+
+    The bootstrap secret came with the box; a token file can be inherited from an older box, or shared with
+    a newer one. So a secret outweighs a token, and of two secrets the older one names the box.
+    """
+    if not proofs:
+        return Verdict.UNPROVEN
+    bound = [proof for proof in proofs if proof.kind is not ProofKind.TOKEN]
+    generation = min(proof.generation for proof in bound or proofs)
+    if generation == standing.current:
+        return Verdict.CURRENT
+    # Genuine, but of a generation that is not on record: it may be about to be.
+    return Verdict.SUPERSEDED if generation <= standing.newest else Verdict.UNDETERMINED
+
+
+def decide_register(
+    standing: Standing | None, verdict: Verdict, *, bearer: Bearer, live: LiveTokens
+) -> Accepted | Refused:
+    """What a register call is answered, and what it changes: the first row that applies."""
+    if standing is None:
+        return Refused(code=Code.WORKSPACE_UNKNOWN)
+    match verdict:
+        case Verdict.UNPROVEN:
+            return _unproven(bearer, alert=not live.any)
+        case _ if (closed := _closed(standing)) is not None:
+            return closed
+        case Verdict.SUPERSEDED:
+            return Refused(code=Code.SUPERSEDED, alert=True)
+        case Verdict.UNDETERMINED:
+            return Refused(code=Code.INSTANCE_NOT_READY)
+        case Verdict.CURRENT:
+            return _decide_current(bearer, live)
+        case _:
+            assert_never(verdict)
+
+
+def decide_use(standing: Standing | None, verdict: Verdict, *, bearer: Bearer) -> MayUse | Refused:
+    """Whether a beat counts, or the record may be read: with a live token of the current generation only."""
+    if standing is None:
+        return Refused(code=Code.WORKSPACE_UNKNOWN)
+    match verdict:
+        case Verdict.UNPROVEN:
+            return _unproven(bearer, action=Action.REREGISTER)
+        case _ if (closed := _closed(standing)) is not None:
+            return closed
+        case Verdict.SUPERSEDED:
+            return Refused(code=Code.SUPERSEDED)
+        case Verdict.UNDETERMINED:
+            return Refused(code=Code.INSTANCE_NOT_READY)
+        case Verdict.CURRENT if bearer in (Bearer.ABSENT, Bearer.NOT_VALID):
+            return Refused(code=Code.REREGISTER_REQUIRED)
+        case Verdict.CURRENT:
+            return MayUse()
+        case _:
+            assert_never(verdict)
+
+
+def _closed(standing: Standing) -> Refused | None:
+    if standing.deleted or standing.intent is Intent.DELETE:
+        return Refused(code=Code.WORKSPACE_REMOVED)
+    if standing.intent is Intent.STOP:
+        return Refused(code=Code.WORKSPACE_STOPPED)
+    return None
+
+
+def _unproven(bearer: Bearer, *, action: Action | None = None, alert: bool = False) -> Refused:
+    # Nothing but the alert, which the caller never sees, may depend on the record.
+    code = Code.TOKEN_MISSING if bearer is Bearer.ABSENT else Code.TOKEN_INVALID
+    return Refused(code=code, action=action, alert=alert)
+
+
+def _decide_current(bearer: Bearer, live: LiveTokens) -> Accepted | Refused:
+    match bearer:
+        case Bearer.ACTIVE:
+            return Accepted()
+        case Bearer.PENDING:
+            return Accepted(confirm=True)
+        case Bearer.RETIRING:
+            return _successor(live)
+        case Bearer.ABSENT | Bearer.NOT_VALID:
+            return _without_token(live)
+        case _:
+            assert_never(bearer)
+
+
+def _without_token(live: LiveTokens) -> Accepted | Refused:
+    unused_for = live.active_unused_for
+    if live.pending or unused_for is None:
+        return _successor(live)  # the gate is open, or never closed: nobody has used what was given
+    if unused_for < QUIET:
+        return Refused(code=Code.TOKEN_IN_USE, retry_after=ceil((QUIET - unused_for).total_seconds()))
+    if live.successors >= SUCCESSORS_LIMIT:
+        return Refused(code=Code.MINT_LIMITED, alert=True)
+    return Accepted(grant=Grant.MINT, retire_active=True)
+
+
+def _successor(live: LiveTokens) -> Accepted:
+    if live.pending and live.replayable:
+        return Accepted(grant=Grant.REPLAY)
+    # An operator revoked the pending one, its key is gone, or there never was one.
+    return Accepted(
+        grant=Grant.MINT, revoke_pending=live.pending, retire_active=live.active_unused_for is not None
+    )

@@ -1,0 +1,84 @@
+"""Error answers: one body for all of them, as JSON or as RFC 9457 problem details.
+
+Chooses no code; never shows a credential, nor anything that the code and the request don't already say.
+"""
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from register_api.answers import ANSWERS, Action, Code
+
+REQUEST_ID_HEADER = "x-request-id"
+PROBLEM = "application/problem+json"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+"""A sender's own ID is kept if it is safe in logs and headers; UUIDs and trace IDs are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorDetail:
+    """What makes this error differ from others with its code."""
+
+    workspace_id: str | None = None
+    error: str | None = None
+    """In place of the code's sentence."""
+    action: Action | None = None
+    retry_after: int | None = None
+    credential_came: bool = False
+    headers: dict[str, str] | None = None
+
+
+def request_id(scope: Scope) -> str:
+    """The sender's request ID, or one of ours; the same for the whole request."""
+    known = scope.get("onebox.request_id")
+    if isinstance(known, str):
+        return known
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    text = sent.decode("latin-1")
+    chosen = text if _REQUEST_ID.fullmatch(text) else secrets.token_hex(8)
+    scope["onebox.request_id"] = chosen
+    return chosen
+
+
+def error_response(request: Request, code: Code, detail: ErrorDetail | None = None) -> Response:
+    """The answer for a code."""
+    detail = detail or ErrorDetail()
+    answer = ANSWERS[code]
+    retry_after = detail.retry_after or answer.retry_after
+    body: dict[str, object] = {
+        "error": detail.error or answer.error,
+        "code": code,
+        "retryable": answer.retry_after is not None,
+        "action": detail.action or answer.action,
+        "retry_after": retry_after,
+        "workspace_id": detail.workspace_id,
+        "request_id": request_id(request.scope),
+        "hint": answer.hint,
+    }
+    problem = PROBLEM in request.headers.get("accept", "")
+    if problem:
+        body |= {
+            "type": f"urn:onebox:error:{code}",
+            "title": answer.error,
+            "status": answer.status,
+            "detail": detail.error or answer.hint or answer.error,
+        }
+    headers = {REQUEST_ID_HEADER: request_id(request.scope), "cache-control": "no-store"}
+    headers |= detail.headers or {}
+    if retry_after is not None:
+        headers["retry-after"] = str(retry_after)
+    if answer.status == 401:
+        # RFC 6750, section 3.1: no error code for a request that carries no authentication information.
+        headers["www-authenticate"] = "Bearer" + (' error="invalid_token"' if detail.credential_came else "")
+    return Response(
+        json.dumps(body, ensure_ascii=False),
+        status_code=answer.status,
+        headers=headers,
+        media_type=PROBLEM if problem else "application/json",
+    )

@@ -1,0 +1,155 @@
+"""A register call against the database: look, decide, and do it under the generation's lock.
+
+The rules are `decision`'s, the SQL is the store's; here is the order in which they meet.
+"""
+
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from register_api.decision import (
+    SUCCESSORS_WINDOW,
+    Accepted,
+    Bearer,
+    Grant,
+    LiveTokens,
+    Refused,
+    decide_register,
+)
+from register_api.evidence import Caller, Credentials, identify
+from register_api.schemas import RegisterBody
+from store import registering as store
+from store.credentials import ServerKeys, new_nonce, token_hash, token_prefix
+from store.pool import Connection, Pool, StoreUnavailable, connection
+from store.standing import find
+
+LOCK_ATTEMPTS = 3
+"""A generation can be superseded while its row is waited for; three times in a row is another fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """What a register call came to, for the answer and for the log."""
+
+    decision: Accepted | Refused
+    caller: Caller
+    first: bool = False
+    bearer_prefix: str | None = None
+    """Of the presented token, if it is one of ours."""
+    token: str | None = field(default=None, repr=False)
+    """To be put into the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The record as one look found it, and what the table says to it."""
+
+    outcome: Registered
+    current: int | None
+    tokens: store.TokenRows
+    bearer_id: UUID | None
+
+
+class Registrar:
+    """Register calls of boxes."""
+
+    def __init__(self, pool: Pool, keys: ServerKeys) -> None:
+        self._pool = pool
+        self._keys = keys
+
+    async def register(self, body: RegisterBody, credentials: Credentials) -> Registered:
+        """Decide and apply. Raises `StoreUnavailable`; then nothing was changed, or all of it."""
+        async with connection(self._pool) as conn:
+            # First without the lock: whoever proves nothing must not be able to make a box wait for it.
+            seen = await self._look(conn, body.id, credentials)
+            if isinstance(seen.outcome.decision, Refused):
+                return seen.outcome
+            async with conn.transaction():
+                seen = await self._look_locked(conn, body.id, credentials)
+                decision = seen.outcome.decision
+                if isinstance(decision, Refused) or seen.current is None:
+                    return seen.outcome
+                return await self._apply(conn, body, decision=decision, seen=seen, current=seen.current)
+
+    async def _look_locked(self, conn: Connection, workspace_id: str, credentials: Credentials) -> _Seen:
+        for _ in range(LOCK_ATTEMPTS):
+            locked = await store.lock_current(conn, workspace_id)
+            seen = await self._look(conn, workspace_id, credentials)
+            if seen.current == locked:
+                return seen
+        raise StoreUnavailable("the current generation changed again and again")
+
+    async def _look(self, conn: Connection, workspace_id: str, credentials: Credentials) -> _Seen:
+        found = await find(conn, workspace_id, sha256=credentials.sha256)
+        caller = identify(credentials, found)
+        current = None if found is None else found.current
+        tokens = await store.read_tokens(
+            conn, workspace_id, generation=current or 0, window=SUCCESSORS_WINDOW
+        )
+        decision = decide_register(
+            caller.standing, caller.verdict, bearer=caller.bearer, live=self._live(tokens)
+        )
+        outcome = Registered(
+            decision=decision,
+            caller=caller,
+            bearer_prefix=None if found is None else found.token_prefix,
+        )
+        bearer_id = None if found is None else found.token_id
+        return _Seen(outcome=outcome, current=current, tokens=tokens, bearer_id=bearer_id)
+
+    def _live(self, tokens: store.TokenRows) -> LiveTokens:
+        by_state = {token.state: token for token in tokens.live}
+        pending, active = by_state.get(Bearer.PENDING), by_state.get(Bearer.ACTIVE)
+        return LiveTokens(
+            pending=pending is not None,
+            replayable=pending is not None and pending.key_id in self._keys.keys,
+            active_unused_for=None if active is None else active.unused_for,
+            retiring=Bearer.RETIRING in by_state,
+            successors=tokens.successors,
+        )
+
+    async def _apply(
+        self, conn: Connection, body: RegisterBody, *, decision: Accepted, seen: _Seen, current: int
+    ) -> Registered:
+        if seen.bearer_id is not None and seen.outcome.caller.bearer is not Bearer.NOT_VALID:
+            if decision.confirm:
+                await store.revoke_others(conn, body.id, generation=current, keep=seen.bearer_id)
+            await store.use_token(conn, seen.bearer_id)
+        if decision.revoke_pending:
+            await store.revoke_pending(conn, body.id, generation=current)
+        if decision.retire_active:
+            await store.retire_active(conn, body.id, generation=current)
+        token = await self._token(conn, body.id, generation=current, grant=decision.grant, tokens=seen.tokens)
+        first = await store.record_registration(
+            conn,
+            body.id,
+            generation=current,
+            url=body.url,
+            agent_card=body.agent_card,
+            delivery_mode=body.delivery_mode,
+        )
+        return replace(seen.outcome, first=first, token=token)
+
+    async def _token(
+        self, conn: Connection, workspace_id: str, *, generation: int, grant: Grant, tokens: store.TokenRows
+    ) -> str | None:
+        match grant:
+            case Grant.NONE:
+                return None
+            case Grant.REPLAY:
+                pending = next(token for token in tokens.live if token.nonce is not None)
+                return self._keys.token(
+                    workspace_id, generation, nonce=pending.nonce or b"", key_id=pending.key_id
+                )
+            case Grant.MINT:
+                nonce, key_id = new_nonce(), self._keys.current
+                token = self._keys.token(workspace_id, generation, nonce=nonce, key_id=key_id)
+                await store.insert_token(
+                    conn,
+                    workspace_id,
+                    generation=generation,
+                    sha256=token_hash(token),
+                    prefix=token_prefix(token),
+                    key_id=key_id,
+                    nonce=nonce,
+                )
+                return token

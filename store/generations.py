@@ -1,0 +1,207 @@
+"""Workspaces and their generations: enrolling, opening, closing, and who is current.
+
+Every write is meant for a transaction of the caller's; which generation is next is decided there.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from store.pool import Connection
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is stored of a workspace, as its workflow needs it."""
+
+    intent: str
+    deleted: bool
+    generation: int
+    current: bool
+    """Whether that generation is open."""
+    revision: int
+    spec: Json
+    attempt: int
+    """The newest launch of the generation, at least 1."""
+    registered_at: datetime | None
+    beating_at: datetime | None
+    """The generation's last beat, if it is fresh."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The row that is locked while a generation is opened or closed."""
+
+    intent: str
+    deleted: bool
+    generation: int
+    current: bool
+    spec: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """The open generation, as a launch or the canary needs it."""
+
+    key_id: str
+    spec: Json
+    private_ip: str | None
+    url: str | None
+
+
+async def enroll(conn: Connection, workspace_id: str, *, spec: Json) -> None:
+    """Insert the workspace, or store its new spec; an empty one never replaces it."""
+    # A conflict locks the row even where nothing is updated: what is read next belongs together.
+    await conn.execute(
+        """
+        INSERT INTO workspaces (workspace_id, spec) VALUES (%(workspace_id)s, %(spec)s)
+        ON CONFLICT (workspace_id) DO UPDATE SET spec = excluded.spec, updated_at = now()
+        WHERE excluded.spec <> '{}' AND excluded.spec <> workspaces.spec AND workspaces.deleted_at IS NULL
+        """,
+        {"workspace_id": workspace_id, "spec": Jsonb(spec)},
+    )
+
+
+async def read(conn: Connection, workspace_id: str, *, beat_fresh_for: timedelta) -> Record:
+    """The record of an enrolled workspace."""
+    cursor = conn.cursor(row_factory=class_row(Record))
+    await cursor.execute(
+        """
+        SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation,
+               g.generation IS NOT NULL AND g.superseded_at IS NULL AS current,
+               w.revision, w.spec, g.registered_at, b.last_beat_at AS beating_at,
+               coalesce((SELECT max(l.attempt) FROM launches l
+                         WHERE l.workspace_id = w.workspace_id AND l.generation = w.generation), 1) AS attempt
+        FROM workspaces w
+        LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.generation = w.generation
+        LEFT JOIN beats b ON b.workspace_id = w.workspace_id AND b.generation = w.generation
+                         AND b.silent_since IS NULL AND b.last_beat_at > now() - %(fresh)s::interval
+        WHERE w.workspace_id = %(workspace_id)s
+        """,
+        {"workspace_id": workspace_id, "fresh": beat_fresh_for},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise LookupError(f"workspace {workspace_id} is not enrolled")
+    return row
+
+
+async def lock(conn: Connection, workspace_id: str) -> Workspace | None:
+    """The workspace's row, held to the end of the transaction: openings and closings take turns."""
+    # Two statements: one that has waited for the row still sees the generations as they were before.
+    # NO KEY: what merely refers to the row, such as a request being recorded, doesn't wait.
+    await conn.execute("SELECT FROM workspaces WHERE workspace_id = %s FOR NO KEY UPDATE", [workspace_id])
+    cursor = conn.cursor(row_factory=class_row(Workspace))
+    await cursor.execute(
+        """
+        SELECT intent, deleted_at IS NOT NULL AS deleted, generation, spec,
+               EXISTS (SELECT FROM generations g WHERE g.workspace_id = w.workspace_id
+                       AND g.generation = w.generation AND g.superseded_at IS NULL) AS current
+        FROM workspaces w WHERE workspace_id = %s
+        """,
+        [workspace_id],
+    )
+    return await cursor.fetchone()
+
+
+async def open_generation(
+    conn: Connection, workspace_id: str, *, generation: int, key_id: str, spec: Json, phase: str
+) -> None:
+    """Supersede the open generation, revoke all tokens, and make the new one the current one."""
+    await _end(conn, workspace_id)
+    names = {"workspace_id": workspace_id, "generation": generation}
+    await conn.execute(
+        """
+        INSERT INTO generations (workspace_id, generation, key_id, spec)
+        VALUES (%(workspace_id)s, %(generation)s, %(key_id)s, %(spec)s)
+        """,
+        {**names, "key_id": key_id, "spec": Jsonb(spec)},
+    )
+    # A row of the generation's own from the start: the first beat is an update like every other.
+    await conn.execute(
+        """
+        INSERT INTO beats (workspace_id, generation) VALUES (%(workspace_id)s, %(generation)s)
+        ON CONFLICT (workspace_id) DO UPDATE
+        SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL, active_tasks = 0,
+            is_busy = NULL, runtime_state = NULL, error_rate = 0, sample_error = '', current_task = '',
+            uptime_seconds = 0
+        """,
+        names,
+    )
+    await conn.execute(
+        """
+        UPDATE workspaces
+        SET generation = %(generation)s, intent = 'run', phase = %(phase)s, updated_at = now()
+        WHERE workspace_id = %(workspace_id)s
+        """,
+        {**names, "phase": phase},
+    )
+
+
+async def close(conn: Connection, workspace_id: str, *, intent: str) -> None:
+    """Store the intent, end the open generation and all tokens."""
+    await conn.execute(
+        "UPDATE workspaces SET intent = %s, updated_at = now() WHERE workspace_id = %s",
+        [intent, workspace_id],
+    )
+    await _end(conn, workspace_id)
+
+
+async def current(conn: Connection, workspace_id: str, generation: int) -> Current | None:
+    """The generation if it is the open one."""
+    cursor = conn.cursor(row_factory=class_row(Current))
+    await cursor.execute(
+        """
+        SELECT key_id, spec, host(private_ip) AS private_ip, url FROM generations
+        WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL
+        """,
+        [workspace_id, generation],
+    )
+    return await cursor.fetchone()
+
+
+async def hold(conn: Connection, workspace_id: str, generation: int) -> Current | None:
+    """The generation if it is the open one, kept open to the end of the transaction."""
+    # Two statements, as above: the second one sees what the first one waited for.
+    await conn.execute(
+        "SELECT FROM generations WHERE workspace_id = %s AND generation = %s FOR NO KEY UPDATE",
+        [workspace_id, generation],
+    )
+    return await current(conn, workspace_id, generation)
+
+
+async def write_dns_name(conn: Connection, workspace_id: str, *, generation: int, dns_name: str) -> None:
+    """Store the name, unless a newer generation is current."""
+    await conn.execute(
+        """
+        UPDATE workspaces SET dns_name = %(dns_name)s, updated_at = now()
+        WHERE workspace_id = %(workspace_id)s AND generation = %(generation)s
+          AND dns_name IS DISTINCT FROM %(dns_name)s
+        """,
+        {"workspace_id": workspace_id, "generation": generation, "dns_name": dns_name},
+    )
+
+
+async def erase_dns_name(conn: Connection, workspace_id: str) -> None:
+    """The name is gone."""
+    await conn.execute(
+        "UPDATE workspaces SET dns_name = NULL, updated_at = now() WHERE workspace_id = %s", [workspace_id]
+    )
+
+
+async def _end(conn: Connection, workspace_id: str) -> None:
+    await conn.execute(
+        "UPDATE generations SET superseded_at = now() WHERE workspace_id = %s AND superseded_at IS NULL",
+        [workspace_id],
+    )
+    await conn.execute(
+        """
+        UPDATE tokens SET state = 'revoked', revoked_at = now(), nonce = NULL
+        WHERE workspace_id = %s AND state <> 'revoked'
+        """,
+        [workspace_id],
+    )

@@ -1,0 +1,113 @@
+"""The record of a workspace as it is shown: what was stored, corrected by the age of the last beat.
+
+Writes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+
+from psycopg.rows import class_row
+from pydantic import JsonValue
+
+from store.pool import Connection
+from workflows.state import ConditionStatus, ConditionType, Intent, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The record as it stands, and what the database's clock said when it was read."""
+
+    workspace_id: str
+    intent: str
+    deleted: bool
+    phase: str
+    newest: int
+    current: int | None
+    instance_id: str | None
+    private_ip: IPv4Address | IPv6Address | None
+    dns_name: str | None
+    url: str | None
+    last_beat_at: datetime | None
+    """Of the generation that is shown; a beat of an older box says nothing about this one."""
+    beating_since: datetime | None
+    silent_since: datetime | None
+    recreates: int
+    last_error: dict[str, JsonValue] | None
+    conditions: list[dict[str, JsonValue]]
+    opened_at: datetime | None
+    at: datetime
+
+
+_RECORD = """
+SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.phase, w.generation AS newest,
+       CASE WHEN g.superseded_at IS NULL THEN g.generation END AS current,
+       g.instance_id, g.private_ip, w.dns_name, g.url, g.opened_at,
+       b.last_beat_at, b.beating_since, b.silent_since,
+       (SELECT count(*) FROM requests r
+        WHERE r.workspace_id = w.workspace_id AND r.kind = 'recreate' AND r.outcome = 'accepted'
+          AND r.at > now() - interval '24 hours') AS recreates,
+       w.last_error, w.conditions, now() AS at
+FROM workspaces w
+LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.generation = w.generation
+LEFT JOIN beats b ON b.workspace_id = w.workspace_id AND b.generation = w.generation
+WHERE w.workspace_id = %s
+"""
+
+
+async def read_record(conn: Connection, workspace_id: str) -> Record | None:
+    """The record, or None if there is no such workspace."""
+    async with conn.cursor(row_factory=class_row(Record)) as cursor:
+        await cursor.execute(_RECORD, [workspace_id])
+        return await cursor.fetchone()
+
+
+def shown_phase(record: Record, *, stale_after: timedelta) -> Phase:
+    """The stored phase; `online` only while beats say so, and never against the intent (invariant I9)."""
+    phase = Phase(record.phase)
+    if record.deleted:
+        return Phase.DELETED
+    if record.intent == Intent.DELETE:
+        return Phase.DELETED if phase is Phase.DELETED else Phase.DELETING
+    if record.intent == Intent.STOP:
+        return Phase.STOPPED if phase is Phase.STOPPED else Phase.STOPPING
+    if phase is Phase.ONLINE and freshness(record, stale_after=stale_after) is not ConditionStatus.TRUE:
+        return Phase.DEGRADED
+    return phase
+
+
+def freshness(record: Record, *, stale_after: timedelta) -> ConditionStatus:
+    """Whether the current box beats; unknown until it did for the first time."""
+    if record.current is None or record.last_beat_at is None:
+        return ConditionStatus.UNKNOWN
+    fresh = record.at - record.last_beat_at <= stale_after
+    return ConditionStatus.TRUE if fresh else ConditionStatus.FALSE
+
+
+def shown_conditions(record: Record, *, stale_after: timedelta) -> list[dict[str, JsonValue]]:
+    """The stored conditions, with `HeartbeatFresh` as it is now."""
+    others = [one for one in record.conditions if one.get("type") != ConditionType.HEARTBEAT_FRESH]
+    return [*others, _heartbeat_fresh(record, stale_after)]
+
+
+def _heartbeat_fresh(record: Record, stale_after: timedelta) -> dict[str, JsonValue]:
+    status = freshness(record, stale_after=stale_after)
+    since = record.opened_at or record.at
+    reason, message = "NoBeatYet", "no authenticated beat was taken in yet"
+    if record.last_beat_at is not None:
+        if status is ConditionStatus.TRUE:
+            since = record.beating_since or record.last_beat_at
+            reason, message = "Beating", "beats come with a live token"
+        elif status is ConditionStatus.FALSE:
+            since = record.silent_since or record.last_beat_at + stale_after
+            reason, message = "Silent", f"no beat since {record.last_beat_at:%H:%M:%S} UTC"
+        else:
+            reason, message = "NoBox", "the generation was closed"
+    return {
+        "type": ConditionType.HEARTBEAT_FRESH,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "generation": record.newest,
+        "last_transition_at": since.isoformat(),
+    }

@@ -1,0 +1,135 @@
+"""The status on the workspace's record, and the outcomes of requests.
+
+It writes what it is given; a status with an older revision never replaces a newer one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from store.generations import Json
+from store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the lifecycle says of a workspace."""
+
+    generation: int
+    revision: int
+    phase: str
+    last_error: Json | None
+    conditions: list[Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow:
+    """A request and what became of it."""
+
+    request_id: str
+    kind: str
+    requested_by: str
+    reason: str
+    observed_generation: int | None
+    force: bool
+    at: datetime
+    outcome: str
+    generation: int
+    detail: str
+    retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What stands on the record."""
+
+    generation: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedRecreate:
+    """A recreate that was accepted, and who had asked."""
+
+    at: datetime
+    requested_by: str
+
+
+async def write_status(conn: Connection, workspace_id: str, status: Status) -> None:
+    """Write the status if neither its revision nor its generation is behind what stands there."""
+    await conn.execute(
+        """
+        UPDATE workspaces
+        SET revision = %(revision)s, phase = %(phase)s, last_error = %(last_error)s,
+            conditions = %(conditions)s, updated_at = now(),
+            deleted_at = CASE WHEN %(phase)s = 'deleted' THEN coalesce(deleted_at, now()) ELSE deleted_at END
+        WHERE workspace_id = %(workspace_id)s AND revision < %(revision)s AND generation <= %(generation)s
+        """,
+        {
+            "workspace_id": workspace_id,
+            "generation": status.generation,
+            "revision": status.revision,
+            "phase": status.phase,
+            "last_error": None if status.last_error is None else Jsonb(status.last_error),
+            "conditions": Jsonb(status.conditions),
+        },
+    )
+
+
+async def standing(conn: Connection, workspace_id: str) -> Standing | None:
+    """The generation and revision on the record; None if there is no such workspace."""
+    cursor = conn.cursor(row_factory=class_row(Standing))
+    await cursor.execute(
+        "SELECT generation, revision FROM workspaces WHERE workspace_id = %s", [workspace_id]
+    )
+    return await cursor.fetchone()
+
+
+async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[RequestRow]) -> None:
+    """Insert the outcomes that are not there yet; an outcome never changes."""
+    rows = [
+        [
+            workspace_id,
+            request.request_id,
+            request.kind,
+            request.requested_by,
+            request.reason,
+            request.observed_generation,
+            request.force,
+            request.at,
+            request.outcome,
+            request.generation,
+            request.detail,
+            request.retry_at,
+        ]
+        for request in requests
+    ]
+    if rows:
+        await conn.cursor().executemany(
+            """
+            INSERT INTO requests (workspace_id, request_id, kind, requested_by, reason, observed_generation,
+                                  force, at, outcome, generation, detail, retry_at)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (workspace_id, request_id) DO NOTHING
+            """,
+            rows,
+        )
+
+
+async def accepted_recreates(
+    conn: Connection, workspace_id: str, *, within: timedelta
+) -> list[AcceptedRecreate]:
+    """The accepted recreates of the time before now, the oldest first."""
+    cursor = conn.cursor(row_factory=class_row(AcceptedRecreate))
+    await cursor.execute(
+        """
+        SELECT at, requested_by FROM requests
+        WHERE workspace_id = %s AND kind = 'recreate' AND outcome = 'accepted' AND at > now() - %s::interval
+        ORDER BY at
+        """,
+        [workspace_id, within],
+    )
+    return await cursor.fetchall()

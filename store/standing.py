@@ -1,0 +1,50 @@
+"""What the record says about a caller: the workspace it names, and the token that it presents.
+
+Whether that is enough for anything is decided elsewhere.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from store.pool import Connection
+from workflows.state import Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workspace, and the presented token if it is one of this workspace's, in whatever state."""
+
+    intent: str
+    deleted: bool
+    newest: int
+    """The newest generation ever opened; 0 before the first."""
+    current: int | None
+    """The generation that is not superseded; none while the workspace is stopped."""
+    token_id: UUID | None
+    token_generation: int | None
+    token_state: str | None
+    token_prefix: str | None
+
+    @property
+    def meant_to(self) -> Intent:
+        """The intent, as the lifecycle names it."""
+        return Intent(self.intent)
+
+
+_FIND = """
+SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation AS newest, g.generation AS current,
+       t.token_id, t.generation AS token_generation, t.state AS token_state, t.prefix AS token_prefix
+FROM workspaces w
+LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.superseded_at IS NULL
+LEFT JOIN tokens t ON t.sha256 = %(sha256)s::bytea AND t.workspace_id = w.workspace_id
+WHERE w.workspace_id = %(workspace_id)s
+"""
+
+
+async def find(conn: Connection, workspace_id: str, *, sha256: bytes | None) -> Found | None:
+    """The workspace, with the token that hashes to `sha256`; None if there is no such workspace."""
+    async with conn.cursor(row_factory=class_row(Found)) as cursor:
+        await cursor.execute(_FIND, {"workspace_id": workspace_id, "sha256": sha256})
+        return await cursor.fetchone()

@@ -1,0 +1,94 @@
+"""PostgreSQL and an AWS endpoint for the tests of the activities; each test has a workspace of its own."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from activities.aws import Aws
+from devstack.aws.client import AwsEndpoint
+from devstack.postgres import Postgres
+from devstack.processes import free_port
+from store.migrate import migrate
+from store.pool import Pool, open_pool
+from tests.activities.world import World, config_for
+from tests.devstack.cloud import endpoint_process, wait_for_endpoint
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database with our schema, which all tests share."""
+    with Postgres(tmp_path_factory.mktemp("postgres"), port=free_port(), fsync=False) as postgres:
+        asyncio.run(_migrated(postgres.url))
+        yield postgres.url
+
+
+async def _migrated(url: str) -> None:
+    await migrate(url)
+
+
+@pytest.fixture(scope="session")
+def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an AWS endpoint, which all tests share."""
+    port = free_port()
+    hurried = ("--pending-seconds", "0.05", "--terminating-seconds", "0.05")
+    process = endpoint_process(tmp_path_factory.mktemp("aws"), port, *hurried)
+    process.start()
+    try:
+        yield wait_for_endpoint(process, port)
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def endpoint_client(endpoint_url: str) -> Iterator[AwsEndpoint]:
+    """What the tests ask of the endpoint, beside AWS's own requests."""
+    with AwsEndpoint(endpoint_url) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def endpoint(endpoint_client: AwsEndpoint) -> Iterator[AwsEndpoint]:
+    """The endpoint, without any fault before and after."""
+    endpoint_client.clear()
+    yield endpoint_client
+    endpoint_client.clear()
+
+
+@pytest.fixture(scope="session")
+def aws(endpoint_url: str) -> Iterator[Aws]:
+    """The clients, configured as boto3 always is: from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint_url)
+        patch.delenv("AWS_DEFAULT_REGION", raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        with Aws(threads=8, region="us-east-1") as aws:
+            yield aws
+
+
+@pytest.fixture(scope="session")
+async def pool(database_url: str, anyio_backend: str) -> AsyncIterator[Pool]:
+    """Connections that all tests share, on the one event loop of the session."""
+    async with open_pool(database_url, maximum=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def world(pool: Pool, aws: Aws, endpoint: AwsEndpoint) -> World:
+    """A workspace that nobody has touched."""
+    return World(
+        workspace_id=f"ws-{next(_NUMBERS)}",
+        pool=pool,
+        aws=aws,
+        endpoint=endpoint,
+        config=config_for(endpoint.info()),
+    )

@@ -1,0 +1,236 @@
+"""The canary's question: whom it asks, what it takes for an answer, and what it never does."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+from typing_extensions import override
+
+from activities import canary, ports
+from activities.canary import aim, question
+from store.generations import Current
+from tests.activities.world import World
+
+pytestmark = pytest.mark.anyio
+
+READY = {"kind": "message", "role": "agent", "messageId": "m", "parts": [{"kind": "text", "text": "ready"}]}
+
+
+class Agent(BaseHTTPRequestHandler):
+    """An agent that answers as the test says."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[tuple[str, dict[str, object]]]] = []
+    answer: ClassVar[Callable[["Agent"], None]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        type(self).asked.append((self.path, json.loads(body)))
+        type(self).answer(self)
+
+    def reply(self, body: bytes, *, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
+
+
+def result(value: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": "1", "result": value}).encode()
+
+
+@contextmanager
+def agent(answer: Callable[[Agent], None]) -> Iterator[tuple[int, list[tuple[str, dict[str, object]]]]]:
+    asked: list[tuple[str, dict[str, object]]] = []
+    handler = type("Answering", (Agent,), {"asked": asked, "answer": staticmethod(answer)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def registered(world: World, url: str | None, *, ip: str | None = "127.0.0.1") -> ports.AskCanary:
+    generation = await world.opened()
+    await world.rows(
+        "UPDATE generations SET url = %(url)s, private_ip = %(ip)s WHERE workspace_id = %(workspace_id)s",
+        url=url,
+        ip=ip,
+    )
+    return ports.AskCanary(workspace_id=world.workspace_id, generation=generation, attempt=1)
+
+
+async def test_an_agent_that_answers_is_asked_at_the_recorded_address(world: World) -> None:
+    with agent(lambda box: box.reply(result(READY))) as (port, asked):
+        # The box may call itself what it likes: of its URL only port and path are taken.
+        request = await registered(world, f"http://metadata.example:{port}/a2a?x=1")
+        for _ in range(2):
+            assert await world.run(ports.ask_canary, request) == ports.CanaryResult(answered=True)
+    assert [path for path, _ in asked] == ["/a2a?x=1"] * 2
+    message_id = f"canary-{world.workspace_id}-1"
+    assert asked[0][1] == asked[1][1] == question(world.workspace_id, 1)
+    assert asked[0][1]["id"] == message_id
+    assert asked[0][1]["method"] == "message/send"
+
+
+async def test_a_redirect_is_not_followed(world: World) -> None:
+    def redirect(box: Agent) -> None:
+        box.reply(b"", status=307, location="/elsewhere")
+
+    with agent(redirect) as (port, asked):
+        found = await world.run(ports.ask_canary, await registered(world, f"http://box:{port}"))
+    assert (found.answered, found.code) == (False, "canary_refused")
+    assert len(asked) == 1
+
+
+async def test_an_endless_answer_is_cut_off(world: World) -> None:
+    def flood(box: Agent) -> None:
+        box.reply(b" " * (canary.LONGEST_ANSWER + 1))
+
+    with agent(flood) as (port, _):
+        found = await world.run(ports.ask_canary, await registered(world, f"http://box:{port}"))
+    assert (found.answered, found.code) == (False, "canary_error")
+
+
+async def test_an_agent_that_thinks_too_long_is_not_waited_for(world: World) -> None:
+    done = threading.Event()
+
+    def think(box: Agent) -> None:
+        done.wait(10)
+        box.close_connection = True
+
+    with agent(think) as (port, _):
+        found = await world.run(ports.ask_canary, await registered(world, f"http://box:{port}"))
+        done.set()
+    assert (found.answered, found.code) == (False, "canary_not_finished")
+
+
+async def test_a_box_that_hangs_up_is_unreachable(world: World) -> None:
+    def hang_up(box: Agent) -> None:
+        box.close_connection = True
+
+    with agent(hang_up) as (port, _):
+        request = await registered(world, f"http://box:{port}")
+        found = await world.run(ports.ask_canary, request)
+    assert (found.answered, found.code) == (False, "canary_unreachable")
+    assert (await world.run(ports.ask_canary, request)).code == "canary_unreachable"  # nobody listens now
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    with agent(lambda box: box.reply(result(READY))) as (port, _):
+        found = await world.run(ports.ask_canary, await registered(world, f"http://box:{port}"))
+    assert found.answered
+
+
+@pytest.mark.parametrize("url", [None, ""])
+async def test_a_box_in_poll_mode_has_no_url_to_ask(world: World, url: str | None) -> None:
+    found = await world.run(ports.ask_canary, await registered(world, url))
+    assert (found.answered, found.code) == (False, "canary_no_url")
+
+
+async def test_a_superseded_box_is_not_asked(world: World) -> None:
+    with agent(lambda box: box.reply(result(READY))) as (port, asked):
+        request = await registered(world, f"http://box:{port}")
+        await world.opened(after=1)
+        assert (await world.fails(ports.ask_canary, request)).type == ports.SUPERSEDED
+    assert asked == []
+
+
+def box(url: str | None = "http://box:8000", ip: str | None = "10.0.0.5") -> Current:
+    return Current(key_id="k1", spec={}, private_ip=ip, url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://box:8000", "http://10.0.0.5:8000/"),
+        ("http://box", "http://10.0.0.5:80/"),
+        ("https://box/a2a/", "https://10.0.0.5:443/a2a/"),
+        ("http://user:password@box:9/p?q=1#f", "http://10.0.0.5:9/p?q=1"),
+        ("http://169.254.169.254:80/latest", "http://10.0.0.5:80/latest"),
+        ("http://[::1]:81/", "http://10.0.0.5:81/"),
+    ],
+)
+def test_only_port_and_path_are_the_boxes_own_words(url: str, asked: str) -> None:
+    target = aim(box(url), allow_loopback=False)
+    assert not isinstance(target, ports.CanaryResult)
+    assert target.url == asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://box",
+        "file:///etc/passwd",
+        "box:8000",
+        "http://",
+        "http://box:x",
+        "http://box:99999",
+        "http://[::1",
+    ],
+)
+def test_a_url_that_cannot_be_asked_is_none(url: str) -> None:
+    target = aim(box(url), allow_loopback=False)
+    assert isinstance(target, ports.CanaryResult)
+    assert target.code == "canary_no_url"
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "169.254.169.254",
+        "fe80::1",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+        "::ffff:127.0.0.1",
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",
+        "::",
+        "240.0.0.1",
+        "255.255.255.255",
+    ],
+)
+def test_an_address_that_no_box_may_have_is_not_asked(ip: str) -> None:
+    target = aim(box(ip=ip), allow_loopback=False)
+    assert isinstance(target, ports.CanaryResult)
+    assert target.code == "canary_refused"
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_loopback_is_asked_only_where_boxes_are_processes(ip: str) -> None:
+    assert not isinstance(aim(box(ip=ip), allow_loopback=True), ports.CanaryResult)
+
+
+def test_allowing_loopback_allows_nothing_else() -> None:
+    assert isinstance(aim(box(ip="169.254.169.254"), allow_loopback=True), ports.CanaryResult)
+
+
+def test_a_box_without_a_recorded_address_is_unreachable() -> None:
+    target = aim(box(ip=None), allow_loopback=False)
+    assert isinstance(target, ports.CanaryResult)
+    assert target.code == "canary_unreachable"
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    target = aim(box(ip="fd12::5"), allow_loopback=False)
+    assert not isinstance(target, ports.CanaryResult)
+    assert target.url == "http://[fd12::5]:8000/"

@@ -1,0 +1,37 @@
+"""Every stub that a workflow sees has one implementation, which takes and gives the same."""
+
+import inspect
+from typing import get_type_hints
+
+import pytest
+
+from activities import ports
+from tests.activities.world import World, name_of
+from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+
+STUBS = [
+    stub for name, stub in vars(ports).items() if name in ports.__all__ and inspect.iscoroutinefunction(stub)
+]
+
+pytestmark = pytest.mark.anyio
+
+
+def test_the_stubs_are_found() -> None:
+    assert len(STUBS) == 9
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)
+async def test_every_stub_has_one_implementation_with_its_types(stub: object, world: World) -> None:
+    assert callable(stub)
+    implementation = world.implementation(stub)
+    assert get_type_hints(implementation) == get_type_hints(stub)
+    assert list(inspect.signature(implementation).parameters) == list(inspect.signature(stub).parameters)
+
+
+async def test_only_the_mutations_of_ec2_are_on_the_rate_limited_queue(world: World) -> None:
+    from activities.registry import implementations
+
+    queues = implementations(aws=world.aws, pool=world.pool, keys=world.keys, config=world.config)
+    assert set(queues) == {TASK_QUEUE, EC2_TASK_QUEUE}
+    assert {name_of(one) for one in queues[EC2_TASK_QUEUE]} == {"fence_instances", "launch"}
+    assert sum(map(len, queues.values())) == len(STUBS)

@@ -1,0 +1,105 @@
+"""A machine that runs user data: processes that can be killed, a configs directory that stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from activities.user_data import fill_secret, render_template
+
+RUNTIME = """
+import json, os, signal, sys, time
+token = open(os.environ["CONFIGS_DIR"] + "/.auth_token").read()
+with open(sys.argv[1], "a") as journal:
+    journal.write(json.dumps({"pid": os.getpid(), "token": token, "environ": dict(os.environ)}) + "\\n")
+time.sleep(600)
+"""
+SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Poll; fail after a while."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+
+
+class Machine:
+    """One instance with the user data of one generation; `boot` may follow `kill`."""
+
+    def __init__(self, directory: Path, *, url: str, secret: str, generation: int = 2) -> None:
+        self.configs = directory / "configs"
+        self.journal = directory / "journal"
+        self.off = directory / "powered-off"
+        self.log = directory / "log"
+        self._script = directory / "user-data"
+        runtime = directory / "runtime.py"
+        runtime.write_text(RUNTIME)
+        template = render_template(
+            workspace_id="ws-1",
+            generation=generation,
+            register_api_url=url,
+            runtime_command=f"'{sys.executable}' '{runtime}' '{self.journal}'",
+            runtime_user="",
+            runtime_port=8000,
+            configs_dir=str(self.configs),
+        )
+        self._script.write_text(fill_secret(template, secret))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def boot(self) -> None:
+        """Execute the user data."""
+        environ = {
+            "PATH": os.environ["PATH"],
+            "ONEBOX_FOREGROUND": "1",
+            "ONEBOX_WATCH_SECONDS": "0.2",
+            "ONEBOX_POWER_OFF_COMMAND": f"touch '{self.off}'",
+            "ONEBOX_BOX_IP": "127.0.0.1",
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, str(self._script)], env=environ, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL to the script alone."""
+        self.process.kill()
+        self.process.wait()
+
+    def shut_down(self) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(SECONDS)
+
+    @property
+    def token(self) -> str | None:
+        path = self.configs / ".auth_token"
+        return path.read_text() if path.exists() else None
+
+    def runtimes(self) -> list[dict[str, object]]:
+        """Every runtime that was ever started, with its environment and the token that it read."""
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def running(self) -> list[int]:
+        """The runtimes that are alive."""
+        pids = [pid for pid in (one["pid"] for one in self.runtimes()) if isinstance(pid, int)]
+        return [
+            pid
+            for pid in pids
+            if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        ]
+
+    def logged(self, text: str) -> bool:
+        return self.log.exists() and text in self.log.read_text()

@@ -1,0 +1,230 @@
+"""The register decision table, row by row, and the rules of a token's use."""
+
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from register_api.answers import ANSWERS, Action, Code
+from register_api.decision import (
+    QUIET,
+    SUCCESSORS_LIMIT,
+    Accepted,
+    Bearer,
+    Grant,
+    LiveTokens,
+    MayUse,
+    Proof,
+    ProofKind,
+    Refused,
+    Standing,
+    Verdict,
+    decide_register,
+    decide_use,
+    judge,
+)
+from workflows.state import Intent
+
+RUNNING = Standing(intent=Intent.RUN, deleted=False, newest=3, current=3)
+STOPPED = Standing(intent=Intent.STOP, deleted=False, newest=3, current=None)
+DELETING = Standing(intent=Intent.DELETE, deleted=False, newest=3, current=None)
+DELETED = Standing(intent=Intent.DELETE, deleted=True, newest=3, current=None)
+
+NONE_LIVE = LiveTokens()
+PENDING = LiveTokens(pending=True)
+IN_USE = LiveTokens(active_unused_for=timedelta(seconds=20))
+QUIET_ONE = LiveTokens(active_unused_for=QUIET)
+RETIRING_AND_PENDING = LiveTokens(retiring=True, pending=True)
+LIVE = (NONE_LIVE, PENDING, IN_USE, QUIET_ONE, RETIRING_AND_PENDING)
+WITHOUT_TOKEN = (Bearer.ABSENT, Bearer.NOT_VALID)
+
+
+def refused(decision: Accepted | MayUse | Refused) -> Code:
+    assert isinstance(decision, Refused)
+    return decision.code
+
+
+@pytest.mark.parametrize("bearer", Bearer)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_an_unknown_workspace_is_a_404_whoever_asks(bearer: Bearer, verdict: Verdict) -> None:
+    assert refused(decide_register(None, verdict, bearer=bearer, live=NONE_LIVE)) is Code.WORKSPACE_UNKNOWN
+    assert refused(decide_use(None, verdict, bearer=bearer)) is Code.WORKSPACE_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("standing", "code"),
+    [
+        (STOPPED, Code.WORKSPACE_STOPPED),
+        (DELETING, Code.WORKSPACE_REMOVED),
+        (DELETED, Code.WORKSPACE_REMOVED),
+    ],
+)
+@pytest.mark.parametrize("bearer", Bearer)
+@pytest.mark.parametrize("verdict", set(Verdict) - {Verdict.UNPROVEN})
+def test_a_workspace_that_is_over_says_so_to_whoever_proves_something(
+    standing: Standing, code: Code, bearer: Bearer, verdict: Verdict
+) -> None:
+    assert refused(decide_register(standing, verdict, bearer=bearer, live=NONE_LIVE)) is code
+    assert refused(decide_use(standing, verdict, bearer=bearer)) is code
+    assert (ANSWERS[code].status, ANSWERS[code].action) == (410, Action.SHUTDOWN)
+
+
+@pytest.mark.parametrize("bearer", Bearer)
+@pytest.mark.parametrize("live", LIVE)
+def test_a_superseded_box_is_told_to_shut_down_even_with_a_live_token(
+    bearer: Bearer, live: LiveTokens
+) -> None:
+    decision = decide_register(RUNNING, Verdict.SUPERSEDED, bearer=bearer, live=live)
+    assert decision == Refused(code=Code.SUPERSEDED, alert=True)
+    assert refused(decide_use(RUNNING, Verdict.SUPERSEDED, bearer=bearer)) is Code.SUPERSEDED
+    assert (ANSWERS[Code.SUPERSEDED].status, ANSWERS[Code.SUPERSEDED].action) == (410, Action.SHUTDOWN)
+
+
+@pytest.mark.parametrize("live", LIVE)
+def test_an_active_bearer_is_registered_without_a_token(live: LiveTokens) -> None:
+    assert decide_register(RUNNING, Verdict.CURRENT, bearer=Bearer.ACTIVE, live=live) == Accepted()
+
+
+@pytest.mark.parametrize("live", LIVE)
+def test_a_pending_bearer_is_confirmed(live: LiveTokens) -> None:
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=Bearer.PENDING, live=live)
+    assert decision == Accepted(confirm=True)
+
+
+def test_a_retiring_bearer_gets_its_successor() -> None:
+    decision = decide_register(
+        RUNNING, Verdict.CURRENT, bearer=Bearer.RETIRING, live=LiveTokens(retiring=True, pending=True)
+    )
+    assert decision == Accepted(grant=Grant.REPLAY)
+
+
+@pytest.mark.parametrize("bearer", [Bearer.RETIRING, *WITHOUT_TOKEN])
+def test_a_successor_that_was_revoked_is_minted_anew(bearer: Bearer) -> None:
+    live = LiveTokens(retiring=True)
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Accepted(grant=Grant.MINT)
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+@pytest.mark.parametrize("live", LIVE)
+def test_a_box_whose_launch_is_not_recorded_is_asked_to_try_again(bearer: Bearer, live: LiveTokens) -> None:
+    code = refused(decide_register(RUNNING, Verdict.UNDETERMINED, bearer=bearer, live=live))
+    assert code is Code.INSTANCE_NOT_READY
+    assert ANSWERS[code].status == 503
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+def test_the_gate_is_open_while_no_token_is_live(bearer: Bearer) -> None:
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=NONE_LIVE)
+    assert decision == Accepted(grant=Grant.MINT)
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+@pytest.mark.parametrize("live", [PENDING, RETIRING_AND_PENDING])
+def test_a_pending_token_is_the_same_until_it_is_used(bearer: Bearer, live: LiveTokens) -> None:
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Accepted(grant=Grant.REPLAY)
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+def test_a_pending_token_whose_key_is_gone_is_replaced(bearer: Bearer) -> None:
+    live = LiveTokens(pending=True, replayable=False)
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Accepted(grant=Grant.MINT, revoke_pending=True)
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+@pytest.mark.parametrize(("unused_for", "retry_after"), [(0.0, 60), (20.0, 40), (59.5, 1)])
+def test_an_active_token_in_use_is_not_replaced(bearer: Bearer, unused_for: float, retry_after: int) -> None:
+    live = LiveTokens(active_unused_for=timedelta(seconds=unused_for))
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Refused(code=Code.TOKEN_IN_USE, retry_after=retry_after)
+    assert ANSWERS[Code.TOKEN_IN_USE].status == 503
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+@pytest.mark.parametrize("successors", range(SUCCESSORS_LIMIT))
+def test_a_quiet_active_token_is_retired_for_a_new_one(bearer: Bearer, successors: int) -> None:
+    live = LiveTokens(active_unused_for=QUIET, successors=successors)
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Accepted(grant=Grant.MINT, retire_active=True)
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+def test_the_sixth_successor_in_ten_minutes_is_refused_with_an_alert(bearer: Bearer) -> None:
+    live = LiveTokens(active_unused_for=QUIET, successors=SUCCESSORS_LIMIT)
+    decision = decide_register(RUNNING, Verdict.CURRENT, bearer=bearer, live=live)
+    assert decision == Refused(code=Code.MINT_LIMITED, alert=True)
+    assert ANSWERS[Code.MINT_LIMITED].status == 503
+
+
+@pytest.mark.parametrize("standing", [RUNNING, STOPPED, DELETED])
+@pytest.mark.parametrize("live", LIVE)
+@pytest.mark.parametrize(
+    ("bearer", "code"), [(Bearer.ABSENT, Code.TOKEN_MISSING), (Bearer.NOT_VALID, Code.TOKEN_INVALID)]
+)
+def test_what_an_unproven_caller_is_told_depends_on_nothing(
+    standing: Standing, live: LiveTokens, bearer: Bearer, code: Code
+) -> None:
+    decision = decide_register(standing, Verdict.UNPROVEN, bearer=bearer, live=live)
+    assert decision == Refused(code=code, alert=live == NONE_LIVE)
+    assert ANSWERS[code].status == 401
+
+
+def test_no_combination_mints_without_proof_of_the_current_generation() -> None:
+    for bearer, verdict, live in itertools.product(Bearer, set(Verdict) - {Verdict.CURRENT}, LIVE):
+        assert isinstance(decide_register(RUNNING, verdict, bearer=bearer, live=live), Refused)
+
+
+@pytest.mark.parametrize("bearer", set(Bearer) - set(WITHOUT_TOKEN))
+def test_a_live_token_of_the_current_generation_may_be_used(bearer: Bearer) -> None:
+    assert decide_use(RUNNING, Verdict.CURRENT, bearer=bearer) == MayUse()
+
+
+@pytest.mark.parametrize("bearer", WITHOUT_TOKEN)
+def test_proof_without_a_token_has_to_register_again(bearer: Bearer) -> None:
+    code = refused(decide_use(RUNNING, Verdict.CURRENT, bearer=bearer))
+    assert code is Code.REREGISTER_REQUIRED
+    assert (ANSWERS[code].status, ANSWERS[code].action) == (401, Action.REREGISTER)
+
+
+def test_an_unproven_beat_is_a_401() -> None:
+    decision = decide_use(RUNNING, Verdict.UNPROVEN, bearer=Bearer.ABSENT)
+    assert decision == Refused(code=Code.TOKEN_MISSING, action=Action.REREGISTER)
+
+
+def token(generation: int) -> Proof:
+    return Proof(ProofKind.TOKEN, generation)
+
+
+def secret(generation: int) -> Proof:
+    return Proof(ProofKind.SECRET, generation)
+
+
+@pytest.mark.parametrize(
+    ("proofs", "verdict"),
+    [
+        ((), Verdict.UNPROVEN),
+        ((token(3),), Verdict.CURRENT),
+        ((secret(3),), Verdict.CURRENT),
+        ((token(2),), Verdict.SUPERSEDED),
+        ((secret(1),), Verdict.SUPERSEDED),
+        ((secret(4),), Verdict.UNDETERMINED),
+        # a new box inherited a stale file
+        ((token(2), secret(3)), Verdict.CURRENT),
+        # an old box holds the file of the new one, on a volume that both can write to
+        ((token(3), secret(2)), Verdict.SUPERSEDED),
+        ((secret(3), secret(2)), Verdict.SUPERSEDED),
+    ],
+)
+def test_evidence_says_which_generation_a_caller_is(proofs: tuple[Proof, ...], verdict: Verdict) -> None:
+    assert judge(proofs, RUNNING) is verdict
+
+
+def test_the_newest_generation_is_superseded_once_it_is_closed() -> None:
+    assert judge((secret(3),), STOPPED) is Verdict.SUPERSEDED
+
+
+def test_only_answers_that_may_become_better_carry_a_time_to_retry_after() -> None:
+    for code, answer in ANSWERS.items():
+        assert (answer.retry_after is not None) == (answer.action is Action.RETRY), code

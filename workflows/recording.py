@@ -1,0 +1,77 @@
+"""Keeping the record and the search attributes in step with the state, one write at a time.
+
+Says what is worth a write; what the state is, is the lifecycle's.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities import ports
+    from workflows import conditions, display, lifecycle, stepping
+    from workflows.policies import RECORD
+    from workflows.state import Condition, LastError, Phase, State, Step
+
+AGAIN_AFTER = timedelta(seconds=30)
+"""Only an error in the program ends the retries of recording; it must not spin."""
+
+_Shown = tuple[Phase, int, LastError | None, tuple[Condition, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a write came to."""
+
+    requests: int
+    """So many outcomes are in the database now."""
+    revision: int
+    """The newest revision that it has."""
+    ahead: bool = False
+    """It has a newer generation than the state that was to be written."""
+
+
+class Recording:
+    """Remembers what was written last."""
+
+    def __init__(self) -> None:
+        self._written: _Shown | None = None
+
+    def is_due(self, state: State, *, resting: bool) -> bool:
+        """Whether there is something that the record does not say yet."""
+        return state.unrecorded > 0 or self._shown(state, resting=resting) != self._written
+
+    async def write(self, state: State, *, resting: bool) -> Written:
+        """Write the state under its revision; a newer status that stands already is left alone."""
+        shown = self._shown(state, resting=resting)
+        workflow.upsert_search_attributes(display.search_attributes(state))
+        try:
+            recorded = await stepping.call(
+                ports.record_status,
+                display.record(state),
+                RECORD,
+                activity_id=f"record-{state.revision}",
+                summary=f"record: {shown[0]}",
+            )
+        except ActivityError as error:
+            failure = stepping.failure(Step.ENROLL, error)
+            if isinstance(failure, lifecycle.RecordAhead):
+                return Written(requests=state.unrecorded, revision=state.revision, ahead=True)
+            workflow.logger.error("status.unrecorded", extra={"code": failure.code})
+            await workflow.sleep(AGAIN_AFTER, summary="record again")
+            return Written(requests=0, revision=state.revision)
+        if recorded.revision == state.revision:
+            self._written = shown
+        return Written(requests=state.unrecorded, revision=recorded.revision)
+
+    def _shown(self, state: State, *, resting: bool) -> _Shown:
+        # Conditions change with every step: alone they are worth a write only when the workflow rests.
+        before = self._written[3] if self._written else ()
+        return (
+            conditions.phase(state),
+            state.generation,
+            state.last_error,
+            state.conditions if resting else before,
+        )
