@@ -1,0 +1,160 @@
+"""The endpoint's own requests (faults, journal, counts, instances) from Python, for tests, demo and box host.
+
+AWS's requests are boto3's matter; moto is not loaded here.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import httpx
+
+from devstack.aws.values import JSON, Counts, Entry, FaultKind, FaultStatus, Info, InstanceView
+
+POLL_SECONDS = 0.02
+
+
+class EndpointRefused(RuntimeError):
+    """The endpoint did not do what it was asked for; the text says why."""
+
+
+class AwsEndpoint:
+    """One AWS endpoint of the devstack. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=10.0, trust_env=False)
+
+    def inject(
+        self,
+        action: str,
+        fault: FaultKind | str,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        status: int | None = None,
+        seconds: float | None = None,
+        times: int | None = 1,
+        workspace: str | None = None,
+    ) -> str:
+        """Arm a fault, by default for one request (`times` None: until cleared); return its ID."""
+        members: JSON = {
+            "action": action,
+            "fault": str(fault),
+            "code": code,
+            "message": message,
+            "status": status,
+            "seconds": seconds,
+            "times": times,
+            "workspace": workspace,
+        }
+        given = {name: value for name, value in members.items() if value is not None}
+        return str(_object(self._send("POST", "/_onebox/faults", json=given))["id"])
+
+    def faults(self) -> list[FaultStatus]:
+        """The armed faults, with what they did."""
+        return [FaultStatus.from_json(item) for item in _objects(self._send("GET", "/_onebox/faults"))]
+
+    def fault(self, fault_id: str) -> FaultStatus:
+        """One armed fault. Raises `EndpointRefused` if it is cleared."""
+        for status in self.faults():
+            if status.id == fault_id:
+                return status
+        raise EndpointRefused(f"{fault_id} is not armed")
+
+    def wait_until_held(self, fault_id: str, *, seconds: float = 20.0) -> None:
+        """Wait until a `hold` holds an answer: its effect is done. Raises `TimeoutError`."""
+        self._wait(lambda: self.fault(fault_id).holding > 0, seconds, f"{fault_id} holds no answer")
+
+    def wait_until_used(self, fault_id: str, *, times: int = 1, seconds: float = 20.0) -> None:
+        """Wait until a fault befell so many requests. Raises `TimeoutError`."""
+        self._wait(lambda: self.fault(fault_id).used >= times, seconds, f"{fault_id} was not used")
+
+    def release(self, fault_id: str) -> None:
+        """Let the answers go that a fault holds, and disarm it."""
+        self._send("POST", "/_onebox/faults/release", json={"id": fault_id})
+
+    def clear(self) -> None:
+        """Disarm all faults, and let go what they hold."""
+        self._send("DELETE", "/_onebox/faults")
+
+    def journal(self, *, workspace: str | None = None, since: int = 0) -> list[Entry]:
+        """What was done, after the entry numbered `since`."""
+        parameters: dict[str, str] = {"since": str(since)} | ({"workspace": workspace} if workspace else {})
+        return [
+            Entry.from_json(item)
+            for item in _objects(self._send("GET", "/_onebox/journal", query=parameters))
+        ]
+
+    def counts(self, workspace: str | None = None) -> Counts:
+        """What was done, in numbers."""
+        query = {"workspace": workspace} if workspace else {}
+        return Counts(**_object(self._send("GET", "/_onebox/counts", query=query)))  # type: ignore[arg-type]
+
+    def instances(self, workspace: str | None = None) -> list[InstanceView]:
+        """The instances, also those that ended within the hour."""
+        views = [
+            InstanceView(**item)  # type: ignore[arg-type]
+            for item in _objects(self._send("GET", "/_onebox/instances"))
+        ]
+        return [view for view in views if workspace is None or view.workspace == workspace]
+
+    def user_data(self, instance_id: str) -> str:
+        """The user data of an instance, as the instance finds it."""
+        return self._send("GET", f"/_onebox/instances/{instance_id}/user-data").text
+
+    def shutdown(self, instance_id: str) -> None:
+        """Power an instance off from inside."""
+        self._send("POST", "/_onebox/shutdown", json={"instance_id": instance_id})
+
+    def info(self) -> Info:
+        """The hosted zone, and what else a control plane is to be told."""
+        document = _object(self._send("GET", "/_onebox/info"))
+        subnets = document.pop("subnet_ids")
+        assert isinstance(subnets, list)  # noqa: S101
+        return Info(subnet_ids=tuple(map(str, subnets)), **document)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> "AwsEndpoint":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        query: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        response = self._client.request(method, path, json=json, params=query)
+        if response.is_error:
+            raise EndpointRefused(f"{method} {path}: {response.status_code} {response.text}")
+        return response
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{otherwise} within {seconds:g} s")
+            time.sleep(POLL_SECONDS)
+
+
+def _object(response: httpx.Response) -> JSON:
+    document = response.json()
+    assert isinstance(document, dict)  # noqa: S101
+    return document
+
+
+def _objects(response: httpx.Response) -> list[JSON]:
+    document = response.json()
+    assert isinstance(document, list)  # noqa: S101
+    return document

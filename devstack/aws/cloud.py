@@ -1,0 +1,194 @@
+"""The state of the endpoint's cloud: moto's backends, our instances, client tokens and the journal.
+
+It holds, saves and restores them; what requests do to them is in `launches`, `records` and `layer`.
+"""
+
+import os
+import pickle
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moto import settings
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import EC2Backend, ec2_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.route53.models import Route53Backend, route53_backends
+from werkzeug.wrappers import Response
+
+from devstack.aws.journal import Journal
+from devstack.aws.machines import Delays, Machine, Machines
+from devstack.aws.values import Entry, Info
+from devstack.aws.wire import Call
+
+PARTITION = "aws"
+ZONE_NAME = "boxes.internal"
+IMAGE_ID = "ami-12c6146b"
+"""One of those that moto knows from the start."""
+
+TOKEN_LIFETIME = 24 * 3600.0
+"""EC2 keeps a client token for a day, and longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A launch that a client token stands for."""
+
+    digest: str
+    """Of its parameters: others under the same token are refused."""
+    instance_ids: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """All of the state, as one pickle, so that shared objects stay shared."""
+
+    ec2: dict[str, EC2Backend]
+    route53: Route53Backend
+    machines: list[Machine]
+    entries: list[Entry]
+    replays: dict[tuple[str, str, str], Replay]
+    snapshots: dict[str, float]
+    zone_id: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Cloud:
+    """The state, and the lock that every reader and writer of it holds."""
+
+    region: str
+    journal: Journal
+    machines: Machines
+    zone_id: str
+    replays: dict[tuple[str, str, str], Replay] = field(default_factory=dict)
+    """By region, zone (empty if none was asked for) and client token."""
+    snapshots: dict[str, float] = field(default_factory=dict)
+    """When each volume's newest snapshot was made."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    moto: DomainDispatcherApplication = field(
+        default_factory=lambda: DomainDispatcherApplication(create_backend_app)
+    )
+
+    @classmethod
+    def open(cls, region: str, delays: Delays, *, state: Path | None = None) -> "Cloud":
+        """A new cloud, or the one that was saved in that file."""
+        # EC2 refuses unknown images and types; moto only if it is told to.
+        settings.ENABLE_AMI_VALIDATION = True
+        settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
+        if state is not None and state.exists():
+            return cls._restored(pickle.loads(state.read_bytes()), region, delays)  # noqa: S301 (our own file)
+        zone = route53_backends[DEFAULT_ACCOUNT_ID][PARTITION].create_hosted_zone(
+            f"{ZONE_NAME}.", private_zone=False, caller_reference=ZONE_NAME
+        )
+        journal = Journal()
+        return cls(
+            region=region, journal=journal, machines=Machines(journal, delays), zone_id=str(zone.resource_id)
+        )
+
+    def ec2(self, region: str) -> EC2Backend:
+        """moto's EC2 of a region."""
+        return ec2_backends[DEFAULT_ACCOUNT_ID][region]
+
+    def route53(self) -> Route53Backend:
+        """moto's Route 53."""
+        return route53_backends[DEFAULT_ACCOUNT_ID][PARTITION]
+
+    def dispatch(self, call: Call) -> Response:
+        """Have moto answer."""
+        return call.send(self.moto)
+
+    def advance(self) -> float:
+        """Let the time pass that has passed since the last request, and return what time it is."""
+        now = time.time()
+        for machine in self.machines.advance(now):
+            reservations = self.ec2(machine.region).reservations
+            for reservation in list(reservations.values()):
+                if machine.instance in reservation.instances:
+                    reservation.instances.remove(machine.instance)
+                if not reservation.instances:
+                    del reservations[reservation.id]
+        for key, replay in list(self.replays.items()):
+            if replay.at + TOKEN_LIFETIME < now and not any(map(self.machines.get, replay.instance_ids)):
+                del self.replays[key]
+        return now
+
+    def info(self) -> Info:
+        """Where things are."""
+        zones = self.ec2(self.region).subnets
+        return Info(
+            hosted_zone_id=self.zone_id,
+            hosted_zone_name=ZONE_NAME,
+            region=self.region,
+            image_id=IMAGE_ID,
+            subnet_ids=tuple(subnet_id for zone in sorted(zones) for subnet_id in zones[zone]),
+        )
+
+    def saved(self) -> bytes:
+        """All of the state, as bytes."""
+        regions = ec2_backends[DEFAULT_ACCOUNT_ID]
+        return pickle.dumps(
+            Saved(
+                ec2={region: regions[region] for region in regions},
+                route53=self.route53(),
+                machines=list(self.machines),
+                entries=self.journal.entries(),
+                replays=self.replays,
+                snapshots=self.snapshots,
+                zone_id=self.zone_id,
+            )
+        )
+
+    @classmethod
+    def _restored(cls, saved: Saved, region: str, delays: Delays) -> "Cloud":
+        for name, backend in saved.ec2.items():
+            ec2_backends[DEFAULT_ACCOUNT_ID][name] = backend
+        route53_backends[DEFAULT_ACCOUNT_ID][PARTITION] = saved.route53
+        journal = Journal(saved.entries)
+        return cls(
+            region=region,
+            journal=journal,
+            machines=Machines(journal, delays, machines=saved.machines),
+            zone_id=saved.zone_id,
+            replays=saved.replays,
+            snapshots=saved.snapshots,
+        )
+
+
+class Saver:
+    """Writes the state to its file, so that what was answered outlives the process, however it ends.
+
+    Requests that wait at the same time share one write.
+    """
+
+    def __init__(self, cloud: Cloud, file: Path) -> None:
+        self._cloud = cloud
+        self._file = file
+        self._turn = threading.Lock()
+        self._counter = threading.Lock()
+        self._changes = 0
+        self._saved = 0
+
+    def save(self) -> None:
+        """Return once everything that was done before this call is in the file."""
+        with self._counter:
+            self._changes += 1
+            mine = self._changes
+        with self._turn:
+            if self._saved >= mine:
+                return  # another one's write came late enough to hold ours
+            with self._counter:
+                covered = self._changes
+            with self._cloud.lock:
+                content = self._cloud.saved()
+            self._write(content)
+            self._saved = covered
+
+    def _write(self, content: bytes) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        new = self._file.with_suffix(".new")
+        # Readable by its owner only: user data holds secrets.
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(self._file)

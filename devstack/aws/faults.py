@@ -1,0 +1,86 @@
+"""Faults that were asked for, and which request meets which.
+
+It decides what goes wrong; the layer makes it go wrong.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from devstack.aws.values import Fault, FaultStatus
+
+
+@dataclass(slots=True)
+class ArmedFault:
+    """A fault that waits for requests, and then counts them."""
+
+    id: str
+    fault: Fault
+    used: int = 0
+    holding: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def befalls(self, action: str, workspaces: Iterable[str]) -> bool:
+        """Whether a request of that action, about those workspaces, meets it."""
+        fault = self.fault
+        return (
+            fault.action in (action, "*")
+            and (fault.times is None or self.used < fault.times)
+            and (fault.workspace is None or fault.workspace in workspaces)
+        )
+
+
+class Faults:
+    """The faults of an endpoint; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._armed: dict[str, ArmedFault] = {}
+        self._numbers = itertools.count(1)
+
+    def inject(self, fault: Fault) -> str:
+        """Arm a fault, and return its ID."""
+        with self._lock:
+            armed = ArmedFault(f"fault-{next(self._numbers)}", fault)
+            self._armed[armed.id] = armed
+            return armed.id
+
+    def take(self, action: str, workspaces: Iterable[str]) -> list[ArmedFault]:
+        """The faults that a request meets, in the order of their injection; they count it."""
+        names = set(workspaces)
+        with self._lock:
+            met = [armed for armed in self._armed.values() if armed.befalls(action, names)]
+            for armed in met:
+                armed.used += 1
+            return met
+
+    def hold(self, armed: ArmedFault) -> None:
+        """Wait until the fault is released or cleared."""
+        with self._lock:
+            armed.holding += 1
+        armed.released.wait()
+        with self._lock:
+            armed.holding -= 1
+
+    def release(self, fault_id: str) -> bool:
+        """Let the answers go that a fault holds, and disarm it; False if there is no such fault."""
+        with self._lock:
+            armed = self._armed.pop(fault_id, None)
+        if armed is None:
+            return False
+        armed.released.set()
+        return True
+
+    def clear(self) -> None:
+        """Disarm all faults, and let go what they hold."""
+        for status in self.statuses():
+            self.release(status.id)
+
+    def statuses(self) -> list[FaultStatus]:
+        """All armed faults with what they did."""
+        with self._lock:
+            return [
+                FaultStatus(id=armed.id, fault=armed.fault, used=armed.used, holding=armed.holding)
+                for armed in self._armed.values()
+            ]

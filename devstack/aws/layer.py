@@ -1,0 +1,157 @@
+"""The WSGI application around moto: every request to AWS meets the faults, takes effect, and is recorded.
+
+What the effects are is decided in `launches` and `records`; it keeps their order and the lock.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from werkzeug.wrappers import Response
+
+from devstack.aws import launches, records
+from devstack.aws.cloud import Cloud, Saver
+from devstack.aws.control import Control
+from devstack.aws.faults import ArmedFault, Faults
+from devstack.aws.machines import Machine
+from devstack.aws.values import JSON, WORKSPACE_TAG, FaultKind, Outcome
+from devstack.aws.wire import EC2, Call, Environ, Refused, error_answer, error_code, read_call
+
+SNAPSHOT_SPACING = 15.0
+"""EC2 refuses a second snapshot of the same volume sooner."""
+
+StartResponse = Callable[..., object]
+
+
+class Layer:
+    """What listens on the endpoint's port."""
+
+    def __init__(self, cloud: Cloud, *, saver: Saver | None = None) -> None:
+        self._cloud = cloud
+        self._saver = saver
+        self._faults = Faults()
+        self._control = Control(cloud, self._faults, saver=saver)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        if str(environ["PATH_INFO"]).startswith("/_onebox/"):
+            return self._control(environ, start_response)
+        response = self._answer(read_call(environ))
+        if response is None:
+            connection = environ["werkzeug.socket"]
+            assert isinstance(connection, socket.socket)  # noqa: S101
+            connection.shutdown(socket.SHUT_RDWR)
+            response = Response()  # nobody is left to read it
+        return response(environ, start_response)  # type: ignore[arg-type]
+
+    def _answer(self, call: Call) -> Response | None:
+        """The answer; None if it gets lost."""
+        met = self._faults.take(call.action, self._workspaces(call))
+        kinds = {armed.fault.fault for armed in met}
+        for armed in met:
+            if armed.fault.fault is FaultKind.DELAY:
+                time.sleep(armed.fault.seconds)
+        with self._cloud.lock:
+            response = self._effect(call, met)
+        if call.changes_something and response.status_code == 200 and self._saver is not None:
+            self._saver.save()
+        for armed in met:
+            if armed.fault.fault is FaultKind.HOLD:
+                self._faults.hold(armed)
+        return None if FaultKind.LOST_ANSWER in kinds else response
+
+    def _effect(self, call: Call, met: list[ArmedFault]) -> Response:
+        """Do what the call asks for, and write it into the journal."""
+        now = self._cloud.advance()
+        machines = self._machines(call)
+        parameters: JSON = {
+            name: value
+            for name, value in call.parameters.items()
+            if name not in {"UserData", "Action", "Version"}
+        }
+        workspace, generation = launches.names_of(call, machines)
+        outcome = Outcome.DONE
+        try:
+            for armed in met:
+                if armed.fault.fault is FaultKind.ERROR:
+                    raise Refused(armed.fault.code, armed.fault.message, status=armed.fault.status)
+            match call.action:
+                case "RunInstances":
+                    response, outcome, machines = launches.run_instances(self._cloud, call, now=now)
+                case "TerminateInstances" | "StopInstances" | "StartInstances":
+                    response = launches.change_states(self._cloud, call, now=now)
+                case "DescribeInstances":
+                    response = self._listing(call, met, now=now)
+                case "ChangeResourceRecordSets":
+                    changes = records.read_changes(call)
+                    parameters = {"changes": [{"action": c.action, **asdict(c.record)} for c in changes]}
+                    workspace = records.workspace_of(changes)
+                    response = records.apply_changes(self._cloud, call, changes)
+                case "CreateSnapshot":
+                    response = self._snapshot(call, now=now)
+                case _:
+                    response = self._cloud.dispatch(call)
+        except Refused as refused:
+            response = error_answer(call.service, refused)
+        if call.changes_something:
+            refused_code = error_code(response) if response.status_code >= 400 else None
+            self._cloud.journal.add(
+                call.action,
+                Outcome.REFUSED if refused_code else outcome,
+                at=now,
+                workspace=workspace,
+                generation=generation,
+                instance_ids=[machine.instance_id for machine in machines],
+                code=refused_code,
+                parameters=parameters,
+            )
+        return response
+
+    def _listing(self, call: Call, met: list[ArmedFault], *, now: float) -> Response:
+        if any(armed.fault.fault is FaultKind.EMPTY_LIST for armed in met):
+            return launches.nothing_listed()
+        late = max(
+            (armed.fault.seconds for armed in met if armed.fault.fault is FaultKind.LATE_LIST), default=0.0
+        )
+        unseen = {machine.instance_id for machine in self._cloud.machines if machine.launched_at + late > now}
+        asked = unseen & set(call.listed("InstanceId"))
+        if asked:
+            raise Refused(
+                "InvalidInstanceID.NotFound", f"The instance IDs '{', '.join(sorted(asked))}' do not exist"
+            )
+        return launches.without(launches.describe_instances(self._cloud, call), unseen)
+
+    def _snapshot(self, call: Call, *, now: float) -> Response:
+        volume_id = call.parameters.get("VolumeId", "")
+        if now - self._cloud.snapshots.get(volume_id, 0.0) < SNAPSHOT_SPACING:
+            raise Refused(
+                "SnapshotCreationPerVolumeRateExceeded",
+                "The maximum per volume CreateSnapshot request rate has been exceeded.",
+            )
+        response = self._cloud.dispatch(call)
+        if response.status_code == 200:
+            self._cloud.snapshots[volume_id] = now
+        return response
+
+    def _machines(self, call: Call) -> list[Machine]:
+        """The instances that a call names, or whose volume it names."""
+        if call.service != EC2:
+            return []
+        names = [*call.listed("InstanceId"), call.parameters.get("InstanceId", "")]
+        if volume_id := call.parameters.get("VolumeId"):
+            volume = self._cloud.ec2(call.region).volumes.get(volume_id)
+            names.append(volume.attachment.instance.id if volume and volume.attachment else "")
+        return [machine for name in names if (machine := self._cloud.machines.get(name))]
+
+    def _workspaces(self, call: Call) -> set[str]:
+        """The workspaces that a call is about."""
+        names = {call.tags().get(WORKSPACE_TAG), *call.filters().get(f"tag:{WORKSPACE_TAG}", [])}
+        if call.action == "ChangeResourceRecordSets":
+            try:
+                names.add(records.workspace_of(records.read_changes(call)))
+            except Refused:
+                return set()  # it will be refused for what it is
+        with self._cloud.lock:
+            names |= {machine.workspace for machine in self._machines(call)}
+        return {name for name in names if name}

@@ -1,0 +1,227 @@
+"""The box host: whenever an instance runs, its user data is executed as a process of its own.
+
+It does for a process what EC2 and systemd do for a machine; what the box does is in its user data.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from devstack.aws.client import AwsEndpoint, EndpointRefused
+from devstack.aws.values import InstanceView
+from devstack.processes import Child
+
+POLL_SECONDS = 0.1
+
+RESTART_SECONDS = 0.5
+"""From the end of a box's process to its next start, as `Restart=always` does on the real image."""
+
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "PYTHONPATH",
+    "HEARTBEAT_SECONDS",
+    "ONEBOX_WATCH_SECONDS",
+)
+"""What a box gets from the host's environment: nothing that only a control plane may know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxView:
+    """A box as `boxes.json` tells of it."""
+
+    workspace: str | None
+    generation: int | None
+    instance_id: str
+    private_ip: str
+    pid: int
+    """Of the box's process, which is the leader of its process group."""
+    starts: int
+    """How often its process was started; 1 if it never crashed."""
+    directory: str
+    configs: str
+    log: str
+
+
+class Box:
+    """The process of one instance, and its files, which outlive it."""
+
+    def __init__(self, view: InstanceView, user_data: str, *, directory: Path) -> None:
+        self.view = view
+        self._directory = directory
+        self._configs = directory / "configs"
+        self._powered_off = directory / "powered-off"
+        self._configs.mkdir(parents=True, exist_ok=True)
+        script = directory / "user-data"
+        with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700), "w") as file:
+            file.write(user_data)
+        first_line = user_data.partition("\n")[0]
+        self._child = Child(
+            f"box of {view.instance_id}",
+            [sys.executable, str(script)] if "python" in first_line else [str(script)],
+            log=directory / "box.log",
+            environment=self._environment(os.environ),
+            directory=directory,
+        )
+        self._starts = 0
+        self._ended_at: float | None = None
+
+    @property
+    def powered_off(self) -> bool:
+        """Whether it asked to be switched off."""
+        return self._powered_off.exists()
+
+    def start(self) -> None:
+        """Start its process."""
+        self._starts += 1
+        self._ended_at = None
+        self._child.start()
+
+    def kill(self) -> None:
+        """Switch the machine off: everything of it ends at once."""
+        self._child.kill()
+
+    def forget_power_off(self) -> None:
+        """It was switched off; when it is started again, it stays on."""
+        self._powered_off.unlink(missing_ok=True)
+
+    def revive(self, *, now: float) -> bool:
+        """Start its process again a moment after its end; True if it did."""
+        if self._child.running:
+            return False
+        if self._ended_at is None:
+            self._child.kill()  # what it left behind in its process group
+            self._ended_at = now
+        if now - self._ended_at < RESTART_SECONDS:
+            return False
+        self.start()
+        return True
+
+    def told(self) -> BoxView:
+        """What others may know of it."""
+        return BoxView(
+            workspace=self.view.workspace,
+            generation=self.view.generation,
+            instance_id=self.view.instance_id,
+            private_ip=self.view.private_ip,
+            pid=self._child.pid,
+            starts=self._starts,
+            directory=str(self._directory),
+            configs=str(self._configs),
+            log=str(self._child.log),
+        )
+
+    def _environment(self, host: Mapping[str, str]) -> dict[str, str]:
+        return {name: host[name] for name in PASSED_ON if name in host} | {
+            "CONFIGS_DIR": str(self._configs),
+            "ONEBOX_FOREGROUND": "1",
+            "ONEBOX_BOX_IP": self.view.private_ip,
+            "ONEBOX_POWER_OFF_COMMAND": shlex.join(["touch", str(self._powered_off)]),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+class Host:
+    """All boxes on this machine."""
+
+    def __init__(self, endpoint: AwsEndpoint, directory: Path) -> None:
+        self._endpoint = endpoint
+        self._directory = directory
+        self._boxes: dict[str, Box] = {}
+
+    def look(self) -> None:
+        """Do what the instances' states ask for, once."""
+        running = {view.instance_id: view for view in self._endpoint.instances() if view.state == "running"}
+        changed = False
+        for instance_id in [name for name in self._boxes if name not in running]:
+            self._boxes.pop(instance_id).kill()
+            changed = True
+        for instance_id, view in running.items():
+            if instance_id not in self._boxes:
+                user_data = self._endpoint.user_data(instance_id)
+                box = Box(view, user_data, directory=self._directory / instance_id)
+                self._boxes[instance_id] = box
+                box.start()
+                changed = True
+        for instance_id, box in self._boxes.items():
+            if box.powered_off:
+                box.kill()
+                self._endpoint.shutdown(instance_id)
+                box.forget_power_off()
+            elif box.revive(now=time.monotonic()):
+                changed = True
+        if changed:
+            self.tell()
+
+    def tell(self) -> None:
+        """Write `boxes.json`."""
+        new = self._directory / "boxes.json.new"
+        new.write_text(json.dumps([asdict(box.told()) for box in self._boxes.values()], indent=1))
+        new.replace(self._directory / "boxes.json")
+
+    def close(self) -> None:
+        """Kill all boxes; they start again with the next host."""
+        for box in self._boxes.values():
+            box.kill()
+        self._boxes.clear()
+        self.tell()
+
+
+def read_boxes(directory: Path) -> list[BoxView]:
+    """The boxes that run now, as their host tells of them."""
+    try:
+        text = (directory / "boxes.json").read_text()
+    except FileNotFoundError:
+        return []
+    return [BoxView(**box) for box in json.loads(text)]
+
+
+def main(arguments: list[str]) -> None:
+    """Run boxes until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="devstack.boxes", description="Runs boxes as processes.")
+    parser.add_argument("--aws", required=True, help="the URL of the AWS endpoint")
+    parser.add_argument("--dir", type=Path, required=True, help="where the boxes have their files")
+    options = parser.parse_args(arguments)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    with AwsEndpoint(options.aws) as endpoint:
+        host = Host(endpoint, options.dir)
+        try:
+            host.tell()
+            sys.stderr.write("boxes.started\n")
+            sys.stderr.flush()
+            while True:
+                try:
+                    host.look()
+                except (httpx.TransportError, EndpointRefused) as error:
+                    # No word from EC2 changes nothing: machines run on when its API is away.
+                    sys.stderr.write(f"boxes: the endpoint does not answer: {error!r}\n")
+                    sys.stderr.flush()
+                time.sleep(POLL_SECONDS)
+        finally:
+            host.close()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

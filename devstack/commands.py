@@ -1,0 +1,86 @@
+"""`onebox dev`: the stack on this machine, until Ctrl-C or SIGTERM.
+
+Says where everything is; what is started, and how, is the stack's matter.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from devstack.processes import ChildFailed, PortInUse
+from devstack.stack import DirectoryInUse, Stack
+from devstack.temporal import temporal_cli
+
+EXIT_FAILED = 1
+
+
+def dev(arguments: list[str]) -> int:
+    """Start the stack, say where it is, and wait; the exit code is 0 if it was ended from outside."""
+    options = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with suppress(KeyboardInterrupt):
+        try:
+            # Without a directory nothing outlives the stack, so nothing has to be on the disk.
+            stack = Stack(options.data, free_ports=options.free_ports, fsync=options.data is not None)
+            sys.stderr.write("starting the stack …\n")
+            with stack:
+                sys.stdout.write(json.dumps(stack.told()) + "\n" if options.json else _told(stack))
+                sys.stdout.flush()
+                threading.Event().wait()
+        except (ChildFailed, PortInUse, DirectoryInUse) as error:
+            sys.stderr.write(f"onebox dev: {error}\n")
+            return EXIT_FAILED
+    sys.stderr.write("the stack is stopped\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onebox dev",
+        description="Start Temporal, PostgreSQL, an AWS endpoint, worker, register API and boxes on this "
+        "machine, and leave them up until Ctrl-C. Settings can be given by environment.",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="keep everything there; else it is temporary"
+    )
+    parser.add_argument("--free-ports", action="store_true", help="take free ports, not the usual ones")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON when everything is ready")
+    return parser
+
+
+def _told(stack: Stack) -> str:
+    address = stack.temporal_address
+    lines = [
+        ("Temporal", address),
+        ("Temporal UI", stack.temporal_ui_url),
+        ("register API", stack.register_api_url),
+        ("AWS endpoint", stack.aws_url),
+        ("database", stack.database_url),
+        ("operator token", stack.operator_token),
+        ("data and logs", str(stack.state_dir)),
+    ]
+    shown = "".join(f"  {name:<16}{value}\n" for name, value in lines)
+    temporal = f"{shlex.quote(temporal_cli())} workflow"
+    where = f"--address {address} --workflow-id ws-1"
+    return (
+        f"The stack is up; Ctrl-C ends it.\n\n{shown}\n"
+        "A workspace, and its recreation:\n\n"
+        f"  {temporal} start {where} --type WorkspaceWorkflow --task-queue workspaces --input '{{}}'\n"
+        f"  {temporal} signal {where} --name recreate\n"
+        f"  {temporal} query {where} --type status\n\n"
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End in order; a second signal must not cut that short. SIGKILL does: the kernel ends the children."""
+    del number, frame
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,159 @@
+"""What an operator and a watchdog do to a running stack, as functions: for the demo and for tests.
+
+Speaks the public interfaces only (Temporal, the register API, SQL to look); it starts nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+from temporalio.client import Client, WorkflowHandle
+
+from devstack.aws.client import AwsEndpoint
+from workflows.converter import DATA_CONVERTER
+from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, RequestOutcome, WorkspaceSpec, WorkspaceStatus
+from workflows.state import Phase
+
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 40.0
+"""A generation takes a few seconds on an idle machine."""
+
+JSON = dict[str, object]
+_T = TypeVar("_T")
+
+
+class StillNot(AssertionError):
+    """A condition did not become true in time; the text says what was seen last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """One connection to each part of a stack."""
+
+    client: Client
+    http: httpx.AsyncClient
+    aws: AwsEndpoint
+    database_url: str
+
+    def workflow(self, workspace_id: str) -> WorkflowHandle[object, object]:
+        """The workspace's workflow, whichever run is current."""
+        return self.client.get_workflow_handle(workspace_id)
+
+    async def start(self, workspace_id: str, spec: WorkspaceSpec | None = None) -> None:
+        """Make the workspace exist."""
+        await self.client.start_workflow(
+            WORKFLOW_TYPE, spec or WorkspaceSpec(), id=workspace_id, task_queue=TASK_QUEUE
+        )
+
+    async def signal(self, workspace_id: str, name: str = "recreate", /, **payload: object) -> None:
+        """Send a signal with the payload as it is, right or wrong."""
+        await self.workflow(workspace_id).signal(name, payload)
+
+    async def ask(
+        self, workspace_id: str, name: str = "request_recreate", /, **payload: object
+    ) -> RequestOutcome:
+        """Run an update, and return its outcome."""
+        outcome: RequestOutcome = await self.workflow(workspace_id).execute_update(
+            name, payload, result_type=RequestOutcome
+        )
+        return outcome
+
+    async def status(self, workspace_id: str) -> WorkspaceStatus:
+        """The answer of the status query."""
+        status: WorkspaceStatus = await self.workflow(workspace_id).query(
+            "status", result_type=WorkspaceStatus
+        )
+        return status
+
+    async def requests(self, workspace_id: str) -> list[RequestOutcome]:
+        """The answer of the requests query: the last 50."""
+        requests: list[RequestOutcome] = await self.workflow(workspace_id).query(
+            "requests", result_type=list[RequestOutcome]
+        )
+        return requests
+
+    async def record(self, workspace_id: str) -> JSON:
+        """What the register API shows of the workspace."""
+        answer = await self.http.get(f"/workspaces/{workspace_id}")
+        return cast("JSON", answer.json())
+
+    async def until_phase(
+        self,
+        workspace_id: str,
+        phase: Phase,
+        *,
+        generation: int | None = None,
+        seconds: float = PATIENCE_SECONDS,
+        tell: Callable[[WorkspaceStatus], None] | None = None,
+    ) -> WorkspaceStatus:
+        """Wait until the workflow says so; `tell` sees every status on the way."""
+
+        async def look() -> WorkspaceStatus:
+            status = await self.status(workspace_id)
+            if tell is not None:
+                tell(status)
+            return status
+
+        return await eventually(
+            look,
+            lambda it: it.phase is phase and generation in (None, it.generation),
+            seconds=seconds,
+        )
+
+    async def rows(self, query: str, *parameters: object) -> list[JSON]:
+        """Look into the database."""
+        connection = await psycopg.AsyncConnection.connect(self.database_url, row_factory=dict_row)
+        async with connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchall()
+
+    async def live_tokens(self, workspace_id: str) -> list[JSON]:
+        """Generation and state of every token that is not revoked."""
+        return await self.rows(
+            "SELECT generation, state FROM tokens WHERE workspace_id = %s AND state <> 'revoked'",
+            workspace_id,
+        )
+
+    async def tell_box(self, workspace_id: str, mode: str) -> None:
+        """Put the runtime of the current box into a mode: healthy, silent, braindead, lose_token."""
+        record = await self.record(workspace_id)
+        port = urlsplit(str(record["url"])).port
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
+            answer = await http.post(f"http://{record['private_ip']}:{port}/_control", json={"mode": mode})
+            answer.raise_for_status()
+
+
+@asynccontextmanager
+async def connected(
+    *, temporal: str, register_api: str, aws_endpoint: str, database: str, operator_token: str
+) -> AsyncIterator[Console]:
+    """Connect to a stack at the addresses that `onebox dev --json` prints."""
+    client = await Client.connect(temporal, data_converter=DATA_CONVERTER)
+    headers = {"Authorization": f"Bearer {operator_token}"}
+    async with httpx.AsyncClient(base_url=register_api, headers=headers, timeout=10) as http:
+        with AwsEndpoint(aws_endpoint) as aws:
+            yield Console(client=client, http=http, aws=aws, database_url=database)
+
+
+async def eventually(
+    look: Callable[[], Awaitable[_T]],
+    is_so: Callable[[_T], bool],
+    *,
+    seconds: float = PATIENCE_SECONDS,
+) -> _T:
+    """Look again and again until it is so; raise `StillNot` with what was seen last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = await look()
+        if is_so(seen):
+            return seen
+        if time.monotonic() > deadline:
+            raise StillNot(f"after {seconds:g} s: {seen}")
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,189 @@
+"""`onebox demo`: the incident of June, played on real parts, with the invariants checked at the end.
+
+Shows what happens as it happens; what is true is read from Temporal, PostgreSQL and the AWS endpoint.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import box
+from rich.console import Console as Screen
+from rich.table import Table
+
+from devstack.console import Console, connected, eventually
+from devstack.stack import Stack
+from workflows.messages import RequestOutcome, WorkspaceStatus
+from workflows.state import OutcomeKind, Phase
+
+WORKSPACES = ("ws-anna", "ws-ben", "ws-cleo")
+VICTIM = WORKSPACES[0]
+
+SETTINGS = {
+    "HEARTBEAT_SECONDS": "0.5",
+    "HEARTBEAT_STALE_SECONDS": "2",
+    "ONEBOX_WATCH_SECONDS": "1",
+}
+"""Everything else as in production; only waiting for silence is shorter than 90 s."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the demo saw."""
+
+    online_after: dict[str, float] = field(default_factory=dict)
+    replaced_after: float = 0.0
+    outcomes: list[RequestOutcome] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def expect(self, what: str, seen: object, wanted: object) -> None:
+        """Note what is not as it must be."""
+        if seen != wanted:
+            self.broken.append(f"{what}: {seen!r}, not {wanted!r}")
+
+
+class Story:
+    """Prints each change once, with the seconds since the beginning."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._start = time.monotonic()
+        self._last: dict[str, str] = {}
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._screen.print(f"[dim]{time.monotonic() - self._start:5.1f} s[/]  {text}", highlight=False)
+
+    def watch(self, status: WorkspaceStatus) -> None:
+        """One line where a workspace's status has changed."""
+        instance = f", {status.instance_id}" if status.instance_id else ""
+        text = f"{status.workspace_id}: [bold]{status.phase}[/], generation {status.generation}{instance}"
+        if self._last.get(status.workspace_id) != text:
+            self._last[status.workspace_id] = text
+            self.say(text)
+
+
+def demo(arguments: list[str]) -> int:
+    """Play it; 0 if every invariant held, 1 if not."""
+    argparse.ArgumentParser(
+        prog="onebox demo",
+        description="Play the incident (three recreate requests within a second, and again later) on real "
+        "parts: Temporal, PostgreSQL, an AWS endpoint, and boxes that are processes.",
+    ).parse_args(arguments)
+    screen = Screen()
+    story = Story(screen)
+    with tempfile.TemporaryDirectory(prefix="onebox-demo-") as directory:
+        story.say("starting Temporal, PostgreSQL, the AWS endpoint, worker, register API and box host …")
+        with Stack(Path(directory), free_ports=True, settings=SETTINGS) as stack:
+            findings = asyncio.run(_play(stack, story, screen))
+            story.say("stopping everything")
+    for broken in findings.broken:
+        screen.print(f"[bold red]BROKEN[/]  {broken}", highlight=False)
+    if not findings.broken:
+        screen.print("[bold green]All invariants held.[/] `make dev` leaves the stack up for you to try.")
+    return 1 if findings.broken else 0
+
+
+async def _play(stack: Stack, story: Story, screen: Screen) -> Findings:
+    findings = Findings()
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        story.say("three workspaces are started: temporal workflow start … --input '{}'")
+        started = time.monotonic()
+
+        async def provision(workspace: str) -> None:
+            await console.start(workspace)
+            await console.until_phase(workspace, Phase.ONLINE, tell=story.watch)
+            findings.online_after[workspace] = time.monotonic() - started
+
+        await asyncio.gather(*(provision(workspace) for workspace in WORKSPACES))
+        await _incident(console, story, findings)
+        await _check(console, findings)
+        await _report(console, screen, findings)
+    return findings
+
+
+async def _incident(console: Console, story: Story, findings: Findings) -> None:
+    await console.tell_box(VICTIM, "silent")
+    story.say(f"the box of {VICTIM} goes silent: it runs, but neither beats nor answers")
+    await console.until_phase(VICTIM, Phase.DEGRADED, tell=story.watch)
+    observed = (await console.status(VICTIM)).generation
+
+    story.say("watchdog, auto-recovery and an admin ask for its recreation, all within a second")
+    asked_at = time.monotonic()
+    await _three_requests(console, observed)
+    await console.until_phase(VICTIM, Phase.ONLINE, generation=observed + 1, tell=story.watch)
+    findings.replaced_after = time.monotonic() - asked_at
+
+    story.say(f"later, the same three ask again, still about generation {observed}")
+    await _three_requests(console, observed)
+    findings.outcomes = await eventually(
+        lambda: console.requests(VICTIM), lambda requests: len(requests) >= 6, seconds=10
+    )
+    for outcome in findings.outcomes:
+        story.say(f"  {outcome.requested_by}: [bold]{outcome.outcome}[/] — {outcome.detail}")
+
+
+async def _three_requests(console: Console, observed: int) -> None:
+    """The watchdogs send signals, the admin an update, as in the field."""
+    await asyncio.gather(
+        console.signal(VICTIM, requested_by="watchdog", reason="no heartbeat", observed_generation=observed),
+        console.signal(
+            VICTIM, requested_by="auto-recovery", reason="agent offline", observed_generation=observed
+        ),
+        console.ask(
+            VICTIM, requested_by="admin:core-devops", reason="chat is dead", observed_generation=observed
+        ),
+    )
+
+
+async def _check(console: Console, findings: Findings) -> None:
+    by_outcome = [outcome.outcome for outcome in findings.outcomes]
+    accepted, joined, stale = OutcomeKind.ACCEPTED, OutcomeKind.JOINED, OutcomeKind.STALE
+    findings.expect("first three requests", Counter(by_outcome[:3]), Counter({accepted: 1, joined: 2}))
+    findings.expect("later three requests", Counter(by_outcome[3:]), Counter({stale: 3}))
+    for workspace in WORKSPACES:
+        generations = 2 if workspace == VICTIM else 1
+        counts = console.aws.counts(workspace)
+        findings.expect(f"{workspace}: launches", counts.launches, generations)
+        findings.expect(f"{workspace}: instances alive at once (I1)", counts.max_alive_at_once, 1)
+        findings.expect(f"{workspace}: DNS changes (I8)", counts.dns_changes, generations)
+        tokens = await console.live_tokens(workspace)
+        findings.expect(
+            f"{workspace}: live tokens (I4)", tokens, [{"generation": generations, "state": "active"}]
+        )
+        record = await console.record(workspace)
+        findings.expect(f"{workspace}: phase on the record", record.get("phase"), "online")
+        findings.expect(f"{workspace}: last_error on the record", record.get("last_error"), None)
+
+
+async def _report(console: Console, screen: Screen, findings: Findings) -> None:
+    outcomes = Counter(str(outcome.outcome) for outcome in findings.outcomes)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+    screen.print(f"\n{VICTIM}: 6 requests: {told}; replaced after {findings.replaced_after:.1f} s")
+    table = Table(box=box.SIMPLE, padding=(0, 1))
+    for heading in ("workspace", "record", "launches", "alive", "tokens", "DNS", "online", "last error"):
+        table.add_column(heading, no_wrap=True)
+    for workspace in WORKSPACES:
+        counts, record = console.aws.counts(workspace), await console.record(workspace)
+        error = record.get("last_error")
+        table.add_row(
+            workspace,
+            f"{record.get('phase')}, gen. {record.get('generation')}",
+            str(counts.launches),
+            f"≤ {counts.max_alive_at_once}",
+            f"{len(await console.live_tokens(workspace))} live",
+            f"{counts.dns_changes}×",
+            f"{findings.online_after[workspace]:.1f} s",
+            str(error) if error else "none",
+        )
+    screen.print(table)

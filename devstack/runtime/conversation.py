@@ -1,0 +1,219 @@
+"""What a runtime says to the platform, and what it answers to messages.
+
+It listens nowhere itself, and never reads the status of a beat.
+"""
+
+import http.client
+import json
+import os
+import random
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+REGISTER_DELAYS = (1, 2, 4, 8, 16, 30, 30)
+"""Seconds between the eight attempts of the newer runtimes in the field: 91 s in all."""
+
+CALL_SECONDS = 10.0
+
+
+class Mode(StrEnum):
+    """How it behaves."""
+
+    HEALTHY = "healthy"
+    BRAINDEAD = "braindead"
+    """It beats and accepts messages, and never processes one."""
+    SILENT = "silent"
+    """It neither beats nor answers."""
+
+
+LOSE_TOKEN = "lose_token"  # noqa: S105
+"""Not a mode but an event: from then on it is a runtime without a token."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What it did, for those who watch it."""
+
+    mode: Mode = Mode.HEALTHY
+    registers: int = 0
+    register_status: int | None = None
+    beats: int = 0
+    beat_status: int | None = None
+    messages: int = 0
+    has_token: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime:
+    """One runtime, and its conversation with the platform."""
+
+    workspace_id: str
+    platform_url: str
+    configs: Path
+    address: str
+    port: int
+    heartbeat_seconds: float
+    seen: Seen = field(default_factory=Seen)
+    token: str = field(default="", repr=False)
+    started: float = field(default_factory=time.monotonic)
+    stirred: threading.Event = field(default_factory=threading.Event)
+    """Set when something changed that shouldn't wait for the next beat's time."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Runtime":
+        """As a box starts it."""
+        return cls(
+            workspace_id=environment["WORKSPACE_ID"],
+            platform_url=environment["PLATFORM_URL"],
+            configs=Path(environment.get("CONFIGS_DIR", "/configs")),
+            address=environment.get("ONEBOX_BOX_IP", "127.0.0.1"),
+            port=int(environment.get("RUNTIME_PORT", "8000")),
+            heartbeat_seconds=float(environment.get("HEARTBEAT_SECONDS", "30")),
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it serves A2A."""
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def token_file(self) -> Path:
+        """Where the bearer comes from."""
+        return self.configs / ".auth_token"
+
+    @property
+    def card(self) -> dict[str, object]:
+        """The agent card."""
+        return {
+            "name": self.workspace_id,
+            "description": "an agent of the devstack",
+            "version": "1.0.0",
+            "url": self.url,
+            "skills": [],
+            "capabilities": {},
+        }
+
+    def run(self) -> None:
+        """Register, and then beat, until the box ends."""
+        self._register()
+        while True:
+            if self.seen.mode is not Mode.SILENT:
+                self._beat()
+            self.stirred.wait(self.heartbeat_seconds)
+            self.stirred.clear()
+
+    def control(self, mode: str) -> None:
+        """Behave differently from now on. Raises `ValueError` for an unknown mode."""
+        if mode == LOSE_TOKEN:
+            self.token_file.unlink(missing_ok=True)
+            self.token = ""
+        else:
+            self.seen.mode = Mode(mode)
+        self.stirred.set()
+
+    def watched(self) -> dict[str, object]:
+        """What it did, and how it is."""
+        self.seen.has_token = bool(self.token)
+        return {"workspace_id": self.workspace_id, **asdict(self.seen)}
+
+    def answer(self, request: Mapping[str, object]) -> dict[str, object]:
+        """Answer a JSON-RPC request."""
+        envelope: dict[str, object] = {"jsonrpc": "2.0", "id": request.get("id")}
+        parameters = request.get("params")
+        message = parameters.get("message") if isinstance(parameters, dict) else None
+        if request.get("method") != "message/send" or not isinstance(message, dict):
+            return envelope | {"error": {"code": -32601, "message": "only message/send with a message"}}
+        self.seen.messages += 1
+        task: dict[str, object] = {
+            "kind": "task",
+            "id": str(uuid.uuid4()),
+            "contextId": message.get("contextId") or str(uuid.uuid4()),
+        }
+        if self.seen.mode is Mode.BRAINDEAD:
+            return envelope | {"result": task | {"status": {"state": "submitted"}}}
+        said = " ".join(
+            str(part.get("text", "")) for part in message.get("parts", []) if isinstance(part, dict)
+        )
+        artifact = {"artifactId": str(uuid.uuid4()), "parts": [{"kind": "text", "text": f"done: {said}"}]}
+        return envelope | {"result": task | {"status": {"state": "completed"}, "artifacts": [artifact]}}
+
+    def _register(self) -> None:
+        body = {"id": self.workspace_id, "url": self.url, "agent_card": self.card}
+        bearer = self._bearer()
+        for delay in (*REGISTER_DELAYS, None):
+            self.seen.registers += 1
+            status, answer = self._call("/registry/register", body, bearer)
+            self.seen.register_status = status
+            minted = answer.get("auth_token")
+            if status == 200 and isinstance(minted, str) and minted:
+                self._keep(minted)
+            final = status is not None and status < 500  # 401, 409, 410, 425 and 429 too, as in the field
+            if final or delay is None:
+                break
+            time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311
+        _log(f"register: {self.seen.register_status}; beating from now on, whatever it was")
+
+    def _beat(self) -> None:
+        body: dict[str, object] = {
+            "workspace_id": self.workspace_id,
+            "error_rate": 0.0,
+            "sample_error": "",
+            "active_tasks": 0,
+            "current_task": "",
+            "uptime_seconds": int(time.monotonic() - self.started),
+        }
+        status, _ = self._call("/registry/heartbeat", body, self._bearer())
+        self.seen.beats += 1
+        self.seen.beat_status = status  # watched from outside; a runtime never reads it
+
+    def _bearer(self) -> str:
+        if not self.token:  # once it is not empty, it is cached for good
+            try:
+                self.token = self.token_file.read_text().strip()
+            except OSError:
+                self.token = ""
+        return self.token
+
+    def _keep(self, token: str) -> None:
+        self.token = token
+        self.configs.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token)
+
+    def _call(self, path: str, body: object, bearer: str) -> tuple[int | None, dict[str, object]]:
+        """POST, from the box's own address; no status if there was no answer."""
+        platform = urlsplit(self.platform_url)
+        kind = http.client.HTTPSConnection if platform.scheme == "https" else http.client.HTTPConnection
+        connection = kind(
+            platform.hostname or "",
+            platform.port,
+            timeout=CALL_SECONDS,
+            source_address=(self.address, 0),
+        )
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        )
+        try:
+            connection.request("POST", platform.path.rstrip("/") + path, json.dumps(body), headers)
+            response = connection.getresponse()
+            content = response.read()
+            answer = json.loads(content) if response.status == 200 else {}
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            _log(f"{path}: {type(error).__name__}")
+            return None, {}
+        finally:
+            connection.close()
+        return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(f"runtime: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,61 @@
+"""Where a runtime listens: A2A at every path, its card, and `/_control` for tests and demo.
+
+What is answered is the conversation's matter.
+"""
+
+import json
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
+
+from devstack.runtime.conversation import Mode, Runtime
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection's requests."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+    runtime: Runtime
+
+    def do_GET(self) -> None:
+        """Show the card, or what it did."""
+        if self.path == "/_control":
+            self._send(200, self.runtime.watched())
+        elif self.runtime.seen.mode is Mode.SILENT:
+            self.close_connection = True
+        elif self.path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
+            self._send(200, self.runtime.card)
+        else:
+            self._send(404, {"error": "not found"})
+
+    def do_POST(self) -> None:
+        """Take a message, or be told how to behave."""
+        try:
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+        except ValueError:
+            body = None
+        if self.path == "/_control":
+            try:
+                self.runtime.control(str(body.get("mode")) if isinstance(body, dict) else "")
+            except ValueError as error:
+                self._send(400, {"error": str(error)})
+            else:
+                self._send(200, self.runtime.watched())
+        elif self.runtime.seen.mode is Mode.SILENT:
+            self.close_connection = True  # without a word
+        elif isinstance(body, dict):
+            self._send(200, self.runtime.answer(body))
+        else:
+            self._send(400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "no JSON"}})
+
+    # typing.override is 3.12's, and typing_extensions would double the time to start.
+    def log_message(self, format: str, *arguments: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
+        """Log nothing: what matters is counted."""
+
+    def _send(self, status: int, document: Mapping[str, object]) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)

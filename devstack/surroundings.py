@@ -1,0 +1,177 @@
+"""What a stack is made of before anything runs: its ports, its secrets, and its children's environment.
+
+It starts nothing.
+"""
+
+import hashlib
+import json
+import os
+import pwd
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from devstack.aws.values import Info
+from devstack.processes import LOCALHOST, PortInUse, free_port, port_is_free
+
+REGION = "us-east-1"
+
+TUNABLE = {
+    "BOX_INSTANCE_TYPES": "t3.small,t3.medium",
+    "BOX_RUNTIME_COMMAND": shlex.join([sys.executable, "-m", "devstack.runtime"]),
+    "EC2_MUTATIONS_PER_SECOND": "20",
+    "GRACEFUL_SHUTDOWN_SECONDS": "5",
+    "HEARTBEAT_SECONDS": "3",
+    "HEARTBEAT_STALE_SECONDS": "15",
+    "LOG_FORMAT": "json",
+    "ONEBOX_WATCH_SECONDS": "5",
+}
+"""What suits one machine and an impatient person; the caller's environment may say otherwise."""
+
+NOT_PASSED_ON = ("AWS_", "TEMPORAL_", "BOX_", "DNS_", "DATABASE_", "PG")
+"""A shell that is set up for the real AWS, or another Temporal, must not lead a devstack there."""
+
+PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+"""Everything is on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where the servers listen."""
+
+    temporal: int = 7233
+    temporal_ui: int = 8233
+    register_api: int = 8080
+    postgres: int = 5433
+    """Not 5432, which a PostgreSQL of the machine's own has."""
+    aws: int = 4566
+    box_runtime: int = 8000
+    """Each box has an address of its own, and this port on it."""
+
+    @property
+    def temporal_address(self) -> str:
+        """Temporal's front end, as host:port."""
+        return f"{LOCALHOST}:{self.temporal}"
+
+    @property
+    def temporal_ui_url(self) -> str:
+        """Temporal's UI."""
+        return f"http://{LOCALHOST}:{self.temporal_ui}"
+
+    @property
+    def register_api_url(self) -> str:
+        """What boxes call."""
+        return f"http://{LOCALHOST}:{self.register_api}"
+
+    @property
+    def aws_url(self) -> str:
+        """The AWS endpoint."""
+        return f"http://{LOCALHOST}:{self.aws}"
+
+    @classmethod
+    def chosen(cls, file: Path, *, free: bool) -> "Ports":
+        """The default ports, or free ones: those of the last time if they still are. Raises `PortInUse`.
+
+        Boxes were told the register API's address when they were launched.
+        """
+        if not free:
+            ports = cls()
+            for name, port in asdict(ports).items():
+                if name != "box_runtime" and not port_is_free(port):
+                    raise PortInUse(
+                        f"port {port} ({name.replace('_', ' ')}) is in use on {LOCALHOST}: "
+                        "stop what listens there, or use --free-ports"
+                    )
+            return ports
+        before: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        taken: set[int] = set()
+        numbers: dict[str, int] = {}
+        for name in (each.name for each in fields(cls)):
+            port = before.get(name)
+            while port is None or port in taken or not port_is_free(port):
+                port = free_port()
+            taken.add(port)
+            numbers[name] = port
+        file.write_text(json.dumps(numbers))
+        return cls(**numbers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Made once for each data directory."""
+
+    server_keys: str
+    operator_token: str
+    owner: str
+    """Which control plane this is; no secret, but as lasting."""
+
+    @classmethod
+    def kept_in(cls, file: Path) -> "Secrets":
+        """Those of the last time, or new ones."""
+        if file.exists():
+            return cls(**json.loads(file.read_text()))
+        made = cls(
+            server_keys=f"k1:{secrets.token_hex(32)}",
+            operator_token=secrets.token_urlsafe(32),
+            owner=f"devstack-{secrets.token_hex(4)}",
+        )
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            json.dump(asdict(made), opened)
+        return made
+
+
+def base_environment(
+    ports: Ports, keys: Secrets, *, caller: Mapping[str, str], settings: Mapping[str, str]
+) -> dict[str, str]:
+    """The children's environment, as far as it is known before anything runs.
+
+    `settings` wins over everything; the caller's environment over what is tunable.
+    """
+    inherited = {
+        name: value
+        for name, value in caller.items()
+        if not name.startswith(NOT_PASSED_ON) and name.lower() not in PROXIES
+    }
+    tuned = {name: caller.get(name, default) for name, default in TUNABLE.items()}
+    wiring = {
+        "SERVER_KEYS": keys.server_keys,
+        "OPERATOR_TOKEN_HASHES": hashlib.sha256(keys.operator_token.encode()).hexdigest(),
+        "ONEBOX_OWNER": keys.owner,
+        "REGISTER_API_URL": ports.register_api_url,
+        "REGISTER_API_BIND": f"{LOCALHOST}:{ports.register_api}",
+        "BOX_RUNTIME_PORT": str(ports.box_runtime),
+        "BOX_RUNTIME_USER": _our_name(),
+        "ALLOW_LOOPBACK_TARGETS": "1",
+        "TEMPORAL_ADDRESS": ports.temporal_address,
+        "AWS_ENDPOINT_URL": ports.aws_url,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "devstack",
+        "AWS_SECRET_ACCESS_KEY": "devstack",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "PYTHONUNBUFFERED": "1",
+    }
+    return inherited | tuned | wiring | dict(settings)
+
+
+def cloud_environment(info: Info) -> dict[str, str]:
+    """What is known once the AWS endpoint is up."""
+    return {
+        "DNS_ZONE_ID": info.hosted_zone_id,
+        "DNS_ZONE_NAME": info.hosted_zone_name,
+        "BOX_IMAGE_ID": info.image_id,
+        "BOX_SUBNET_IDS": ",".join(info.subnet_ids[:3]),
+    }
+
+
+def _our_name() -> str:
+    """Runtimes run as we do: as root, the box script would look for the image's user."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "agent"  # nobody is asked for who isn't root

@@ -1,0 +1,1 @@
+"""Tests of the devstack's parts, each on its own."""

@@ -1,0 +1,118 @@
+"""Faults happen to the requests that they are meant for, and to no others."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from devstack.aws.client import AwsEndpoint, EndpointRefused
+from tests.devstack.cloud import Clients, change_name, code_of, eventually, launch, listed
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("RequestLimitExceeded", 503), ("InsufficientInstanceCapacity", 500), ("UnauthorizedOperation", 403)],
+)
+def test_an_injected_error_has_its_code_and_no_effect(
+    endpoint: AwsEndpoint, clients: Clients, code: str, status: int
+) -> None:
+    fault = endpoint.inject("RunInstances", "error", code=code, message="so it is", status=status)
+    with pytest.raises(ClientError, match="so it is") as raised:
+        launch(clients, "refused", f"refused-{code}")
+    assert code_of(raised.value) == code
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert endpoint.fault(fault).used == 1
+    assert listed(clients, "refused") == []
+    assert endpoint.journal(workspace="refused")[-1].code == code
+
+
+def test_an_injected_error_of_route_53_has_its_code(endpoint: AwsEndpoint, clients: Clients) -> None:
+    endpoint.inject("ChangeResourceRecordSets", "error", code="Throttling", status=400)
+    with pytest.raises(ClientError) as raised:
+        change_name(clients, endpoint.info().hosted_zone_id, ("CREATE", "t.boxes.internal", "127.64.0.1"))
+    assert code_of(raised.value) == "Throttling"
+
+
+def test_a_lost_answer_leaves_its_effect(endpoint: AwsEndpoint, clients: Clients) -> None:
+    endpoint.inject("RunInstances", "lost_answer", workspace="lost")
+    with pytest.raises(ConnectionClosedError):
+        launch(clients, "lost", "lost-1")
+    assert len(listed(clients, "lost")) == 1
+    assert launch(clients, "lost", "lost-1")["InstanceId"] == listed(clients, "lost")[0]["InstanceId"]
+
+
+def test_an_empty_list_hides_everything_as_often_as_it_was_asked_for(
+    endpoint: AwsEndpoint, clients: Clients
+) -> None:
+    launch(clients, "hidden", "hidden-1")
+    endpoint.inject("DescribeInstances", "empty_list", times=2)
+    assert [len(listed(clients, "hidden")) for _ in range(3)] == [0, 0, 1]
+
+
+def test_a_late_list_does_not_know_new_instances_yet(endpoint: AwsEndpoint, clients: Clients) -> None:
+    instance_id = launch(clients, "late", "late-1")["InstanceId"]
+    endpoint.inject("DescribeInstances", "late_list", seconds=60, times=None)
+    assert listed(clients, "late") == []
+    with pytest.raises(ClientError) as raised:
+        clients.ec2.describe_instances(InstanceIds=[instance_id])
+    assert code_of(raised.value) == "InvalidInstanceID.NotFound"
+    endpoint.clear()
+    endpoint.inject("DescribeInstances", "late_list", seconds=0.1, times=None)
+    eventually(lambda: [one["InstanceId"] for one in listed(clients, "late")] == [instance_id])
+
+
+def test_a_held_answer_waits_for_its_release_and_its_effect_does_not(
+    endpoint: AwsEndpoint, clients: Clients
+) -> None:
+    fault = endpoint.inject("RunInstances", "hold", workspace="held")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(launch, clients, "held", "held-1")
+        endpoint.wait_until_held(fault)
+        assert len(listed(clients, "held")) == 1
+        assert not answer.done()
+        endpoint.release(fault)
+        assert answer.result(timeout=5)["InstanceId"] == listed(clients, "held")[0]["InstanceId"]
+
+
+def test_a_delayed_request_delays_no_other_one(endpoint: AwsEndpoint, clients: Clients) -> None:
+    fault = endpoint.inject("RunInstances", "delay", seconds=0.6, workspace="delayed")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(launch, clients, "delayed", "delayed-1")
+        endpoint.wait_until_used(fault)
+        assert listed(clients, "delayed") == []
+        started = time.monotonic()
+        launch(clients, "prompt", "prompt-1")
+        assert time.monotonic() - started < 0.5
+        answer.result(timeout=5)
+
+
+def test_a_fault_of_one_workspace_leaves_the_others_alone(endpoint: AwsEndpoint, clients: Clients) -> None:
+    instance_id = launch(clients, "theirs", "theirs-1")["InstanceId"]
+    for action in ("RunInstances", "TerminateInstances", "DescribeInstances", "ChangeResourceRecordSets"):
+        endpoint.inject(action, "error", workspace="theirs", times=None)
+    launch(clients, "ours", "ours-1")
+    assert len(listed(clients, "ours")) == 1
+    with pytest.raises(ClientError):
+        listed(clients, "theirs")
+    with pytest.raises(ClientError):
+        clients.ec2.terminate_instances(InstanceIds=[instance_id])
+    zone = endpoint.info().hosted_zone_id
+    with pytest.raises(ClientError):
+        change_name(clients, zone, ("CREATE", "theirs.boxes.internal", "127.64.0.1"))
+
+
+def test_a_fault_that_makes_no_sense_is_refused(endpoint: AwsEndpoint) -> None:
+    with pytest.raises(EndpointRefused, match="400"):
+        endpoint.inject("RunInstances", "explode")
+    with pytest.raises(EndpointRefused, match="404"):
+        endpoint.release("fault-0")
+
+
+def test_describing_instances_is_fast(clients: Clients) -> None:
+    launch(clients, "fast", "fast-1")
+    listed(clients, "fast")
+    started = time.monotonic()
+    for _ in range(50):
+        listed(clients, "fast")
+    assert (time.monotonic() - started) / 50 < 0.05  # 10 ms on an idle machine

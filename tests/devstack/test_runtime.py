@@ -1,0 +1,143 @@
+"""The runtime says to the platform what the field's runtimes say, and can be told to behave badly."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from devstack.processes import Child, accepts_connections, free_port
+from tests.devstack.cloud import eventually
+
+
+@dataclass
+class Platform:
+    """What the runtime said, and what it is answered."""
+
+    url: str = ""
+    token: str = "t" * 43
+    registers: list[str] = field(default_factory=list)
+    beats: list[str] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    told = Platform()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            bearer = self.headers.get("Authorization", "")
+            told.sources.add(self.client_address[0])
+            heard = told.registers if self.path == "/registry/register" else told.beats
+            heard.append(bearer)
+            answer = {"auth_token": told.token} if heard is told.registers and not bearer else {}
+            content = json.dumps({"status": "ok"} | answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        told.url = f"http://127.0.0.1:{server.server_port}"
+        yield told
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def runtime(platform: Platform, tmp_path: Path) -> Iterator[httpx.Client]:
+    address, port = "127.64.1.2", free_port()
+    child = Child(
+        "runtime",
+        [sys.executable, "-m", "devstack.runtime"],
+        log=tmp_path / "log",
+        environment=dict(os.environ)
+        | {
+            "WORKSPACE_ID": "ws-1",
+            "PLATFORM_URL": platform.url,
+            "CONFIGS_DIR": str(tmp_path),
+            "ONEBOX_BOX_IP": address,
+            "RUNTIME_PORT": str(port),
+            "HEARTBEAT_SECONDS": "0.05",
+        },
+    )
+    child.start()
+    child.wait_ready(lambda: accepts_connections(port, host=address), seconds=10)
+    with httpx.Client(base_url=f"http://{address}:{port}", trust_env=False) as client:
+        yield client
+    child.kill()
+
+
+def ask(runtime: httpx.Client) -> dict[str, object]:
+    message = {
+        "kind": "message",
+        "role": "user",
+        "messageId": "m1",
+        "parts": [{"kind": "text", "text": "hi"}],
+    }
+    request = {"jsonrpc": "2.0", "id": 7, "method": "message/send", "params": {"message": message}}
+    answer = runtime.post("/", json=request).json()
+    assert answer["id"] == 7
+    result = answer["result"]
+    assert isinstance(result, dict)
+    return result
+
+
+def control(runtime: httpx.Client, mode: str) -> None:
+    runtime.post("/_control", json={"mode": mode}).raise_for_status()
+
+
+def test_it_registers_keeps_its_token_and_beats_with_it_from_its_own_address(
+    platform: Platform, runtime: httpx.Client, tmp_path: Path
+) -> None:
+    eventually(lambda: len(platform.beats) >= 2)
+    assert platform.registers == [""]
+    assert set(platform.beats) == {f"Bearer {platform.token}"}
+    assert platform.sources == {"127.64.1.2"}
+    assert (tmp_path / ".auth_token").read_text() == platform.token
+    watched = runtime.get("/_control").json()
+    assert (watched["register_status"], watched["beat_status"], watched["has_token"]) == (200, 200, True)
+
+
+def test_it_answers_a_message_with_a_finished_result_unless_it_is_braindead(runtime: httpx.Client) -> None:
+    finished = ask(runtime)
+    assert finished["status"] == {"state": "completed"}
+    assert "done: hi" in json.dumps(finished["artifacts"])
+    control(runtime, "braindead")
+    assert ask(runtime)["status"] == {"state": "submitted"}
+
+
+def test_a_silent_one_neither_beats_nor_answers(platform: Platform, runtime: httpx.Client) -> None:
+    eventually(lambda: bool(platform.beats))
+    control(runtime, "silent")
+    with pytest.raises(httpx.TransportError):
+        ask(runtime)
+    control(runtime, "healthy")
+    before = len(platform.beats)
+    eventually(lambda: len(platform.beats) > before)
+    assert ask(runtime)["status"] == {"state": "completed"}
+
+
+def test_one_that_lost_its_token_beats_without_and_takes_a_new_file(
+    platform: Platform, runtime: httpx.Client, tmp_path: Path
+) -> None:
+    eventually(lambda: bool(platform.beats))
+    control(runtime, "lose_token")
+    eventually(lambda: platform.beats[-1] == "")
+    assert not (tmp_path / ".auth_token").exists()
+    (tmp_path / ".auth_token").write_text("from outside\n")
+    eventually(lambda: platform.beats[-1] == "Bearer from outside")
+    assert runtime.post("/_control", json={"mode": "unknown"}).status_code == 400

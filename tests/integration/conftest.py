@@ -1,0 +1,75 @@
+"""One whole stack for all integration tests; each test has workspaces of its own."""
+
+import itertools
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from devstack.console import Console, connected
+from devstack.stack import Stack
+from tests.integration.wire import Wire
+
+SETTINGS = {
+    "HEARTBEAT_SECONDS": "0.3",
+    "HEARTBEAT_STALE_SECONDS": "6",
+    "ONEBOX_WATCH_SECONDS": "1",
+}
+
+CANARY_SECRET_KEY = "c0ffee00" * 8
+"""The server's key of these tests: searched for, with all that is derived from it, where it must not be."""
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def wire() -> Iterator[Wire]:
+    with Wire() as wire:
+        yield wire
+
+
+@pytest.fixture(scope="session")
+def stack(wire: Wire) -> Iterator[Stack]:
+    settings = SETTINGS | {"REGISTER_API_URL": wire.url, "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}"}
+    with Stack(
+        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
+    ) as stack:
+        wire.upstream = stack.register_api_url
+        yield stack
+
+
+@pytest.fixture
+async def console(stack: Stack) -> AsyncIterator[Console]:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        console.aws.clear()
+        yield console
+        console.aws.clear()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def new_id(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """IDs of workspaces that no other test has."""
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-")
+    return lambda: f"{name}-{next(_numbers)}"
+
+
+@pytest.fixture
+def workspace(new_id: Callable[[], str]) -> str:
+    return new_id()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Search for secrets after everything else has run, so that there is much to search."""
+    items.sort(key=lambda item: "test_secrets" in item.nodeid)

@@ -1,0 +1,137 @@
+"""Processes killed, answers lost and listings late, in the middle of a recreate: invariants hold."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from devstack.console import Console, eventually
+from devstack.stack import Stack
+from workflows.state import OutcomeKind, Phase
+
+pytestmark = pytest.mark.anyio
+
+
+async def online(console: Console, workspace: str) -> str:
+    """A workspace with its first box; the instance's ID."""
+    await console.start(workspace)
+    status = await console.until_phase(workspace, Phase.ONLINE)
+    assert status.instance_id is not None
+    return status.instance_id
+
+
+async def recreated_once(console: Console, workspace: str) -> None:
+    """Generation 2 is online, by exactly one launch, and everything of generation 1 is gone."""
+    status = await console.until_phase(workspace, Phase.ONLINE, generation=2, seconds=60)
+    counts = console.aws.counts(workspace)
+    assert counts.launches == 2
+    assert counts.max_alive_at_once == 1
+    assert counts.dns_changes == 2
+    [alive] = [it for it in console.aws.instances(workspace) if it.state in ("pending", "running")]
+    assert alive.instance_id == status.instance_id
+    assert await console.live_tokens(workspace) == [{"generation": 2, "state": "active"}]
+
+
+async def test_a_worker_killed_between_the_launch_and_its_record_adopts_the_same_instance(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    held = console.aws.inject("RunInstances", "hold", workspace=workspace)
+    await console.ask(workspace, requested_by="admin:alice")
+    await asyncio.to_thread(console.aws.wait_until_held, held)
+    pid = stack.pids["worker"]
+    os.kill(pid, signal.SIGKILL)
+    console.aws.release(held)
+    await asyncio.to_thread(stack.wait_ready, "worker", other_than=pid)
+    await recreated_once(console, workspace)
+    launches = await console.rows(
+        "SELECT attempt FROM launches WHERE workspace_id = %s AND generation = 2", workspace
+    )
+    assert launches == [{"attempt": 1}]
+
+
+async def test_a_lost_answer_of_run_instances_leaves_one_instance(console: Console, workspace: str) -> None:
+    await online(console, workspace)
+    lost = console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
+    await console.ask(workspace, requested_by="admin:alice")
+    await asyncio.to_thread(console.aws.wait_until_used, lost)
+    await recreated_once(console, workspace)
+
+
+async def test_a_lost_answer_and_a_late_empty_listing_leave_one_instance_and_kill_none(
+    console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    lost = console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
+    await console.ask(workspace, requested_by="admin:alice")
+    await asyncio.to_thread(console.aws.wait_until_used, lost)
+    late = console.aws.inject("DescribeInstances", "late_list", seconds=3, times=None, workspace=workspace)
+    empty = console.aws.inject("DescribeInstances", "empty_list", times=2, workspace=workspace)
+    await recreated_once(console, workspace)
+    assert console.aws.fault(late).used + console.aws.fault(empty).used > 0
+    assert console.aws.counts(workspace).terminations == 1  # the old one, and no other
+
+
+async def test_a_temporal_server_killed_in_mid_recreate_finishes_by_itself(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    held = console.aws.inject("RunInstances", "hold", workspace=workspace)
+    await console.ask(workspace, requested_by="admin:alice")
+    await asyncio.to_thread(console.aws.wait_until_held, held)
+    await asyncio.to_thread(stack.kill, "temporal")
+    console.aws.release(held)
+    await asyncio.to_thread(stack.start, "temporal")
+    await recreated_once(console, workspace)
+
+
+async def test_a_database_killed_in_mid_recreate_finishes_by_itself(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    held = console.aws.inject("RunInstances", "hold", workspace=workspace)
+    outcome = await console.ask(workspace, requested_by="admin:alice")
+    await asyncio.to_thread(console.aws.wait_until_held, held)
+    await asyncio.to_thread(stack.kill, "postgres")
+    console.aws.release(held)
+    await asyncio.to_thread(stack.start, "postgres")
+    await recreated_once(console, workspace)
+    assert outcome.outcome is OutcomeKind.ACCEPTED
+    rows = await eventually(
+        lambda: console.rows("SELECT outcome FROM requests WHERE workspace_id = %s", workspace),
+        lambda rows: len(rows) >= 1,
+    )
+    assert rows == [{"outcome": "accepted"}]
+
+
+async def test_throttling_slows_down_and_counts_as_nothing_else(console: Console, workspace: str) -> None:
+    throttled = console.aws.inject(
+        "RunInstances", "error", code="RequestLimitExceeded", status=503, times=2, workspace=workspace
+    )
+    await online(console, workspace)
+    assert console.aws.fault(throttled).used == 2
+    assert console.aws.counts(workspace).launches == 1
+    launches = await console.rows("SELECT attempt FROM launches WHERE workspace_id = %s", workspace)
+    assert launches == [{"attempt": 1}]
+
+
+async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: str) -> None:
+    from workflows.messages import WorkspaceSpec
+
+    subnets = tuple(console.aws.info().subnet_ids[:2])
+    console.aws.inject(
+        "RunInstances", "error", code="InsufficientInstanceCapacity", status=500, times=1, workspace=workspace
+    )
+    await console.start(workspace, WorkspaceSpec(subnet_ids=subnets))
+    status = await console.until_phase(workspace, Phase.ONLINE)
+    assert status.last_error is None
+    rows = await console.rows(
+        "SELECT attempt, refused_code, request ->> 'SubnetId' AS subnet FROM launches"
+        " WHERE workspace_id = %s ORDER BY attempt",
+        workspace,
+    )
+    assert rows == [
+        {"attempt": 1, "refused_code": "InsufficientInstanceCapacity", "subnet": subnets[0]},
+        {"attempt": 2, "refused_code": None, "subnet": subnets[1]},
+    ]

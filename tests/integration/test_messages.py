@@ -1,0 +1,130 @@
+"""Payloads right and wrong, streams of them across continue-as-new: none wedges, none is lost."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.client import WorkflowFailureError
+from temporalio.common import RawValue
+
+from devstack.console import Console, eventually
+from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
+from workflows.state import CanaryPolicy, OutcomeKind, Phase
+from workflows.workspace import MESSAGES_PER_RUN
+
+pytestmark = pytest.mark.anyio
+
+UNREADABLE = RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"\xff{not json"))
+UNKNOWN_ENCODING = RawValue(Payload(metadata={"encoding": b"application/x-unheard-of"}, data=b"x"))
+
+
+async def test_malformed_payloads_end_as_rejected_and_wedge_nothing(console: Console, workspace: str) -> None:
+    await console.start(workspace)
+    await console.until_phase(workspace, Phase.ONLINE)
+    handle = console.workflow(workspace)
+    wrong: list[list[object]] = [
+        [7],
+        ["text"],
+        [[1, 2]],
+        [{"observed_generation": "one"}],
+        [{"observed_generation": -1}],
+        [{"observed_genration": 1}],
+        [{"reason": "x" * 5000}],
+        [{}, {}],
+        [UNREADABLE],
+        [UNKNOWN_ENCODING],
+    ]
+    for arguments in wrong:
+        await handle.signal("recreate", args=arguments)
+    await handle.signal("recreate_now", {"requested_by": "typo"})
+    await handle.signal("box_changed", {"kind": "dancing"})
+    answered = await console.ask(workspace, observed_generation="one")
+    assert answered.outcome is OutcomeKind.REJECTED
+    assert "observed_generation" in answered.detail
+    requests = await eventually(lambda: console.requests(workspace), lambda seen: len(seen) == 13)
+    assert {request.outcome for request in requests} == {OutcomeKind.REJECTED}
+    assert (await console.status(workspace)).phase is Phase.ONLINE
+    assert console.aws.counts(workspace).launches == 1
+    history = await handle.fetch_history()
+    assert "WORKFLOW_TASK_FAILED" not in history.to_json()
+
+
+@pytest.mark.parametrize("workspace_id", ["WS_1", "-ws", "a" * 64, "ws.1"])
+async def test_an_id_that_is_no_dns_label_fails_at_once_and_leaves_nothing(
+    console: Console, workspace_id: str
+) -> None:
+    await console.start(workspace_id)
+    with pytest.raises(WorkflowFailureError) as failed:
+        await console.workflow(workspace_id).result()
+    assert "DNS label" in str(failed.value.cause)
+    assert await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", workspace_id) == []
+
+
+@pytest.mark.parametrize("spec", [5, {"image": "ami-1"}, {"register_deadline_seconds": -1}])
+async def test_a_spec_that_cannot_be_read_fails_at_once_and_names_the_member(
+    console: Console, workspace: str, spec: object
+) -> None:
+    handle = await console.client.start_workflow(WORKFLOW_TYPE, spec, id=workspace, task_queue=TASK_QUEUE)
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+    assert any(word in str(failed.value.cause) for word in ("payload", "image", "register_deadline_seconds"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "code"),
+    [
+        (WorkspaceSpec(image_id="ami-00000000deadbeef0"), None, "InvalidAMIID.NotFound"),
+        (WorkspaceSpec(), ("UnauthorizedOperation", 403), "UnauthorizedOperation"),
+        (WorkspaceSpec(), ("VcpuLimitExceeded", 400), "VcpuLimitExceeded"),
+    ],
+)
+async def test_what_aws_refuses_stands_on_the_record_without_a_storm(
+    console: Console, workspace: str, spec: WorkspaceSpec, error: tuple[str, int] | None, code: str
+) -> None:
+    if error is not None:
+        console.aws.inject(
+            "RunInstances", "error", code=error[0], status=error[1], times=None, workspace=workspace
+        )
+    await console.start(workspace, spec)
+    status = await console.until_phase(workspace, Phase.FAILED)
+    assert status.last_error is not None
+    assert status.last_error.code == code
+    assert not status.last_error.retryable
+    assert status.last_error.hint
+    record = await eventually(
+        lambda: console.record(workspace), lambda record: record["last_error"] is not None
+    )
+    assert record["phase"] == "failed"
+    tried = [entry for entry in console.aws.journal(workspace=workspace) if entry.action == "RunInstances"]
+    assert len(tried) <= 2
+    assert console.aws.counts(workspace).alive_now == 0
+
+
+async def test_requests_survive_a_stream_across_runs(console: Console, workspace: str) -> None:
+    """More than a run takes, signals with updates in between: every one has its outcome."""
+    signals, updates = MESSAGES_PER_RUN + 300, 60
+    await console.start(workspace, WorkspaceSpec(canary=CanaryPolicy.OFF))
+    await console.until_phase(workspace, Phase.ONLINE)
+    first_run = (await console.workflow(workspace).describe()).run_id
+    gate = asyncio.Semaphore(40)
+
+    async def signal(number: int) -> None:
+        async with gate:
+            await console.signal(workspace, request_id=f"s{number}", observed_generation=0)
+
+    async def update(number: int) -> None:
+        async with gate:
+            answer = await console.ask(workspace, request_id=f"u{number}", observed_generation=0)
+            assert answer.outcome is OutcomeKind.STALE
+
+    await asyncio.gather(*map(signal, range(signals)), *map(update, range(updates)))
+
+    async def recorded() -> Counter[str]:
+        rows = await console.rows("SELECT outcome FROM requests WHERE workspace_id = %s", workspace)
+        return Counter(str(row["outcome"]) for row in rows)
+
+    seen = await eventually(recorded, lambda counted: counted.total() >= signals + updates, seconds=60)
+    assert seen == Counter({"stale": signals + updates})
+    assert (await console.workflow(workspace).describe()).run_id != first_run
+    assert console.aws.counts(workspace).launches == 1

@@ -1,0 +1,126 @@
+"""A reverse proxy between boxes and the register API that loses or holds answers, after the effect."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+WAIT_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class Interference:
+    """What happens to the next answers for a path, of one workspace only."""
+
+    path: str
+    workspace: str
+    left: int
+    hold: bool
+    caught: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    statuses: list[int] = field(default_factory=list)
+
+
+class Wire:
+    """Listens on a port of its own; `upstream` may be set once the stack is up."""
+
+    def __init__(self) -> None:
+        self.upstream = ""
+        self._lock = threading.Lock()
+        self._interferences: list[Interference] = []
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.wire = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "Wire":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @contextmanager
+    def interfere(
+        self, workspace: str, path: str, *, times: int = 1, hold: bool = False
+    ) -> Iterator[Interference]:
+        """Lose answers (or hold them until released, and then lose them) for the block."""
+        interference = Interference(path=path, workspace=workspace, left=times, hold=hold)
+        with self._lock:
+            self._interferences.append(interference)
+        try:
+            yield interference
+        finally:
+            interference.released.set()
+            with self._lock:
+                self._interferences.remove(interference)
+
+    def catch(self, path: str, body: bytes) -> Interference | None:
+        with self._lock:
+            for interference in self._interferences:
+                wanted = f'"{interference.workspace}"'.encode()
+                if interference.left > 0 and interference.path == path and wanted in body:
+                    interference.left -= 1
+                    return interference
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    wire: Wire
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A box that is killed in mid-call is what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._pass_on()
+
+    def do_POST(self) -> None:
+        self._pass_on()
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def _pass_on(self) -> None:
+        self.close_connection = True
+        wire = self.server.wire
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        upstream = urlsplit(wire.upstream)
+        connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=10)
+        try:
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            connection.request(self.command, self.path, body or None, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError:
+            return  # the register API is away: so is this connection
+        finally:
+            connection.close()
+        if interference := wire.catch(self.path, body):
+            interference.statuses.append(answer.status)
+            interference.caught.set()
+            if interference.hold:
+                interference.released.wait(WAIT_SECONDS)
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)

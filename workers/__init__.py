@@ -1,0 +1,1 @@
+"""Processes: settings, wiring and the onebox command. Nobody imports this package."""

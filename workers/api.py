@@ -1,0 +1,59 @@
+"""`onebox api`: serves the register API until SIGTERM.
+
+Puts settings, pool and application together; what is answered is `register_api`'s.
+"""
+
+import structlog
+import uvicorn
+
+from register_api.app import create_app
+from register_api.config import ApiConfig
+from store.pool import open_pool
+from workers import telemetry
+from workers.settings import ApiSettings, load
+
+GRACE_SECONDS = 10
+"""A request takes milliseconds; one that waits for a lock, two seconds."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
+
+
+def run() -> int:
+    """Serve until a signal asks to end; running requests are answered first."""
+    import asyncio
+
+    settings = load(ApiSettings)
+    telemetry.configure(log_format=settings.log_format, level=settings.log_level)
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ApiSettings) -> int:
+    config = ApiConfig(
+        keys=settings.keys,
+        operator_token_hashes=frozenset(bytes.fromhex(each) for each in settings.operator_token_hashes),
+        heartbeat_stale=settings.heartbeat_stale,
+    )
+    async with open_pool(
+        settings.database_url.get_secret_value(),
+        minimum=2,
+        maximum=settings.database_pool_size,
+        application_name="onebox-api",
+    ) as pool:
+        host, port = settings.bind
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(config, pool),
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        log.info("api.started", bind=settings.register_api_bind)
+        await server.serve()
+        log.info("api.stopped")
+        return 0 if server.started else 1

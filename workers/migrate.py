@@ -1,0 +1,36 @@
+"""`onebox migrate`: bring the schema up to date, waiting a little for a server that is just starting."""
+
+import asyncio
+import sys
+import time
+
+import psycopg
+
+from store.migrate import MigrationError, migrate
+from workers.settings import StoreSettings, load
+
+WAIT_SECONDS = 30.0
+"""A database that was started along with this command is up within seconds."""
+
+
+async def run() -> int:
+    """Apply what is missing; say what was applied, or what is in the way."""
+    url = load(StoreSettings).database_url.get_secret_value()
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            applied = await migrate(url)
+        except MigrationError as error:
+            sys.stderr.write(f"onebox migrate: {error}\n")
+            return 1
+        except psycopg.OperationalError as error:
+            if time.monotonic() > deadline:
+                sys.stderr.write(
+                    f"onebox migrate: PostgreSQL cannot be reached after {WAIT_SECONDS:.0f} s "
+                    f"({str(error).splitlines()[0]}); see DATABASE_URL\n"
+                )
+                return 1
+            await asyncio.sleep(0.2)
+        else:
+            sys.stdout.write("".join(f"applied {name}\n" for name in applied) or "up to date\n")
+            return 0

@@ -1,0 +1,100 @@
+"""Taking transitions of boxes from PostgreSQL to their workflows, and noticing silence.
+
+At least once, and in any order: the lifecycle knows a fact that it has by its time. No beat passes here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from store import beats, facts
+from store.pool import Pool
+from workflows.facts import BoxFactKind
+from workflows.messages import BoxFact
+from workflows.workspace import WorkspaceWorkflow
+
+BATCH = 100
+"""So many signals are sent while their rows are locked."""
+
+POLL_EVERY = timedelta(seconds=2)
+"""A notification comes at once; polling only covers those that were lost with a connection."""
+
+PAUSE_AFTER_FAILURE = timedelta(seconds=1)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("relay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """One per worker process; several share the work by locking rows."""
+
+    pool: Pool
+    client: Client
+    database_url: str
+    heartbeat_stale: timedelta
+
+    async def run(self) -> None:
+        """Relay and scan until cancelled; failures of the database or the server are waited out."""
+        await asyncio.gather(
+            _forever("facts.relay", self._relay), _forever("beats.scan", self._scan), return_exceptions=False
+        )
+
+    async def _relay(self) -> None:
+        connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
+        async with connection:
+            await connection.execute("LISTEN onebox_facts")
+            while True:
+                while await self.forward():
+                    pass
+                async for _ in connection.notifies(timeout=POLL_EVERY.total_seconds(), stop_after=1):
+                    pass
+
+    async def forward(self) -> bool:
+        """Signal one batch of facts; whether there may be more."""
+        async with self.pool.connection() as connection, connection.transaction():
+            batch = await facts.take(connection, BATCH)
+            done = [fact.fact_id for fact in batch if await self._signal(fact)]
+            await facts.delete(connection, done)
+        return bool(done) and len(batch) == BATCH
+
+    async def _signal(self, fact: facts.Fact) -> bool:
+        handle = self.client.get_workflow_handle(fact.workspace_id)
+        message = BoxFact(kind=BoxFactKind(fact.kind), generation=fact.generation, at=fact.at)
+        try:
+            await handle.signal(WorkspaceWorkflow.box_changed, message)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                # A workflow that is started again reads all of this from the record.
+                log.warning("fact.without_workflow", workspace=fact.workspace_id, kind=fact.kind)
+                return True
+            if error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
+                raise
+            log.error("fact.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
+            return False
+        log.info("fact.relayed", workspace=fact.workspace_id, generation=fact.generation, kind=fact.kind)
+        return True
+
+    async def _scan(self) -> None:
+        pause = min(self.heartbeat_stale.total_seconds() / 10, 5.0)
+        while True:
+            async with self.pool.connection() as connection:
+                silent = await beats.mark_silent(connection, older_than=self.heartbeat_stale, limit=1000)
+            if silent:
+                log.warning("boxes.silent", count=silent)
+            await asyncio.sleep(pause)
+
+
+async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except (psycopg.Error, PoolTimeout, RPCError, OSError) as error:
+            log.warning("loop.interrupted", loop=name, error=type(error).__name__)
+            await asyncio.sleep(PAUSE_AFTER_FAILURE.total_seconds())

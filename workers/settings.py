@@ -1,0 +1,204 @@
+"""The settings of all processes, read from the environment and nowhere else.
+
+Says what is wrong by the variable's name; it opens no connection and holds no default secret.
+"""
+
+import hashlib
+import re
+from datetime import timedelta
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from store.credentials import InvalidServerKeys, ServerKeys
+from workflows.state import CanaryPolicy, Timings
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""Given as a comma-separated list."""
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+class InvalidSettings(ValueError):
+    """The environment is not usable; the text names each variable and its fault."""
+
+
+class StoreSettings(BaseSettings):
+    """What every process needs."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    database_url: SecretStr
+    """PostgreSQL, as `postgresql://user:password@host:port/database`."""
+    log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
+    """`json` for machines, `console` for people."""
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    """The least severity that is logged."""
+
+
+class KeySettings(StoreSettings):
+    """What deriving and verifying credentials needs."""
+
+    server_keys: SecretStr
+    """`id:hex[,id:hex …]`, at least 32 bytes each: the first derives, all verify."""
+    heartbeat_stale_seconds: Annotated[float, Field(gt=0)] = 90
+    """A box that is silent for longer is shown as degraded."""
+
+    @field_validator("server_keys")
+    @classmethod
+    def _usable(cls, value: SecretStr) -> SecretStr:
+        try:
+            ServerKeys.parse(value.get_secret_value())
+        except InvalidServerKeys as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def keys(self) -> ServerKeys:
+        """The parsed key ring."""
+        return ServerKeys.parse(self.server_keys.get_secret_value())
+
+    @property
+    def heartbeat_stale(self) -> timedelta:
+        """As a duration."""
+        return timedelta(seconds=self.heartbeat_stale_seconds)
+
+
+class ApiSettings(KeySettings):
+    """The register API."""
+
+    register_api_bind: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8080"
+    """Host and port to listen on."""
+    operator_token_hashes: Words = ()
+    """SHA-256 (hexadecimal) of the tokens that may read every record."""
+    bootstrap_policy: Annotated[str, Field(pattern="^secret$")] = "secret"
+    """How a box without a token proves itself: `secret`, the bootstrap secret of its user data."""
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
+    """Connections of one process; beats are served by few of them."""
+
+    @field_validator("operator_token_hashes", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return _words(value)
+
+    @field_validator("operator_token_hashes")
+    @classmethod
+    def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not re.fullmatch("[0-9a-f]{64}", each) for each in value):
+            raise ValueError("each entry must be 64 hexadecimal digits: the SHA-256 of a token")
+        return value
+
+    @property
+    def bind(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.register_api_bind.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class WorkerSettings(KeySettings):
+    """The worker: where boxes are launched, and what they are told."""
+
+    aws_region: Annotated[
+        str | None, Field(validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+    ] = None
+    """Where boxes are launched; if unset, what AWS's own configuration files say."""
+    onebox_owner: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] = "onebox"
+    """Which control plane this is; instances and DNS names of another one are never touched."""
+    register_api_url: Annotated[str, Field(max_length=500)]
+    """What boxes call: the register API as they reach it."""
+    dns_zone_id: str
+    """The Route 53 hosted zone of the workspaces' names."""
+    dns_zone_name: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")]
+    """Its name; a workspace's DNS name is its ID in this zone."""
+    dns_ttl_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long resolvers may keep an address."""
+    box_image_id: str
+    """The AMI that boxes run; a workspace's spec may name another."""
+    box_instance_types: Words = ("t3.small",)
+    """In order of preference."""
+    box_subnet_ids: Words = ()
+    """In order of preference; empty: the account's default."""
+    box_security_group_ids: Words = ()
+    """Empty: the account's default."""
+    box_runtime_command: str
+    """What starts the agent runtime on a box, as a shell would split it."""
+    box_runtime_user: str = "agent"
+    """Whose the runtime and its token file are; ignored where the box script is not root."""
+    box_runtime_port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    """Where the runtime takes messages."""
+    box_configs_dir: str = "/configs"
+    """Where the runtime looks for `.auth_token`."""
+    ec2_mutations_per_second: Annotated[float, Field(gt=0)] = 2.0
+    """Across all workers; EC2 refills RunInstances at about this rate."""
+    allow_loopback_targets: bool = False
+    """Let the canary call loopback addresses: for boxes that are processes on this machine."""
+    register_deadline_seconds: Annotated[float, Field(gt=0)] = 600
+    """From an instance running to its first authenticated beat."""
+    settling_seconds: Annotated[float, Field(ge=0)] = 120
+    """For so long after a box came online, a recreate that names no generation is stale."""
+    canary: CanaryPolicy = CanaryPolicy.GENERATION
+    """When the agent is asked a question: `off`, or `generation` (once for each)."""
+    canary_deadline_seconds: Annotated[float, Field(gt=0)] = 300
+    """When an unanswered canary makes the workspace degraded."""
+    max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
+    """Of one worker process and task queue; also the number of threads for AWS calls."""
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
+    """Connections of one process."""
+    graceful_shutdown_seconds: Annotated[float, Field(ge=0)] = 25
+    """How long running activities may go on after SIGTERM; below the orchestrator's own limit of 30."""
+
+    @field_validator("box_instance_types", "box_subnet_ids", "box_security_group_ids", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return _words(value)
+
+    @field_validator("box_instance_types")
+    @classmethod
+    def _at_least_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one instance type is needed")
+        return value
+
+    @field_validator("register_api_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL")
+        return value.rstrip("/")
+
+    @property
+    def timings(self) -> Timings:
+        """The defaults that a workspace's spec may change."""
+        return Timings(
+            register_deadline=timedelta(seconds=self.register_deadline_seconds),
+            settling=timedelta(seconds=self.settling_seconds),
+            canary=self.canary,
+            canary_deadline=timedelta(seconds=self.canary_deadline_seconds),
+        )
+
+
+def load(kind: type[S]) -> S:
+    """Read the settings from the environment; raise `InvalidSettings` naming what is wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        raise InvalidSettings(
+            "\n".join(
+                f"{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)
+            )
+        ) from None
+
+
+def operator_token_hash(token: str) -> str:
+    """What `OPERATOR_TOKEN_HASHES` holds of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _words(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value

@@ -1,0 +1,121 @@
+"""The composition root: the one place where resources are opened and parts are put together.
+
+Every part gets what it needs as arguments; only this package reads settings.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from botocore.exceptions import BotoCoreError
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
+from temporalio.worker import Worker
+
+from activities.aws import Aws
+from activities.canary import CanaryConfig
+from activities.dns import Zone
+from activities.registry import ActivitiesConfig, Implementation, implementations
+from activities.specs import BoxDefaults
+from store.pool import Pool, open_pool
+from workers.settings import InvalidSettings, WorkerSettings
+from workflows.converter import DATA_CONVERTER
+from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.workspace import WorkspaceWorkflow
+
+DEFAULT_TARGET = "127.0.0.1:7233"
+"""Where a Temporal server listens by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a worker process holds open."""
+
+    settings: WorkerSettings
+    pool: Pool
+    activities: dict[str, tuple[Implementation, ...]]
+
+
+async def connect() -> Client:
+    """A client by Temporal's standard TEMPORAL_* variables and profiles."""
+    config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", DEFAULT_TARGET)
+    return await Client.connect(**config, data_converter=DATA_CONVERTER)
+
+
+@asynccontextmanager
+async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
+    """Open database and AWS for the block."""
+    async with open_pool(
+        settings.database_url.get_secret_value(),
+        minimum=1,
+        maximum=settings.database_pool_size,
+        application_name="onebox-worker",
+    ) as pool:
+        try:
+            aws = Aws(threads=settings.max_concurrent_activities, region=settings.aws_region)
+        except BotoCoreError as error:
+            raise InvalidSettings(f"AWS: {error} (AWS_REGION, or AWS's own configuration files)") from None
+        try:
+            yield Parts(settings=settings, pool=pool, activities=_activities(settings, aws, pool))
+        finally:
+            aws.close()
+
+
+def workspace_worker(client: Client, parts: Parts) -> Worker:
+    """Workflows, and all activities but EC2's mutations."""
+    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow])
+
+
+def ec2_worker(client: Client, parts: Parts) -> Worker:
+    """EC2's mutations: the server hands out so many a second to all workers together."""
+    return _worker(
+        client, parts, EC2_TASK_QUEUE, workflows=[], per_second=parts.settings.ec2_mutations_per_second
+    )
+
+
+def _worker(
+    client: Client,
+    parts: Parts,
+    task_queue: str,
+    *,
+    workflows: Sequence[type],
+    per_second: float | None = None,
+) -> Worker:
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=workflows,
+        activities=parts.activities[task_queue],
+        max_concurrent_activities=parts.settings.max_concurrent_activities,
+        max_task_queue_activities_per_second=per_second,
+        # An eagerly dispatched activity would pass the rate limit by.
+        disable_eager_activity_execution=True,
+        graceful_shutdown_timeout=timedelta(seconds=parts.settings.graceful_shutdown_seconds),
+    )
+
+
+def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tuple[Implementation, ...]]:
+    boxes = BoxDefaults(
+        image_id=settings.box_image_id,
+        instance_types=settings.box_instance_types,
+        subnet_ids=settings.box_subnet_ids,
+        security_group_ids=settings.box_security_group_ids,
+        register_api_url=settings.register_api_url,
+        runtime_command=settings.box_runtime_command,
+        runtime_user=settings.box_runtime_user,
+        runtime_port=settings.box_runtime_port,
+        configs_dir=settings.box_configs_dir,
+        timings=settings.timings,
+    )
+    config = ActivitiesConfig(
+        owner=settings.onebox_owner,
+        boxes=boxes,
+        zone=Zone(
+            zone_id=settings.dns_zone_id, name=settings.dns_zone_name, ttl_seconds=settings.dns_ttl_seconds
+        ),
+        canary=CanaryConfig(allow_loopback=settings.allow_loopback_targets),
+        heartbeat_stale=settings.heartbeat_stale,
+    )
+    return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

@@ -1,0 +1,63 @@
+"""`onebox worker`: runs workflows, activities and the relay until SIGTERM, then ends in order.
+
+Starts and stops things; how they are put together is in `wiring`.
+"""
+
+import asyncio
+import signal
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from workers import telemetry, wiring
+from workers.relay import Relay
+from workers.settings import WorkerSettings, load
+
+CONNECT_AGAIN_AFTER = timedelta(seconds=1)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("worker")
+
+
+async def run() -> int:
+    """Run until a signal asks to end; a Temporal server that is not up yet is waited for."""
+    settings = load(WorkerSettings)
+    telemetry.configure(log_format=settings.log_format, level=settings.log_level)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    client = await _connected(stopping)
+    if client is None:
+        return 0
+    async with wiring.opened(settings) as parts:
+        relay = asyncio.create_task(
+            Relay(
+                pool=parts.pool,
+                client=client,
+                database_url=settings.database_url.get_secret_value(),
+                heartbeat_stale=settings.heartbeat_stale,
+            ).run()
+        )
+        async with wiring.workspace_worker(client, parts), wiring.ec2_worker(client, parts):
+            log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
+            await stopping.wait()
+            log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
+        relay.cancel()
+        await asyncio.gather(relay, return_exceptions=True)
+    log.info("worker.stopped")
+    return 0
+
+
+async def _connected(stopping: asyncio.Event) -> Client | None:
+    while not stopping.is_set():
+        try:
+            return await wiring.connect()
+        except (RPCError, RuntimeError, OSError) as error:
+            log.warning("temporal.unreachable", error=str(error)[:200])
+        try:
+            await asyncio.wait_for(stopping.wait(), CONNECT_AGAIN_AFTER.total_seconds())
+        except TimeoutError:
+            continue
+    return None
