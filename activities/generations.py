@@ -84,7 +84,9 @@ class Generations:
                     hint="A deleted workspace stays deleted: create another one under an ID of its own.",
                 )
             resolved = specs.resolve(self._defaults, workspace.spec)
-            if workspace.generation > request.after and workspace.current:
+            if workspace.generation > request.after:
+                if not workspace.current:
+                    raise failures.superseded(request.after + 1)  # closed meanwhile: a stop was accepted
                 await log.ainfo("generation.found_open", generation=workspace.generation)
                 return GenerationOpened(generation=workspace.generation, timings=resolved.timings)
             generation = max(workspace.generation, request.after) + 1
@@ -112,7 +114,9 @@ class Generations:
                 raise failures.superseded(request.generation)
             if workspace.intent == Intent.DELETE:
                 return  # nothing takes a deletion back, a late stop neither
-            await generations.close(conn, request.workspace_id, intent=request.intent)
+            await generations.close(
+                conn, request.workspace_id, generation=request.generation, intent=request.intent
+            )
             await log.ainfo("workspace.closed", intent=request.intent)
 
 

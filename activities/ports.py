@@ -163,7 +163,8 @@ async def enroll(request: Enroll) -> Enrolled:
 async def open_generation(request: OpenGeneration) -> GenerationOpened:
     """In one transaction: supersede the old generation, revoke its tokens, insert the new one.
 
-    A compare-and-set on `after`: if a newer generation is current already, that one is the answer.
+    A compare-and-set on `after`: if a newer generation is current already, that one is the answer; if the
+    newer one was closed by a stop, the request is late and fails with `SUPERSEDED`.
     """
     raise NotImplementedError
 

@@ -22,9 +22,6 @@ from store.credentials import ServerKeys, new_nonce, token_hash, token_prefix
 from store.pool import Connection, Pool, StoreUnavailable, connection
 from store.standing import find
 
-LOCK_ATTEMPTS = 3
-"""A generation can be superseded while its row is waited for; three times in a row is another fault."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
@@ -64,19 +61,15 @@ class Registrar:
             if isinstance(seen.outcome.decision, Refused):
                 return seen.outcome
             async with conn.transaction():
-                seen = await self._look_locked(conn, body.id, credentials)
+                # If it is superseded while this waits, the second look refuses: generations only go forwards.
+                locked = await store.lock_current(conn, body.id)
+                seen = await self._look(conn, body.id, credentials)
                 decision = seen.outcome.decision
-                if isinstance(decision, Refused) or seen.current is None:
+                if isinstance(decision, Refused):
                     return seen.outcome
-                return await self._apply(conn, body, decision=decision, seen=seen, current=seen.current)
-
-    async def _look_locked(self, conn: Connection, workspace_id: str, credentials: Credentials) -> _Seen:
-        for _ in range(LOCK_ATTEMPTS):
-            locked = await store.lock_current(conn, workspace_id)
-            seen = await self._look(conn, workspace_id, credentials)
-            if seen.current == locked:
-                return seen
-        raise StoreUnavailable("the current generation changed again and again")
+                if locked is None or locked != seen.current:
+                    raise StoreUnavailable("nothing is written without the generation's lock")
+                return await self._apply(conn, body, decision=decision, seen=seen, current=locked)
 
     async def _look(self, conn: Connection, workspace_id: str, credentials: Credentials) -> _Seen:
         found = await find(conn, workspace_id, sha256=credentials.sha256)

@@ -142,11 +142,18 @@ async def open_generation(
     )
 
 
-async def close(conn: Connection, workspace_id: str, *, intent: str) -> None:
-    """Store the intent, end the open generation and all tokens."""
+async def close(conn: Connection, workspace_id: str, *, generation: int, intent: str) -> None:
+    """Store the intent, end the open generation and all tokens.
+
+    Numbers up to `generation` are used up: one that was decided on, and given up before it was opened,
+    is not opened by a late attempt.
+    """
     await conn.execute(
-        "UPDATE workspaces SET intent = %s, updated_at = now() WHERE workspace_id = %s",
-        [intent, workspace_id],
+        """
+        UPDATE workspaces SET intent = %s, generation = greatest(generation, %s), updated_at = now()
+        WHERE workspace_id = %s
+        """,
+        [intent, generation, workspace_id],
     )
     await _end(conn, workspace_id)
 

@@ -28,7 +28,9 @@ class InvalidSettings(ValueError):
 class StoreSettings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     database_url: SecretStr
     """PostgreSQL, as `postgresql://user:password@host:port/database`."""

@@ -54,7 +54,8 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
         application_name="onebox-worker",
     ) as pool:
         try:
-            aws = Aws(threads=settings.max_concurrent_activities, region=settings.aws_region)
+            # Two workers share them, one for each task queue: no activity ever waits for a thread.
+            aws = Aws(threads=2 * settings.max_concurrent_activities, region=settings.aws_region)
         except BotoCoreError as error:
             raise InvalidSettings(f"AWS: {error} (AWS_REGION, or AWS's own configuration files)") from None
         try:

@@ -144,6 +144,13 @@ async def test_a_superseded_generation_changes_no_name(world: World) -> None:
     assert await records(world) == before
 
 
+async def test_a_superseded_generation_does_not_mistake_its_fenced_box_for_a_lost_one(world: World) -> None:
+    instance_id = await world.launched(await world.opened())
+    await world.opened(after=1)
+    await world.run(ports.fence_instances, world.fence(2))
+    assert (await world.fails(ports.address, world.address(1, instance_id))).type == ports.SUPERSEDED
+
+
 async def test_a_name_that_belongs_to_somebody_else_is_left_alone(world: World) -> None:
     generation = await world.opened()
     await write(world, "CREATE", "192.0.2.1")

@@ -115,11 +115,23 @@ async def test_a_workflow_that_was_reset_gets_the_newest_generation_and_opens_no
     assert await open_after(world, 0) == 3
 
 
-async def test_a_reset_never_uses_a_number_again_after_a_stop(world: World) -> None:
+async def test_a_reset_opens_nothing_in_a_workspace_that_was_stopped_meanwhile(world: World) -> None:
     await world.opened()
     await open_after(world, 1)
     await world.closed(2)
-    assert await open_after(world, 0) == 3
+    request = ports.OpenGeneration(workspace_id=world.workspace_id, after=0)
+    assert (await world.fails(ports.open_generation, request)).type == ports.SUPERSEDED
+    assert (await world.enrolled()).intent is Intent.STOP
+    assert await open_after(world, 2) == 3
+
+
+async def test_a_late_opening_of_a_generation_that_a_stop_gave_up_opens_nothing(world: World) -> None:
+    await world.opened()
+    await world.closed(2)  # 2 was decided on, and given up before it was opened
+    late = ports.OpenGeneration(workspace_id=world.workspace_id, after=1)
+    assert (await world.fails(ports.open_generation, late)).type == ports.SUPERSEDED
+    assert (await world.enrolled()).intent is Intent.STOP
+    assert await open_after(world, 2) == 3
 
 
 async def test_a_start_after_a_stop_opens_and_runs_again(world: World) -> None:

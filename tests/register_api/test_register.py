@@ -177,9 +177,13 @@ async def test_a_token_that_was_not_revoked_with_its_generation_is_still_of_an_o
     assert await platform.everything(old) == before
 
 
-async def test_a_new_box_with_the_stale_file_of_the_old_one_gets_in(platform: Platform) -> None:
+@pytest.mark.parametrize("state", ["revoked", "active"])
+async def test_a_new_box_with_the_stale_file_of_the_old_one_gets_in(platform: Platform, state: str) -> None:
     old = await (await platform.workspace()).enter_and_use()
     new = replace(await platform.replaced(old), token=old.token)
+    await platform.database.execute(
+        "UPDATE tokens SET state = %s WHERE workspace_id = %s", [state, old.workspace_id]
+    )
     answer = await new.register(secret=True)
     assert answer.status_code == 200
     assert answer.json()["auth_token"] != old.token

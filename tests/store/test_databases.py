@@ -86,6 +86,13 @@ async def test_a_file_that_fails_leaves_nothing_of_itself(empty: str) -> None:
     assert await migrate(empty, [FIRST, SECOND]) == ["0002_second"]
 
 
+async def test_a_file_and_the_note_that_it_was_applied_are_one_transaction(empty: str) -> None:
+    unnotable = replace(BROKEN, sql=b"CREATE TABLE half (); DROP TABLE schema_migrations;")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await migrate(empty, [unnotable])
+    assert await _tables(empty) == {"schema_migrations", "schema_migrations_pkey"}
+
+
 async def test_a_statement_or_a_lock_that_takes_too_long_is_unavailability(empty: str) -> None:
     limit = timedelta(milliseconds=100)
     async with open_pool(empty, statement_timeout=limit) as pool:
