@@ -39,10 +39,10 @@ format: $(STAMP)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP)  ## The tests, against real parts (under 3 minutes)
-	$(BIN)/pytest -m "not storm"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not storm"
 
 test-all: $(STAMP)  ## The tests, with the storms
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt

@@ -1,4 +1,4 @@
-"""What people and searches see of a workspace: status, record, search attributes, words of the UI.
+"""What people and searches see of a workspace: status, search attributes, words of the UI.
 
 Says what the state is; decides nothing.
 """
@@ -8,7 +8,6 @@ from typing import Any
 
 from temporalio.common import SearchAttributeUpdate
 
-from activities.ports import RecordStatus
 from workflows import conditions, lifecycle, messages, recovery
 from workflows.messages import WorkspaceStatus
 from workflows.state import Intent, State, Step
@@ -39,19 +38,6 @@ def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
         last_error=state.last_error,
         conditions=state.conditions,
         waiting_for=waiting_for(state, running),
-    )
-
-
-def record(state: State) -> RecordStatus:
-    """What goes to the database: the status, and the outcomes that it does not have yet."""
-    return RecordStatus(
-        workspace_id=state.workspace_id,
-        generation=state.generation,
-        revision=state.revision,
-        phase=conditions.phase(state),
-        last_error=state.last_error,
-        conditions=state.conditions,
-        requests=state.requests[-state.unrecorded :] if state.unrecorded else (),
     )
 
 

@@ -50,7 +50,7 @@ class Recording:
         try:
             recorded = await stepping.call(
                 ports.record_status,
-                display.record(state),
+                _record(state),
                 RECORD,
                 activity_id=f"record-{state.revision}",
                 summary=f"record: {shown[0]}",
@@ -75,3 +75,16 @@ class Recording:
             state.last_error,
             state.conditions if resting else before,
         )
+
+
+def _record(state: State) -> ports.RecordStatus:
+    """What goes to the database: the status, and the outcomes that it does not have yet."""
+    return ports.RecordStatus(
+        workspace_id=state.workspace_id,
+        generation=state.generation,
+        revision=state.revision,
+        phase=conditions.phase(state),
+        last_error=state.last_error,
+        conditions=state.conditions,
+        requests=state.requests[-state.unrecorded :] if state.unrecorded else (),
+    )

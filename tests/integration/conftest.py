@@ -72,4 +72,4 @@ def workspace(new_id: Callable[[], str]) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Search for secrets after everything else has run, so that there is much to search."""
-    items.sort(key=lambda item: "test_secrets" in item.nodeid)
+    items.sort(key=lambda item: "integration/test_secrets" in item.nodeid)

@@ -60,7 +60,7 @@ def test_an_unknown_workspace_is_a_404_whoever_asks(bearer: Bearer, verdict: Ver
     ],
 )
 @pytest.mark.parametrize("bearer", Bearer)
-@pytest.mark.parametrize("verdict", set(Verdict) - {Verdict.UNPROVEN})
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.UNPROVEN}))
 def test_a_workspace_that_is_over_says_so_to_whoever_proves_something(
     standing: Standing, code: Code, bearer: Bearer, verdict: Verdict
 ) -> None:
@@ -176,7 +176,7 @@ def test_no_combination_mints_without_proof_of_the_current_generation() -> None:
         assert isinstance(decide_register(RUNNING, verdict, bearer=bearer, live=live), Refused)
 
 
-@pytest.mark.parametrize("bearer", set(Bearer) - set(WITHOUT_TOKEN))
+@pytest.mark.parametrize("bearer", sorted(set(Bearer) - set(WITHOUT_TOKEN)))
 def test_a_live_token_of_the_current_generation_may_be_used(bearer: Bearer) -> None:
     assert decide_use(RUNNING, Verdict.CURRENT, bearer=bearer) == MayUse()
 
