@@ -1,0 +1,123 @@
+"""Records histories of the paths that a workspace can take, from a running stack.
+
+`python -m tests.replay.record` writes what is not recorded yet; recorded ones are of the code of their time,
+and stay.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from devstack.console import Console, connected, eventually
+from devstack.stack import Stack
+from workflows.messages import WorkspaceSpec
+from workflows.state import CanaryPolicy, Phase
+from workflows.workspace import MESSAGES_PER_RUN
+
+HISTORIES = Path(__file__).parent / "histories"
+REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
+
+
+async def incident(console: Console) -> None:
+    """Three requests within a second, and the same three again."""
+    name = "incident"
+    await console.start(name)
+    await console.until_phase(name, Phase.ONLINE)
+    await console.tell_box(name, "silent")
+    await console.until_phase(name, Phase.DEGRADED)
+    for _ in range(2):
+        for requester in REQUESTERS:
+            await console.signal(name, requested_by=requester, observed_generation=1)
+        await console.until_phase(name, Phase.ONLINE, generation=2)
+    await eventually(lambda: console.requests(name), lambda requests: len(requests) == 6)
+
+
+async def intents(console: Console) -> None:
+    """Stopped, started and deleted."""
+    name = "intents"
+    await console.start(name)
+    await console.until_phase(name, Phase.ONLINE)
+    for update, phase in (("request_stop", Phase.STOPPED), ("request_start", Phase.ONLINE)):
+        await console.ask(name, update, requested_by="admin:alice")
+        await console.until_phase(name, phase)
+    await console.ask(name, "request_delete", requested_by="admin:alice")
+    await console.workflow(name).result()
+
+
+async def refused(console: Console) -> None:
+    """An image that does not exist; malformed and unknown messages; a cancellation."""
+    name = "refused"
+    await console.start(name, WorkspaceSpec(image_id="ami-00000000deadbeef0"))
+    await console.until_phase(name, Phase.FAILED)
+    await console.signal(name, observed_generation="one")
+    await console.signal(name, "recreate_now")
+    await console.workflow(name).cancel()
+    await eventually(lambda: console.requests(name), lambda requests: len(requests) == 3)
+
+
+async def troubled(console: Console) -> None:
+    """A lost answer, no capacity, throttling; a freeze that defers a program and not a human."""
+    name = "troubled"
+    subnets = tuple(console.aws.info().subnet_ids[:2])
+    console.aws.inject("RunInstances", "error", code="InsufficientInstanceCapacity", workspace=name)
+    console.aws.inject("ChangeResourceRecordSets", "error", code="Throttling", workspace=name)
+    await console.start(name, WorkspaceSpec(subnet_ids=subnets))
+    await console.until_phase(name, Phase.ONLINE)
+    console.aws.inject("RunInstances", "lost_answer", workspace=name)
+    await console.signal(name, "freeze", seconds=60, reason="a look")
+    await console.signal(name, requested_by="watchdog")
+    await console.ask(name, requested_by="admin:alice", observed_generation=1)
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+
+
+async def continued(console: Console) -> None:
+    """More signals than a run takes."""
+    name = "continued"
+    await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
+    await console.until_phase(name, Phase.ONLINE)
+    first = (await console.workflow(name).describe()).run_id
+    for _ in range(MESSAGES_PER_RUN):
+        await console.signal(name, observed_generation=0)
+
+    async def run_id() -> str:
+        return str((await console.workflow(name).describe()).run_id)
+
+    await eventually(run_id, lambda seen: seen != first)
+    await console.ask(name, requested_by="admin:alice")
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+
+
+PATHS: dict[str, Callable[[Console], Awaitable[None]]] = {
+    path.__name__: path for path in (incident, intents, refused, troubled, continued)
+}
+
+
+async def _record(stack: Stack) -> None:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        for name, path in PATHS.items():
+            file = HISTORIES / f"{name}.json"
+            if file.exists():
+                continue
+            await path(console)
+            history = await console.workflow(name).fetch_history()
+            file.write_text(json.dumps(history.to_json_dict(), separators=(",", ":")) + "\n")
+            sys.stdout.write(f"recorded {name}: {len(history.events)} events\n")
+
+
+def main() -> None:
+    """Record what is missing."""
+    settings = {"HEARTBEAT_SECONDS": "0.3", "HEARTBEAT_STALE_SECONDS": "3"}
+    with Stack(free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
+        asyncio.run(_record(stack))
+
+
+if __name__ == "__main__":
+    main()
