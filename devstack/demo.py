@@ -170,15 +170,26 @@ async def _report(console: Console, screen: Screen, findings: Findings) -> None:
     outcomes = Counter(str(outcome.outcome) for outcome in findings.outcomes)
     told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
     screen.print(f"\n{VICTIM}: 6 requests: {told}; replaced after {findings.replaced_after:.1f} s")
-    table = Table(box=box.SIMPLE, padding=(0, 1))
-    for heading in ("workspace", "record", "launches", "alive", "tokens", "DNS", "online", "last error"):
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in (
+        "workspace",
+        "record",
+        "gen.",
+        "launches",
+        "alive",
+        "tokens",
+        "DNS",
+        "online",
+        "last error",
+    ):
         table.add_column(heading, no_wrap=True)
     for workspace in WORKSPACES:
         counts, record = console.aws.counts(workspace), await console.record(workspace)
         error = record.get("last_error")
         table.add_row(
             workspace,
-            f"{record.get('phase')}, gen. {record.get('generation')}",
+            str(record.get("phase")),
+            str(record.get("generation")),
             str(counts.launches),
             f"≤ {counts.max_alive_at_once}",
             f"{len(await console.live_tokens(workspace))} live",
