@@ -113,6 +113,17 @@ def _next_step(state: State) -> Step | None:
     return None
 
 
+def is_still_wanted(step: Step, begun: State, now: State) -> bool:
+    """Whether the result of a step counts for the state that it meets when it ends.
+
+    A fence that was begun for a recreate spares the box that a stop, accepted meanwhile, wants to be gone;
+    a closing that was begun for a stop does not close for a deletion. They are done again.
+    """
+    if step is Step.ENROLL:
+        return True
+    return (begun.generation, begun.intent) == (now.generation, now.intent)
+
+
 def wake_at(state: State) -> datetime | None:
     """When time alone changes something; None if only the outside can."""
     times = [deadlines.register_deadline(state), deadlines.canary_deadline(state), state.ask_again_at]

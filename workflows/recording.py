@@ -5,8 +5,10 @@ Says what is worth a write; what the state is, is the lifecycle's.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -38,6 +40,7 @@ class Recording:
 
     def __init__(self) -> None:
         self._written: _Shown | None = None
+        self._attributes: list[SearchAttributeUpdate[Any]] = []
 
     def is_due(self, state: State, *, resting: bool) -> bool:
         """Whether there is something that the record does not say yet."""
@@ -46,7 +49,10 @@ class Recording:
     async def write(self, state: State, *, resting: bool) -> Written:
         """Write the state under its revision; a newer status that stands already is left alone."""
         shown = self._shown(state, resting=resting)
-        workflow.upsert_search_attributes(display.search_attributes(state))
+        attributes = display.search_attributes(state)
+        if attributes != self._attributes:
+            workflow.upsert_search_attributes(attributes)
+            self._attributes = attributes
         try:
             recorded = await stepping.call(
                 ports.record_status,

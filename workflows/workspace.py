@@ -47,7 +47,7 @@ class WorkspaceWorkflow:
         self._early: list[tuple[RequestKind, tuple[object, ...]]] = []
         self._messages = 0
         self._awake = True
-        self._step: tuple[Step, int] | None = None
+        self._running: Step | None = None
         self._step_task: asyncio.Task[None] | None = None
         self._record_task: asyncio.Task[None] | None = None
         self._recording = Recording()
@@ -61,14 +61,14 @@ class WorkspaceWorkflow:
             raise self._unusable
         while True:
             self._apply(lifecycle.Tick())
-            if self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested():
+            if self._is_run_full():
                 self._continue_as_new_if_idle()
             else:
                 self._start_due_step()
+                self._set_timer()
             self._start_recording()
             if self._is_over():
                 break
-            self._set_timer()
             self._awake = False
             try:
                 await workflow.wait_condition(lambda: self._awake)
@@ -194,10 +194,6 @@ class WorkspaceWorkflow:
         self._awake = True
         workflow.set_current_details(display.details(state, self._running))
 
-    @property
-    def _running(self) -> Step | None:
-        return self._step[0] if self._step else None
-
     def _requested(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
         self._messages += 1
         if self._state.enrolled:
@@ -237,25 +233,25 @@ class WorkspaceWorkflow:
             return None
 
     def _start_due_step(self) -> None:
-        step, generation = lifecycle.due(self._state, workflow.now()), self._state.generation
+        step = lifecycle.due(self._state, workflow.now())
         if not _is_done(self._step_task):
-            if self._step_task and self._running is Step.CANARY and self._step != (Step.CANARY, generation):
+            if self._step_task and self._running is Step.CANARY and step is not Step.CANARY:
                 self._step_task.cancel()  # its box is on the way out: nobody waits for the answer
             return
         if step is None:
             return
-        self._step = (step, generation)
-        self._step_task = asyncio.create_task(self._carry_out(step, generation))
+        self._running = step
+        self._step_task = asyncio.create_task(self._carry_out(step, self._state))
         workflow.set_current_details(display.details(self._state, step))
 
-    async def _carry_out(self, step: Step, generation: int) -> None:
+    async def _carry_out(self, step: Step, begun: State) -> None:
         try:
-            event = await stepping.carry_out(step, self._state, self._spec)
+            event = await stepping.carry_out(step, begun, self._spec)
         finally:
-            self._step = None
+            self._running = None
             self._awake = True
-        if generation != self._state.generation and step not in (Step.ENROLL, Step.CLOSE):
-            return  # a newer generation was decided on meanwhile; its own steps will look at everything
+        if not lifecycle.is_still_wanted(step, begun, self._state):
+            return
         self._apply(event)
         if isinstance(event, Enrolled):
             self._found_deleted = event.deleted
@@ -269,14 +265,14 @@ class WorkspaceWorkflow:
     def _start_recording(self) -> None:
         if not self._state.enrolled or not _is_done(self._record_task):
             return
-        if self._recording.is_due(self._state, resting=self._step is None):
+        if self._recording.is_due(self._state, resting=self._running is None):
             state = replace(self._state, revision=self._state.revision + 1)
             self._state = state
             self._record_task = asyncio.create_task(self._record(state))
 
     async def _record(self, state: State) -> None:
         try:
-            written = await self._recording.write(state, resting=self._step is None)
+            written = await self._recording.write(state, resting=self._running is None)
         finally:
             self._awake = True
         self._state = replace(
@@ -301,6 +297,10 @@ class WorkspaceWorkflow:
         summary = display.waiting_for(self._state, None)
         await workflow.sleep(max(due_at - workflow.now(), timedelta()), summary=summary)
         self._awake = True
+
+    def _is_run_full(self) -> bool:
+        full = self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested()
+        return full and self._state.enrolled
 
     def _is_idle(self) -> bool:
         return self._state.enrolled and _is_done(self._step_task) and _is_done(self._record_task)

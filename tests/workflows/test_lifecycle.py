@@ -286,6 +286,28 @@ def test_stop_closes_and_fences_and_delete_removes_the_address_too() -> None:
         assert phase(state) is last
 
 
+def test_a_fence_for_a_recreate_does_not_count_for_a_stop_that_came_meanwhile() -> None:
+    begun = lifecycle.apply(State(workspace_id="ws-1"), enrolled(generation=7), T0)
+    assert lifecycle.due(begun, T0) is Step.FENCE  # it spares the box of generation 7
+    stopped, _ = asked(begun, T0, kind=RequestKind.STOP)
+    assert not lifecycle.is_still_wanted(Step.FENCE, begun, stopped)
+    assert lifecycle.is_still_wanted(Step.FENCE, begun, heard(begun, BoxFactKind.REGISTERED, T0))
+
+
+def test_a_closing_for_a_stop_does_not_count_for_a_deletion_that_came_meanwhile() -> None:
+    stopped, _ = asked(online(), T0, kind=RequestKind.STOP)
+    deleted, _ = asked(stopped, T0, kind=RequestKind.DELETE)
+    assert lifecycle.due(deleted, T0) is Step.CLOSE
+    assert not lifecycle.is_still_wanted(Step.CLOSE, stopped, deleted)
+
+
+def test_a_step_of_a_generation_that_was_given_up_does_not_count() -> None:
+    begun = awaiting_address()
+    given_up = replace(begun, generation=2)
+    assert not lifecycle.is_still_wanted(Step.ADDRESS, begun, given_up)
+    assert lifecycle.is_still_wanted(Step.ENROLL, begun, given_up)
+
+
 def test_a_workflow_that_starts_again_resumes_the_recorded_generation() -> None:
     known = replace(enrolled(generation=7), registered_at=T0, beating_at=T0, attempt=3)
     state = lifecycle.apply(State(workspace_id="ws-1"), known, T0)
