@@ -171,9 +171,11 @@ async def test_a_silent_box_degrades_and_comes_back_with_its_beats(console: Cons
 
 
 async def test_a_braindead_box_never_shows_online(console: Console, wire: Wire, workspace: str) -> None:
-    with wire.interfere(workspace, "/registry/heartbeat", times=10_000) as mute:
+    # The runtime's own registration, which names its URL, is held until it has lost its brain.
+    with wire.interfere(workspace, REGISTER, hold=True, containing="http://") as held:
         await console.start(workspace)
-        assert await asyncio.to_thread(mute.caught.wait, 30)
+        assert await asyncio.to_thread(held.caught.wait, 30)
+        await eventually(lambda: console.record(workspace), lambda record: bool(record["private_ip"]))
         await console.tell_box(workspace, "braindead")
     seen = await eventually(lambda: console.status(workspace), lambda status: status.last_error is not None)
     assert seen.last_error is not None

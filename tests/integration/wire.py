@@ -22,6 +22,7 @@ class Interference:
     workspace: str
     left: int
     hold: bool
+    containing: str
     caught: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     statuses: list[int] = field(default_factory=list)
@@ -53,10 +54,15 @@ class Wire:
 
     @contextmanager
     def interfere(
-        self, workspace: str, path: str, *, times: int = 1, hold: bool = False
+        self, workspace: str, path: str, *, times: int = 1, hold: bool = False, containing: str = ""
     ) -> Iterator[Interference]:
-        """Lose answers (or hold them until released, and then lose them) for the block."""
-        interference = Interference(path=path, workspace=workspace, left=times, hold=hold)
+        """Lose answers (or hold them until released, and then lose them) for the block.
+
+        `containing` is some text of the request's body.
+        """
+        interference = Interference(
+            path=path, workspace=workspace, left=times, hold=hold, containing=containing
+        )
         with self._lock:
             self._interferences.append(interference)
         try:
@@ -69,8 +75,9 @@ class Wire:
     def catch(self, path: str, body: bytes) -> Interference | None:
         with self._lock:
             for interference in self._interferences:
-                wanted = f'"{interference.workspace}"'.encode()
-                if interference.left > 0 and interference.path == path and wanted in body:
+                wanted = (f'"{interference.workspace}"', interference.containing)
+                meant = interference.path == path and all(text.encode() in body for text in wanted)
+                if interference.left > 0 and meant:
                     interference.left -= 1
                     return interference
         return None
