@@ -158,8 +158,12 @@ class Addresses:
                     await log.ainfo("dns.in_sync", name=name, ip=ip)
                     return
                 case Overtaken(by=newer):
-                    raise failures.superseded(
-                        request.generation, by=f"the name is held by {newer.generation}/{newer.attempt}"
+                    await self._require_current(request)
+                    raise failures.give_up(
+                        "dns_ahead_of_record",
+                        f"{name} is held by generation {newer.generation}, which the database does not have",
+                        hint="Was the database restored? Remove the name's A and TXT records, then request a "
+                        "recreate.",
                     )
                 case Taken(detail=detail):
                     raise failures.give_up(

@@ -154,8 +154,8 @@ class Launching:
     ) -> LaunchResult:
         code = aws_codes.code_of(error)
         await log.ainfo("launch.refused", attempt=frozen.attempt, code=code)
-        if aws_codes.is_quota(code) or aws_codes.is_ended(code):
-            # The call under this token that took the last of the quota may have been for this very box.
+        if frozen.called_at is not None or aws_codes.is_quota(code) or aws_codes.is_ended(code):
+            # An earlier call under this token may have launched this very box.
             mine = inventory.of_launch(
                 await self._listed(frozen.workspace_id), generation=frozen.generation, attempt=frozen.attempt
             )

@@ -23,15 +23,19 @@ class Fact:
     at: datetime
 
 
-async def take(conn: Connection, limit: int) -> list[Fact]:
-    """The oldest facts that no other relay holds, held to the end of the caller's transaction."""
+async def take(conn: Connection, limit: int, *, but: Sequence[int] = ()) -> list[Fact]:
+    """The oldest facts that no other relay holds, held to the end of the caller's transaction.
+
+    `but` are the IDs of facts to leave out: those that were refused just now must not stop the others.
+    """
     cursor = conn.cursor(row_factory=class_row(Fact))
     await cursor.execute(
         """
         SELECT fact_id, workspace_id, generation, kind, at FROM facts
+        WHERE fact_id <> ALL(%s)
         ORDER BY fact_id LIMIT %s FOR UPDATE SKIP LOCKED
         """,
-        [limit],
+        [list(but), limit],
     )
     return await cursor.fetchall()
 

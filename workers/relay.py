@@ -16,12 +16,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from store import beats, facts
 from store.pool import Pool
-from workflows.facts import BoxFactKind
-from workflows.messages import BoxFact
 from workflows.workspace import WorkspaceWorkflow
 
-BATCH = 100
-"""So many signals are sent while their rows are locked."""
+BATCH = 50
+"""So many signals are sent at once, while their rows are locked."""
+
+SIGNAL_TIMEOUT = timedelta(seconds=3)
+"""A signal takes milliseconds. The rows must be free again before the database gives the session up."""
 
 POLL_EVERY = timedelta(seconds=2)
 """A notification comes at once; polling only covers those that were lost with a connection."""
@@ -51,32 +52,33 @@ class Relay:
         async with connection:
             await connection.execute("LISTEN onebox_facts")
             while True:
-                while await self.forward():
+                refused = set[int]()
+                while await self.forward(refused):
                     pass
                 async for _ in connection.notifies(timeout=POLL_EVERY.total_seconds(), stop_after=1):
                     pass
 
-    async def forward(self) -> bool:
-        """Signal one batch of facts; whether there may be more."""
+    async def forward(self, refused: set[int]) -> bool:
+        """Signal one batch of facts, without those that were refused before; whether to go on."""
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await facts.take(connection, BATCH)
-            done = [fact.fact_id for fact in batch if await self._signal(fact)]
+            batch = await facts.take(connection, BATCH, but=tuple(refused))
+            sent = await asyncio.gather(*(self._signal(fact) for fact in batch))
+            done = [fact.fact_id for fact, taken in zip(batch, sent, strict=True) if taken]
             await facts.delete(connection, done)
-        return bool(done) and len(batch) == BATCH
+        refused.update(fact.fact_id for fact in batch if fact.fact_id not in done)
+        return bool(done)
 
     async def _signal(self, fact: facts.Fact) -> bool:
         handle = self.client.get_workflow_handle(fact.workspace_id)
-        message = BoxFact(kind=BoxFactKind(fact.kind), generation=fact.generation, at=fact.at)
+        message = {"kind": fact.kind, "generation": fact.generation, "at": fact.at}
         try:
-            await handle.signal(WorkspaceWorkflow.box_changed, message)
+            await handle.signal(WorkspaceWorkflow.box_changed, message, rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 # A workflow that is started again reads all of this from the record.
                 log.warning("fact.without_workflow", workspace=fact.workspace_id, kind=fact.kind)
                 return True
-            if error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
-                raise
-            log.error("fact.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
+            log.warning("fact.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
             return False
         log.info("fact.relayed", workspace=fact.workspace_id, generation=fact.generation, kind=fact.kind)
         return True

@@ -42,12 +42,17 @@ async def run() -> int:
         )
         async with wiring.workspace_worker(client, parts), wiring.ec2_worker(client, parts):
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
-            await stopping.wait()
+            stop = asyncio.create_task(stopping.wait())
+            await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)
+            broken = relay.exception() if relay.done() else None
+            if broken is not None:
+                log.error("relay.ended", exc_info=broken)  # without it, nobody hears of boxes: start anew
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
         relay.cancel()
-        await asyncio.gather(relay, return_exceptions=True)
+        stop.cancel()
+        await asyncio.gather(relay, stop, return_exceptions=True)
     log.info("worker.stopped")
-    return 0
+    return 1 if broken else 0
 
 
 async def _connected(stopping: asyncio.Event) -> Client | None:

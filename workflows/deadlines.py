@@ -29,7 +29,9 @@ def asks_canary(state: State) -> bool:
 def register_deadline(state: State) -> datetime | None:
     """When the box must have registered and beaten; None if it has, or nothing waits for it."""
     box = state.box
-    if state.flight is None or box.running_since is None or conditions.is_reachable(state):
+    if state.flight is None or box.running_since is None:
+        return None
+    if conditions.is_reachable(state) and box.silent_since is None:
         return None
     return box.running_since + state.timings.register_deadline
 
@@ -53,7 +55,8 @@ def passed(state: State, at: datetime) -> State:
         state = replace(state, flight=None, errors=noted(state, _missed(state), at))
         return _asked_itself(state, at)
     if state.ask_again_at is not None and at >= state.ask_again_at:
-        return _asked_itself(replace(state, ask_again_at=None), at)
+        state = replace(state, ask_again_at=None)
+        return state if conditions.is_reachable(state) else _asked_itself(state, at)
     return recovery.healthy(state, at)
 
 
@@ -62,6 +65,9 @@ def _missed(state: State) -> StepFailed:
     if state.box.registered_at is None:
         code, what = "not_registered", "did not register"
         hint = "See the box's own log (bootstrap secret, network path to the register API, user data)."
+    elif state.box.silent_since is not None:
+        code, what = "fell_silent", "registered and fell silent: it was not online"
+        hint = "The runtime ended, or lost its way to the register API: see the agent's log on the box."
     else:
         code, what = "not_beating", "registered, but no authenticated beat was taken in"
         hint = "The runtime did not start, or does not use the token: see the agent's log on the box."
@@ -77,9 +83,9 @@ def _missed(state: State) -> StepFailed:
 def _asked_itself(state: State, at: datetime) -> State:
     ask = Ask(
         kind=RequestKind.RECREATE,
-        request_id=f"{REQUESTER}-{state.generation}-{at:%Y%m%dT%H%M%S}",
+        request_id=f"{REQUESTER}-{state.generation}-{at:%Y%m%dT%H%M%S%f}",
         requested_by=REQUESTER,
-        reason="the registration deadline was missed",
+        reason=state.last_error.message if state.last_error else "the box is not online",
         observed_generation=state.generation,
     )
     state, decided = admit(state, ask, at)

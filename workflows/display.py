@@ -43,12 +43,12 @@ def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
 
 def search_attributes(state: State) -> list[SearchAttributeUpdate[Any]]:
     """What lists and saved views of the UI can ask for."""
-    error = state.last_error
+    error, gone = state.last_error, state.intent is not Intent.RUN and state.fence.confirmed
     return [
         messages.PHASE.value_set(conditions.phase(state)),
         messages.GENERATION.value_set(state.generation),
         messages.INSTANCE.value_set(state.box.instance_id)
-        if state.box.instance_id
+        if state.box.instance_id and not gone
         else messages.INSTANCE.value_unset(),
         messages.ERROR_CODE.value_set(error.code) if error else messages.ERROR_CODE.value_unset(),
     ]

@@ -39,8 +39,14 @@ def observed(fence: Fence, seen: FenceObserved, at: datetime) -> Fence:
                 missing_count=known.missing_count + 1,
             )
         )
+    left = {suspect.key for suspect in suspects}
     return replace(
-        fence, confirmed=not suspects, since=fence.since or at, suspects=tuple(suspects), declared_dead=()
+        fence,
+        confirmed=not suspects,
+        since=fence.since or at,
+        suspects=tuple(suspects),
+        # A declaration that came while this look was under way is for the next one.
+        declared_dead=tuple(key for key in fence.declared_dead if key in left),
     )
 
 

@@ -157,9 +157,10 @@ def _taken_in(state: State, event: Event, at: datetime) -> State:
         case StepFailed():
             return steps.failed(state, event, at)
         case RecordAhead():
-            return replace(state, enrolled=False, retry=None)
+            # With a pause: a record that stays ahead, as after a restore, must not make a storm.
+            return steps.read_again(state, at)
         case BoxChanged():
-            return _box_changed(state, event)
+            return _box_changed(state, event, at)
         case Frozen(until=until):
             return replace(state, frozen=event if until > at else None)
         case _ as never:
@@ -181,7 +182,7 @@ def _arrived(state: State, at: datetime) -> State:
     )
 
 
-def _box_changed(state: State, event: BoxChanged) -> State:
+def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
     if event.generation > state.generation:
         return replace(state, enrolled=False)  # the record is ahead of us: read it
     box = state.box
@@ -193,9 +194,7 @@ def _box_changed(state: State, event: BoxChanged) -> State:
         case BoxFactKind.BEATING | BoxFactKind.SILENT if box.heard_at is not None and event.at < box.heard_at:
             return state
         case BoxFactKind.BEATING:
-            beating = replace(
-                box, beating_at=box.beating_at or event.at, silent_since=None, heard_at=event.at
-            )
+            beating = replace(box, beating_at=box.beating_at or at, silent_since=None, heard_at=event.at)
             return replace(state, box=beating)
         case BoxFactKind.SILENT:
             return replace(state, box=replace(box, silent_since=event.at, heard_at=event.at))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from temporalio.common import SearchAttributeKey
 
 from workflows.admission import Ask
@@ -83,7 +83,7 @@ class BoxFact(_Message):
 
     kind: BoxFactKind
     generation: int
-    at: datetime
+    at: AwareDatetime
 
 
 class WorkspaceSpec(_Message):
@@ -167,7 +167,7 @@ def read(model: type[M], payload: Sequence[object]) -> M:
     except ValidationError as error:
         raise InvalidPayload(
             "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or 'payload'}: {fault['msg']}"
+                f"{'.'.join(map(str, fault['loc']))[:64] or 'payload'}: {fault['msg'][:160]}"
                 for fault in error.errors(include_url=False, include_input=False)[:5]
             )
         ) from None

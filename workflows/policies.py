@@ -48,12 +48,12 @@ RECORD = Policy(
 EC2 = Policy(
     task_queue=EC2_TASK_QUEUE,
     start_to_close=timedelta(seconds=120),
-    heartbeat=timedelta(seconds=6),
+    heartbeat=timedelta(seconds=10),
     retry=RetryPolicy(
         initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10), maximum_attempts=4
     ),
 )
-"""A call answers within 20 s, a termination is watched for a minute; a dead worker shows after 6 s,
+"""A call answers within 20 s, a termination is watched for a minute; a dead worker shows after 10 s,
 for every activity sends a heartbeat each second."""
 
 AWS = replace(EC2, task_queue=TASK_QUEUE)

@@ -15,10 +15,13 @@ with workflow.unsafe.imports_passed_through():
     from activities import ports
     from workflows import conditions, display, lifecycle, stepping
     from workflows.policies import RECORD
-    from workflows.state import Condition, LastError, Phase, State, Step
+    from workflows.state import Condition, LastError, Phase, Request, State, Step
 
 AGAIN_AFTER = timedelta(seconds=30)
 """Only an error in the program ends the retries of recording; it must not spin."""
+
+OUTCOMES_PER_WRITE = 200
+"""After an outage of the database thousands may wait; a payload has a limit of 2 MB."""
 
 _Shown = tuple[Phase, int, LastError | None, tuple[Condition, ...]]
 
@@ -48,7 +51,7 @@ class Recording:
 
     async def write(self, state: State, *, resting: bool) -> Written:
         """Write the state under its revision; a newer status that stands already is left alone."""
-        shown = self._shown(state, resting=resting)
+        shown, outcomes = self._shown(state, resting=resting), _unrecorded(state)
         attributes = display.search_attributes(state)
         if attributes != self._attributes:
             workflow.upsert_search_attributes(attributes)
@@ -56,7 +59,7 @@ class Recording:
         try:
             recorded = await stepping.call(
                 ports.record_status,
-                _record(state),
+                _record(state, outcomes),
                 RECORD,
                 activity_id=f"record-{state.revision}",
                 summary=f"record: {shown[0]}",
@@ -64,13 +67,13 @@ class Recording:
         except ActivityError as error:
             failure = stepping.failure(Step.ENROLL, error)
             if isinstance(failure, lifecycle.RecordAhead):
-                return Written(requests=state.unrecorded, revision=state.revision, ahead=True)
+                return Written(requests=len(outcomes), revision=state.revision, ahead=True)
             workflow.logger.error("status.unrecorded", extra={"code": failure.code})
             await workflow.sleep(AGAIN_AFTER, summary="record again")
             return Written(requests=0, revision=state.revision)
         if recorded.revision == state.revision:
             self._written = shown
-        return Written(requests=state.unrecorded, revision=recorded.revision)
+        return Written(requests=len(outcomes), revision=recorded.revision)
 
     def _shown(self, state: State, *, resting: bool) -> _Shown:
         # Conditions change with every step: alone they are worth a write only when the workflow rests.
@@ -83,7 +86,12 @@ class Recording:
         )
 
 
-def _record(state: State) -> ports.RecordStatus:
+def _unrecorded(state: State) -> tuple[Request, ...]:
+    """The oldest outcomes that the database does not have, as many as one write takes."""
+    return state.requests[len(state.requests) - state.unrecorded :][:OUTCOMES_PER_WRITE]
+
+
+def _record(state: State, outcomes: tuple[Request, ...]) -> ports.RecordStatus:
     """What goes to the database: the status, and the outcomes that it does not have yet."""
     return ports.RecordStatus(
         workspace_id=state.workspace_id,
@@ -92,5 +100,5 @@ def _record(state: State) -> ports.RecordStatus:
         phase=conditions.phase(state),
         last_error=state.last_error,
         conditions=state.conditions,
-        requests=state.requests[-state.unrecorded :] if state.unrecorded else (),
+        requests=outcomes,
     )

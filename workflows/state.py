@@ -180,7 +180,6 @@ class Suspect:
     launched_at: datetime
     missing_since: datetime | None = None
     missing_count: int = 0
-    last_missing_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,11 +202,9 @@ class Box:
     dns_name: str | None = None
     running_since: datetime | None = None
     """When it ran and its DNS name was written; the register deadline counts from here."""
-    lost: int = 0
-    """How many instances of this generation ended before they ran."""
     registered_at: datetime | None = None
     beating_at: datetime | None = None
-    """The first authenticated beat."""
+    """When the first authenticated beat was heard of; a fact may be under way for a while."""
     silent_since: datetime | None = None
     heard_at: datetime | None = None
     """The newest fact about beats; older ones change nothing."""

@@ -20,12 +20,11 @@ from workflows.facts import (
 )
 from workflows.state import Box, CanaryState, Fence, Flight, Intent, Retry, State, Step
 
-LOST_INSTANCES = 3
-"""An instance that ends before it runs has a cause that another launch rarely mends."""
-
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(seconds=60)
 """Between tries that the record shows; below them the activities' own retry policies work."""
+
+READ_AGAIN_AFTER = timedelta(seconds=1)
 
 SLOW_RETRY = timedelta(seconds=60)
 """For what must go on although trying again is unlikely to help, such as a termination."""
@@ -43,6 +42,11 @@ def _retried(state: State, step: Step, at: datetime, *, after: timedelta | None 
     failures = state.retry.failures + 1 if state.retry is not None and state.retry.step is step else 1
     pause = after or min(FIRST_RETRY * 2 ** min(failures - 1, 10), LONGEST_RETRY)
     return replace(state, retry=Retry(step=step, failures=failures, not_before=at + pause))
+
+
+def read_again(state: State, at: datetime) -> State:
+    """The record knows more: read it, after a moment."""
+    return _retried(replace(state, enrolled=False), Step.ENROLL, at, after=READ_AGAIN_AFTER)
 
 
 def enrolled(state: State, event: Enrolled, at: datetime) -> State:
@@ -74,6 +78,8 @@ def enrolled(state: State, event: Enrolled, at: datetime) -> State:
         return replace(known, intent=event.intent, closed=not event.current, flight=None)
     if not event.current:
         return begin_flight(known, at)
+    if state.flight is not None and state.generation > event.generation:
+        return replace(known, generation=state.generation)  # decided on, and not opened yet
     return replace(
         known,
         intent=Intent.RUN,
@@ -133,22 +139,15 @@ def addressed(state: State, event: AddressResult, at: datetime) -> State:
     if not event.gone:
         box = replace(state.box, private_ip=event.private_ip, dns_name=event.dns_name, running_since=at)
         return succeeded(replace(state, box=box), Step.ADDRESS)
-    lost = state.box.lost + 1
     failure = StepFailed(
         step=Step.ADDRESS,
         code="instance_ended",
         message=f"{state.box.instance_id} ended before it ran: {event.detail}",
         hint="See the instance's state reason in EC2; often a volume, key or image that cannot be used.",
-        retryable=lost < LOST_INSTANCES,
+        retryable=True,
     )
-    if lost >= LOST_INSTANCES:
-        return _halted(replace(state, errors=noted(state, failure, at)))
-    box = Box(
-        attempt=state.box.attempt + 1,
-        lost=lost,
-        registered_at=state.box.registered_at,
-    )
-    return replace(state, errors=noted(state, failure, at), box=box, fence=Fence(), retry=None)
+    # Another box needs another generation: two boxes of one could not be fenced from each other.
+    return replace(state, errors=noted(state, failure, at), flight=None, retry=None, ask_again_at=at)
 
 
 def _halted(state: State) -> State:
@@ -158,6 +157,8 @@ def _halted(state: State) -> State:
 def failed(state: State, event: StepFailed, at: datetime) -> State:
     """Put the failure on the record, and try again where that can help."""
     state = replace(state, errors=noted(state, event, at))
+    if event.step is Step.FENCE:
+        state = replace(state, fence=replace(state.fence, since=state.fence.since or at))
     if event.retryable:
         return _retried(state, event.step, at)
     if event.step in (Step.OPEN, Step.LAUNCH, Step.ADDRESS):
@@ -167,11 +168,11 @@ def failed(state: State, event: StepFailed, at: datetime) -> State:
 
 def canary_asked(state: State, event: CanaryResult, at: datetime) -> State:
     """The agent's answer, or one more miss."""
-    if state.box.canary is not CanaryState.DUE:
-        return state
     if event.answered:
         box = replace(state.box, canary=CanaryState.ANSWERED)
         return succeeded(replace(state, box=box), Step.CANARY)
+    if state.box.canary is not CanaryState.DUE:
+        return state
     failure = StepFailed(
         step=Step.CANARY,
         code=event.code,

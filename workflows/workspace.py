@@ -45,6 +45,7 @@ class WorkspaceWorkflow:
         self._unusable: ApplicationError | None = None
         self._found_deleted = False
         self._early: list[tuple[RequestKind, tuple[object, ...]]] = []
+        self._early_facts: list[BoxChanged] = []
         self._messages = 0
         self._awake = True
         self._running: Step | None = None
@@ -60,6 +61,7 @@ class WorkspaceWorkflow:
         if self._unusable is not None:
             raise self._unusable
         while True:
+            self._raise_what_broke()
             self._apply(lifecycle.Tick())
             if self._is_run_full():
                 self._continue_as_new_if_idle()
@@ -122,7 +124,11 @@ class WorkspaceWorkflow:
         self._messages += 1
         fact = self._read(messages.BoxFact, payload)
         if fact is not None:
-            self._apply(BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at))
+            changed = BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at)
+            if self._state.enrolled:
+                self._apply(changed)
+            else:
+                self._early_facts.append(changed)  # the record that is being read may not have it yet
 
     @workflow.signal(dynamic=True)
     def unknown(self, name: str, payload: Sequence[RawValue]) -> None:  # noqa: ARG002 - the SDK's signature
@@ -170,7 +176,7 @@ class WorkspaceWorkflow:
     def _start_from(self, payload: tuple[object, ...]) -> None:
         """Take up a spec, or the state that the run before carried over."""
         match payload:
-            case ({"carried": carried, "spec": spec},):
+            case ({"carried": carried, "spec": spec},) if workflow.info().continued_run_id:
                 self._state = _STATE.validate_python(carried)
                 self._spec = WorkspaceSpec.model_validate(spec)
                 return
@@ -258,6 +264,9 @@ class WorkspaceWorkflow:
             self._decide_early()
 
     def _decide_early(self) -> None:
+        facts, self._early_facts = self._early_facts, []
+        for fact in facts:
+            self._apply(fact)
         early, self._early = self._early, []
         for kind, payload in early:
             self._decide(kind, payload, request_id=str(workflow.uuid4()))
@@ -280,7 +289,7 @@ class WorkspaceWorkflow:
             unrecorded=self._state.unrecorded - written.requests,
             revision=max(self._state.revision, written.revision),
         )
-        if written.ahead:
+        if written.ahead and state.generation == self._state.generation:
             self._apply(lifecycle.RecordAhead())
 
     def _set_timer(self) -> None:
@@ -298,6 +307,12 @@ class WorkspaceWorkflow:
         await workflow.sleep(max(due_at - workflow.now(), timedelta()), summary=summary)
         self._awake = True
 
+    def _raise_what_broke(self) -> None:
+        """An error in the program fails the workflow task, where it is seen, instead of spinning."""
+        for task in (self._step_task, self._record_task):
+            if task is not None and task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+
     def _is_run_full(self) -> bool:
         full = self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested()
         return full and self._state.enrolled
@@ -306,7 +321,8 @@ class WorkspaceWorkflow:
         return self._state.enrolled and _is_done(self._step_task) and _is_done(self._record_task)
 
     def _continue_as_new_if_idle(self) -> None:
-        if self._is_idle() and not self._early and workflow.all_handlers_finished():
+        carries_little = self._state.unrecorded <= admission.REMEMBERED
+        if self._is_idle() and carries_little and workflow.all_handlers_finished():
             carried = _STATE.dump_python(self._state, mode="json")
             workflow.continue_as_new({"carried": carried, "spec": self._spec.model_dump(mode="json")})
 

@@ -14,6 +14,7 @@ import json
 import os
 import pwd
 import random
+import re
 import shlex
 import signal
 import ssl
@@ -39,6 +40,8 @@ OVER = ("superseded", "stopping", "stopped", "deleting", "deleted")
 INSTALLED = Path("/opt/onebox/onebox_box.py")
 UNIT = Path("/etc/systemd/system/onebox-box.service")
 PR_SET_PDEATHSIG = 1
+
+TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")  # anything else cannot stand in a header (RFC 9110, section 5.5)
 
 
 class Over(Exception):
@@ -163,7 +166,8 @@ class TokenFile:
     def read(self) -> str | None:
         """The token of this generation, if there is one; one of another is wiped."""
         if _read(self.owner_path) == self.owner:
-            return (_read(self.path) or "").strip() or None
+            token = (_read(self.path) or "").strip()
+            return token if TOKEN.match(token) else None
         for path in (self.path, self.owner_path):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -119,7 +119,8 @@ CREATE TABLE facts (
     workspace_id    text NOT NULL,
     generation      integer NOT NULL,
     kind            text NOT NULL CHECK (kind IN ('registered', 'beating', 'silent')),
-    at              timestamptz NOT NULL DEFAULT now()
+    -- of the insert, not of the transaction: it may have waited for a lock that another fact held
+    at              timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE FUNCTION announce_fact() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN PERFORM pg_notify('onebox_facts', ''); RETURN NULL; END $$;

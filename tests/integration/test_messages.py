@@ -32,6 +32,7 @@ async def test_malformed_payloads_end_as_rejected_and_wedge_nothing(console: Con
         [{"observed_genration": 1}],
         [{"reason": "x" * 5000}],
         [{}, {}],
+        [{"x" * 100_000: 1}],
         [UNREADABLE],
         [UNKNOWN_ENCODING],
     ]
@@ -39,10 +40,11 @@ async def test_malformed_payloads_end_as_rejected_and_wedge_nothing(console: Con
         await handle.signal("recreate", args=arguments)
     await handle.signal("recreate_now", {"requested_by": "typo"})
     await handle.signal("box_changed", {"kind": "dancing"})
+    await handle.signal("box_changed", {"kind": "silent", "generation": 1, "at": "2026-11-24T00:00:00"})
     answered = await console.ask(workspace, observed_generation="one")
     assert answered.outcome is OutcomeKind.REJECTED
     assert "observed_generation" in answered.detail
-    requests = await eventually(lambda: console.requests(workspace), lambda seen: len(seen) == 13)
+    requests = await eventually(lambda: console.requests(workspace), lambda seen: len(seen) == 15)
     assert {request.outcome for request in requests} == {OutcomeKind.REJECTED}
     assert (await console.status(workspace)).phase is Phase.ONLINE
     assert console.aws.counts(workspace).launches == 1
@@ -61,14 +63,19 @@ async def test_an_id_that_is_no_dns_label_fails_at_once_and_leaves_nothing(
     assert await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", workspace_id) == []
 
 
-@pytest.mark.parametrize("spec", [5, {"image": "ami-1"}, {"register_deadline_seconds": -1}])
+@pytest.mark.parametrize(
+    "spec", [5, {"carried": {}, "spec": {}}, {"image": "ami-1"}, {"register_deadline_seconds": -1}]
+)
 async def test_a_spec_that_cannot_be_read_fails_at_once_and_names_the_member(
     console: Console, workspace: str, spec: object
 ) -> None:
     handle = await console.client.start_workflow(WORKFLOW_TYPE, spec, id=workspace, task_queue=TASK_QUEUE)
     with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
-    assert any(word in str(failed.value.cause) for word in ("payload", "image", "register_deadline_seconds"))
+    assert any(
+        word in str(failed.value.cause)
+        for word in ("payload", "carried", "image", "register_deadline_seconds")
+    )
 
 
 @pytest.mark.parametrize(

@@ -242,3 +242,14 @@ def test_outcomes_that_are_not_recorded_yet_are_never_dropped() -> None:
         state, _ = asked(state, LATER, observed_generation=1)
     assert state.unrecorded == 701  # with the recreate that made generation 2
     assert len(state.requests) == 701
+
+
+def test_a_program_cannot_pass_a_spent_budget_by_start() -> None:
+    state = awaiting(new())
+    while phase(state) is not Phase.FAILED or state.ask_again_at is not None:
+        at = lifecycle.wake_at(state)
+        assert at is not None
+        state = awaiting(lifecycle.apply(state, lifecycle.Tick(), at), at)
+    _, program = asked(state, after(hours=9), kind=RequestKind.START)
+    _, human = asked(state, after(hours=9), kind=RequestKind.START, requested_by="admin")
+    assert (program.outcome, human.outcome) == (OutcomeKind.DEFERRED, OutcomeKind.ACCEPTED)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.workflows.stories import NOTHING_SEEN, T0, after, asked, instance_of, online
 from workflows import fencing, lifecycle
-from workflows.facts import FenceObserved, GenerationOpened, Missing
+from workflows.facts import FenceObserved, GenerationOpened, Missing, StepFailed
 from workflows.state import Fence, OutcomeKind, RequestKind, State, Step
 
 BOX = instance_of(1)
@@ -118,3 +118,22 @@ def test_a_box_that_is_being_terminated_in_time_cannot_be_declared_dead() -> Non
         state, after(minutes=1), kind=RequestKind.DECLARE_DEAD, requested_by="admin", instance_id=BOX
     )
     assert request.outcome is OutcomeKind.REJECTED
+
+
+def test_a_declaration_that_comes_during_a_look_counts_for_the_next_one() -> None:
+    state, at = unconfirmed(), after(minutes=11)
+    state, _ = asked(state, at, kind=RequestKind.DECLARE_DEAD, requested_by="admin", instance_id=BOX)
+    state = lifecycle.apply(state, alive(), at)  # begun before it
+    assert state.fence.declared_dead == (BOX,)
+
+
+def test_a_box_whose_termination_fails_for_ten_minutes_may_be_declared_dead() -> None:
+    state, at = fencing_state(), T0
+    while at < after(minutes=11):
+        refused = StepFailed(
+            step=Step.FENCE, code="OperationNotPermitted", message="protected", hint="look", retryable=True
+        )
+        state = lifecycle.apply(state, refused, at)
+        at = lifecycle.wake_at(state) or at
+    _, request = asked(state, at, kind=RequestKind.DECLARE_DEAD, requested_by="admin", instance_id=BOX)
+    assert request.outcome is OutcomeKind.ACCEPTED

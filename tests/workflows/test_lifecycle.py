@@ -28,6 +28,7 @@ from workflows import conditions, lifecycle, recovery
 from workflows.conditions import phase
 from workflows.facts import (
     AddressResult,
+    BoxChanged,
     BoxFactKind,
     CanaryResult,
     Enrolled,
@@ -206,18 +207,67 @@ def test_strangers_under_the_tag_send_the_launch_back_to_the_fence() -> None:
     assert lifecycle.due(state, at) is Step.FENCE
 
 
-def test_an_instance_that_ends_before_it_runs_is_fenced_and_tried_again_twice() -> None:
-    state = awaiting_address()
-    for attempt in (2, 3):
-        state = lifecycle.apply(state, AddressResult(gone=True, detail="Client.InternalError"), T0)
-        assert state.box.attempt == attempt
-        assert lifecycle.due(state, T0) is Step.FENCE
-        state = step_done(step_done(state, T0), T0)
-    state = lifecycle.apply(state, AddressResult(gone=True, detail="Client.InternalError"), T0)
-    assert phase(state) is Phase.FAILED
-    assert lifecycle.due(state, T0) is None
+def test_an_instance_that_ends_before_it_runs_is_replaced_by_another_generation() -> None:
+    state = lifecycle.apply(awaiting_address(), AddressResult(gone=True, detail="Client.InternalError"), T0)
+    [own] = state.requests
+    assert (own.requested_by, own.outcome) == ("lifecycle", OutcomeKind.ACCEPTED)
+    assert (state.generation, lifecycle.due(state, T0)) == (2, Step.OPEN)
     assert state.last_error is not None
-    assert (state.last_error.code, state.last_error.retryable) == ("instance_ended", False)
+    assert state.last_error.code == "instance_ended"
+
+
+def test_instances_that_keep_ending_are_not_launched_without_end() -> None:
+    state, at = awaiting_address(), T0
+    for _ in range(20):
+        while (step := lifecycle.due(state, at)) is not None and step is not Step.ADDRESS:
+            state = step_done(state, at)
+        if step is Step.ADDRESS:
+            state = lifecycle.apply(state, AddressResult(gone=True, detail="Client.InternalError"), at)
+        at = lifecycle.wake_at(state) or at
+        state = lifecycle.apply(state, lifecycle.Tick(), at)
+    assert state.generation == 4
+    assert state.recovery.exhausted
+    assert phase(state) is Phase.FAILED
+
+
+@pytest.mark.parametrize("timings", [NO_CANARY, WITH_CANARY])
+def test_a_box_that_falls_silent_before_it_is_online_misses_its_deadline(timings: Timings) -> None:
+    state = awaiting(new(timings=timings))
+    state = heard(heard(state, BoxFactKind.REGISTERED, after(5)), BoxFactKind.BEATING, after(5))
+    if timings is NO_CANARY:  # silent before its address was written
+        state = heard(heard(awaiting_address(), BoxFactKind.REGISTERED, T0), BoxFactKind.BEATING, T0)
+        state = step_done(heard(state, BoxFactKind.SILENT, after(95)), after(95))
+    else:
+        state = heard(state, BoxFactKind.SILENT, after(95))
+    assert phase(state) is Phase.AWAITING_REGISTRATION
+    at = lifecycle.wake_at(state)
+    assert at is not None
+    state = lifecycle.apply(state, lifecycle.Tick(), at)
+    assert state.generation == 2
+    assert state.last_error is not None
+    assert state.last_error.code == "fell_silent"
+
+
+def test_an_answer_that_comes_after_the_canarys_deadline_counts() -> None:
+    state = registered(awaiting(new(timings=WITH_CANARY)), T0)
+    state = lifecycle.apply(state, lifecycle.Tick(), after(minutes=5))
+    assert phase(state) is Phase.DEGRADED
+    state = lifecycle.apply(state, CanaryResult(answered=True), after(minutes=5, seconds=1))
+    assert phase(state) is Phase.ONLINE
+
+
+def test_a_beat_that_is_heard_of_late_leaves_the_canary_its_time() -> None:
+    state = awaiting(new(timings=WITH_CANARY))
+    for kind in (BoxFactKind.REGISTERED, BoxFactKind.BEATING):
+        state = lifecycle.apply(state, BoxChanged(kind=kind, generation=1, at=T0), after(minutes=6))
+    assert lifecycle.due(state, after(minutes=6)) is Step.CANARY
+
+
+def test_a_generation_that_was_decided_on_survives_reading_the_record_again() -> None:
+    state, _ = asked(online(), T0, observed_generation=1)
+    state = lifecycle.apply(state, lifecycle.RecordAhead(), T0)
+    state = lifecycle.apply(state, enrolled(generation=1), after(1))
+    assert (state.generation, lifecycle.due(state, after(1))) == (2, Step.OPEN)
 
 
 def awaiting_address() -> State:
@@ -345,7 +395,8 @@ def test_the_database_has_the_last_word_on_the_generation() -> None:
 def test_a_record_that_is_ahead_is_read_again_and_an_accepted_stop_survives_it() -> None:
     state, _ = asked(online(), T0, kind=RequestKind.STOP)
     state = lifecycle.apply(state, lifecycle.RecordAhead(), T0)
-    assert lifecycle.due(state, T0) is Step.ENROLL
+    assert lifecycle.due(state, T0) is None  # a record that stays ahead must not make a storm
+    assert lifecycle.due(state, after(1)) is Step.ENROLL
     state = lifecycle.apply(state, enrolled(generation=4), T0)
     assert (state.generation, state.intent) == (4, Intent.STOP)
     assert lifecycle.due(state, T0) is Step.CLOSE
