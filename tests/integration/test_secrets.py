@@ -85,8 +85,10 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
     ec2.close()
 
     dump = await console.rows(
-        "SELECT (SELECT json_agg(t) FROM tokens t)::text, (SELECT json_agg(l) FROM launches l)::text,"
-        " (SELECT json_agg(g) FROM generations g)::text, (SELECT json_agg(w) FROM workspaces w)::text"
+        "SELECT (SELECT json_agg(t) FROM tokens t)::text AS t,"
+        " (SELECT json_agg(l) FROM launches l)::text,"
+        " (SELECT json_agg(g) FROM generations g)::text AS g,"
+        " (SELECT json_agg(w) FROM workspaces w)::text AS w"
     )
     leaks += found(secrets, repr(dump).encode(), "the database")
 
