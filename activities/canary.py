@@ -6,8 +6,6 @@ It asks at the recorded address; of what the box said of itself, it takes no mor
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -20,6 +18,7 @@ from activities.ports import AskCanary, CanaryResult
 from store import generations
 from store.generations import Current
 from store.pool import Pool, connection
+from workflows.targets import Target, Untargetable, target_url
 
 CONNECT_WITHIN = timedelta(seconds=3)
 """The box is in the same network."""
@@ -42,13 +41,6 @@ class CanaryConfig:
     """A model may think for a minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    url: str
-    host: str
-    """The name that the box gave itself: what a certificate would be for."""
-
-
 class Canary:
     """Needs PostgreSQL, and the way to the boxes."""
 
@@ -64,14 +56,20 @@ class Canary:
                 box = await generations.current(conn, request.workspace_id, request.generation)
             if box is None:
                 raise failures.superseded(request.generation)
-            target = aim(box, allow_loopback=self._config.allow_loopback)
-            result = target if isinstance(target, CanaryResult) else await self._ask(target, request)
+            result = await self._ask_at(box, request)
             await log.ainfo(
                 "canary.asked", answered=result.answered, code=result.code, attempt=request.attempt
             )
             return result
 
-    async def _ask(self, target: _Target, request: AskCanary) -> CanaryResult:
+    async def _ask_at(self, box: Current, request: AskCanary) -> CanaryResult:
+        try:
+            target = target_url(box.private_ip, box.url, allow_loopback=self._config.allow_loopback)
+        except Untargetable as why:
+            return _unanswered(f"canary_{why.code}", str(why))
+        return await self._ask(target, request)
+
+    async def _ask(self, target: Target, request: AskCanary) -> CanaryResult:
         within = self._config.answer_within.total_seconds()
         try:
             async with (
@@ -123,43 +121,6 @@ def question(workspace_id: str, generation: int) -> dict[str, object]:
             "configuration": {"blocking": True, "acceptedOutputModes": ["text/plain"]},
         },
     }
-
-
-def aim(box: Current, *, allow_loopback: bool) -> _Target | CanaryResult:
-    """Where to ask: the recorded address, with port and path of the registered URL."""
-    if not box.url:
-        return _unanswered("canary_no_url", "the box registered no URL (poll mode): it cannot be asked")
-    if box.private_ip is None:
-        return _unanswered("canary_unreachable", "the box's address is not recorded")
-    address = ip_address(box.private_ip)
-    if _is_forbidden(address, allow_loopback=allow_loopback):
-        return _unanswered("canary_refused", f"{address} is no address that a box may have")
-    try:
-        parts = urlsplit(box.url)
-        port = parts.port
-    except ValueError:
-        return _unanswered("canary_no_url", "the registered URL cannot be read")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return _unanswered("canary_no_url", "the registered URL is neither http nor https")
-    host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    default = 443 if parts.scheme == "https" else 80
-    return _Target(url=f"{parts.scheme}://{host}:{port or default}{path}", host=parts.hostname)
-
-
-def _is_forbidden(address: IPv4Address | IPv6Address, *, allow_loopback: bool) -> bool:
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_loopback:
-        return not allow_loopback
-    # Link-local holds the instance metadata service; its IPv6 address is a unique local one.
-    return (
-        address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-        or address.is_reserved
-        or address == ip_address("fd00:ec2::254")
-    )
 
 
 def _unanswered(code: str, detail: str) -> CanaryResult:

@@ -8,23 +8,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import structlog
-from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, failures, inventory
+from activities import failures, inventory
 from activities.aws import Aws
 from activities.execution import execution
 from activities.inventory import Instance
 from activities.ports import FenceInstances, FenceObserved, Missing
+from activities.termination import terminate
 from store import generations, launches
 from store.launches import Launch
 from store.pool import Pool, connection
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
 
 log = structlog.get_logger()
 
@@ -76,7 +72,7 @@ class Instances:
             while True:
                 look = await self._look(request)
                 terminated.update(await self._note(request, look))
-                await self._terminate([one for one in look.doomed if one.instance_id not in asked])
+                await terminate(self._aws, [one for one in look.doomed if one.instance_id not in asked])
                 asked.update(instance.instance_id for instance in look.doomed)
                 if not look.doomed or clock() >= deadline:
                     terminated.update(asked & {instance.instance_id for instance in look.terminated})
@@ -123,22 +119,6 @@ class Instances:
         if gone:
             await log.ainfo("instance.terminated", instances=gone)
         return gone
-
-    async def _terminate(self, instances: Sequence[Instance]) -> None:
-        # One by one: EC2 refuses the whole batch if one of them is protected or unknown.
-        protected: ClientError | None = None
-        for instance in instances:
-            try:
-                await self._aws.call(_terminate, self._aws.ec2, instance.instance_id)
-            except ClientError as error:
-                if aws_codes.is_protected(aws_codes.code_of(error)):
-                    protected = error
-                elif not aws_codes.is_not_found(aws_codes.code_of(error)):
-                    raise
-            else:
-                await log.ainfo("instance.terminating", instance=instance.instance_id)
-        if protected is not None:
-            raise protected
 
 
 def look_at(
@@ -207,7 +187,3 @@ def _observed(look: Look, terminated: set[str]) -> FenceObserved:
         alive=tuple(sorted(instance.instance_id for instance in (*look.doomed, *look.spared))),
         missing=tuple(Missing(key=launch.key, launched_at=launch.launched_at) for launch in look.missing),
     )
-
-
-def _terminate(ec2: "EC2Client", instance_id: str) -> None:
-    ec2.terminate_instances(InstanceIds=[instance_id])

@@ -12,13 +12,14 @@ from workflows.facts import (
     AddressResult,
     CanaryResult,
     Enrolled,
+    Evicted,
     FenceObserved,
     GenerationOpened,
     LaunchResult,
     Missing,
 )
 from workflows.messages import WorkspaceSpec
-from workflows.state import Condition, Intent, LastError, Phase, Request
+from workflows.state import Condition, Intent, LastError, Phase, RegistrationSeen, Request
 
 __all__ = [
     "SUPERSEDED",
@@ -29,21 +30,27 @@ __all__ = [
     "CloseWorkspace",
     "Enroll",
     "Enrolled",
+    "Evict",
+    "Evicted",
     "FenceInstances",
     "FenceObserved",
     "GenerationOpened",
+    "Inquire",
     "Launch",
     "LaunchResult",
     "Missing",
     "OpenGeneration",
     "RecordStatus",
+    "RegistrationSeen",
     "RemoveAddress",
     "StatusRecorded",
     "address",
     "ask_canary",
     "close_workspace",
     "enroll",
+    "evict",
     "fence_instances",
+    "inquire",
     "launch",
     "open_generation",
     "record_status",
@@ -134,6 +141,22 @@ class AskCanary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inquire:
+    """Ask the record what the box of a generation did."""
+
+    workspace_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evict:
+    """End what is alive of a superseded generation, whatever was believed of it before."""
+
+    workspace_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordStatus:
     """Write the status, and the outcomes that are not written yet."""
 
@@ -202,6 +225,18 @@ async def remove_address(request: RemoveAddress) -> None:
 @activity.defn
 async def ask_canary(request: AskCanary) -> CanaryResult:
     """One A2A `message/send` to the recorded address; port and path come from the registered URL."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def inquire(request: Inquire) -> RegistrationSeen:
+    """Read registration, last beat, and what the register calls were answered; changes nothing."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def evict(request: Evict) -> Evicted:
+    """Terminate the instances of a superseded generation that are alive; those declared dead, too."""
     raise NotImplementedError
 
 

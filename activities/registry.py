@@ -11,7 +11,9 @@ from typing import Any
 from activities.aws import Aws
 from activities.canary import Canary, CanaryConfig
 from activities.dns import Addresses, Zone
+from activities.eviction import Eviction
 from activities.generations import Generations
+from activities.inquiries import Inquiries
 from activities.instances import Instances, Patience
 from activities.launching import Launching
 from activities.records import Records
@@ -44,6 +46,7 @@ def implementations(
     owner, boxes, patience = config.owner, config.boxes, config.patience
     generations = Generations(pool=pool, keys=keys, defaults=boxes, heartbeat_stale=config.heartbeat_stale)
     instances = Instances(aws=aws, pool=pool, owner=owner, patience=patience)
+    eviction = Eviction(aws=aws, pool=pool, owner=owner)
     launching = Launching(aws=aws, pool=pool, keys=keys, owner=owner, defaults=boxes)
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
     return {
@@ -55,6 +58,7 @@ def implementations(
             addresses.remove_address,
             Canary(pool=pool, config=config.canary).ask_canary,
             Records(pool=pool).record_status,
+            Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
         ),
-        EC2_TASK_QUEUE: (instances.fence_instances, launching.launch),
+        EC2_TASK_QUEUE: (instances.fence_instances, eviction.evict, launching.launch),
     }

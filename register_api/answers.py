@@ -23,6 +23,7 @@ class Code(StrEnum):
     TOKEN_MISSING = "token_missing"  # noqa: S105 - a word, no credential
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word, no credential
     REREGISTER_REQUIRED = "reregister_required"
+    FORBIDDEN = "forbidden"
     WORKSPACE_UNKNOWN = "workspace_unknown"
     WORKSPACE_REMOVED = "workspace_removed"
     WORKSPACE_STOPPED = "workspace_stopped"
@@ -31,6 +32,10 @@ class Code(StrEnum):
     TOKEN_IN_USE = "token_in_use"  # noqa: S105 - a word, no credential
     MINT_LIMITED = "mint_limited"
     PLATFORM_UNAVAILABLE = "platform_unavailable"
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a word, no credential
+    TOKENS_LIMITED = "tokens_limited"
+    TARGET_UNREACHABLE = "target_unreachable"
+    REQUEST_INVALID = "request_invalid"
     BODY_INVALID = "body_invalid"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_SLOW = "body_too_slow"
@@ -66,6 +71,12 @@ ANSWERS: dict[Code, Answer] = {
         Action.REREGISTER,
         "register again with the bootstrap secret, and use the token of the answer",
     ),
+    Code.FORBIDDEN: Answer(
+        403,
+        "an API token may not do this",
+        Action.CONTACT_OPERATOR,
+        "use the token of the workspace's box, or an operator's",
+    ),
     Code.WORKSPACE_UNKNOWN: Answer(
         404,
         "no such workspace",
@@ -95,6 +106,20 @@ ANSWERS: dict[Code, Answer] = {
     Code.PLATFORM_UNAVAILABLE: Answer(
         503, "the control plane cannot answer now", Action.RETRY, "the same call again", 5
     ),
+    Code.TOKEN_UNKNOWN: Answer(
+        404, "no such token", Action.NONE, "it is another workspace's, was revoked already, or never was"
+    ),
+    Code.TOKENS_LIMITED: Answer(
+        409, "the workspace has too many API tokens", Action.NONE, "revoke those that nobody uses"
+    ),
+    Code.TARGET_UNREACHABLE: Answer(
+        503,
+        "the workspace has no box that can be called now",
+        Action.RETRY,
+        "its box is stopped, on its way, or takes no calls (poll mode)",
+        30,
+    ),
+    Code.REQUEST_INVALID: Answer(400, "the request is not what this call takes", Action.CONTACT_OPERATOR),
     Code.BODY_INVALID: Answer(400, "the body is not what this call takes", Action.CONTACT_OPERATOR),
     Code.BODY_TOO_LARGE: Answer(413, "the body is too large", Action.CONTACT_OPERATOR),
     Code.BODY_TOO_SLOW: Answer(408, "the body did not come in time", Action.RETRY, "the same call again", 5),

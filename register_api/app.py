@@ -3,49 +3,99 @@
 Opens nothing: configuration and pool come from whoever runs it.
 """
 
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+
 import structlog
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from register_api import openapi
+from register_api.access import Access
 from register_api.answers import Code
+from register_api.auditing import Auditor
 from register_api.config import ApiConfig
 from register_api.errors import ErrorDetail, error_response, request_id
+from register_api.lanes import Lanes
 from register_api.limits import Bounded
+from register_api.operations import OPERATIONS
+from register_api.probes import ProbeRoutes
 from register_api.reads import ReadRoutes
 from register_api.routes import BoxRoutes
 from register_api.schemas import BodyInvalid
+from register_api.tokens import TokenRoutes
 from store.pool import Pool, StoreUnavailable
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def create_app(config: ApiConfig, pool: Pool) -> FastAPI:
-    """The application; it is stateless, so any number of processes may serve it."""
-    app = FastAPI(title="Onebox register API", openapi_url=None)
-    app.add_middleware(Bounded, limits=config.limits)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(BodyInvalid, _on_body_invalid)
-    app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
-    app.add_exception_handler(Exception, _on_exception)
-    boxes, reads = BoxRoutes(config, pool), ReadRoutes(config, pool)
-    for method, path, handler in (
-        ("POST", "/registry/register", boxes.register),
-        ("POST", "/registry/heartbeat", boxes.heartbeat),
-        ("GET", "/workspaces/{workspace_id}", reads.record),
-        ("GET", "/workspaces/{workspace_id}/state", reads.state),
-        ("GET", "/healthz", reads.healthz),
-        ("GET", "/readyz", reads.readyz),
-    ):
-        app.add_api_route(path, handler, methods=[method], response_model=None)
-    return app
+def create_app(config: ApiConfig, pool: Pool) -> Starlette:
+    """The application; it is stateless but for counts, so any number of processes may serve it."""
+    handlers = _handlers(config, pool)
+    served = json.dumps(openapi.document()).encode()
+
+    async def serve_document(_: Request) -> Response:
+        return Response(served, media_type="application/json")
+
+    by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        by_path[operation.path][operation.method] = handlers[operation.name]
+    routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
+    return Starlette(
+        routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
+        middleware=[Middleware(Bounded, limits=config.limits)],
+        exception_handlers={
+            HTTPException: _on_http_exception,
+            BodyInvalid: _on_body_invalid,
+            StoreUnavailable: _on_store_unavailable,
+            Exception: _on_exception,
+        },
+    )
+
+
+def _by_method(handlers: Mapping[str, Handler]) -> Handler:
+    """One route for a path, so that a 405 names all that the path takes (RFC 9110, section 15.5.6)."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle
+
+
+def _handlers(config: ApiConfig, pool: Pool) -> Mapping[str, Handler]:
+    lanes, auditor = Lanes(pool), Auditor()
+    access = Access(config, lanes, auditor)
+    boxes = BoxRoutes(config, lanes, auditor)
+    reads = ReadRoutes(config, lanes, access)
+    tokens = TokenRoutes(config, lanes, access)
+    probes = ProbeRoutes(pool)
+    return {
+        "register": boxes.register,
+        "heartbeat": boxes.heartbeat,
+        "update_card": boxes.update_card,
+        "discover": reads.discover,
+        "record": reads.record,
+        "state": reads.state,
+        "audit_trail": reads.audit_trail,
+        "list_tokens": tokens.index,
+        "create_token": tokens.create,
+        "revoke_token": tokens.revoke,
+        "healthz": probes.healthz,
+        "readyz": probes.readyz,
+    }
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
-    code = {404: Code.PATH_UNKNOWN, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.BODY_INVALID)
+    code = {404: Code.PATH_UNKNOWN, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.REQUEST_INVALID)
     return error_response(request, code, ErrorDetail(headers=dict(headers or {})))
 
 

@@ -3,10 +3,13 @@
 Reads no environment: the composition root does.
 """
 
+import hmac
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from register_api.limits import Limits
+from register_api.peers import Network
+from register_api.verdict import Policy
 from store.credentials import ServerKeys
 
 
@@ -17,6 +20,16 @@ class ApiConfig:
     keys: ServerKeys
     operator_token_hashes: frozenset[bytes] = frozenset()
     """SHA-256 of the tokens that operators read records with."""
+    bootstrap_policy: Policy = Policy.SECRET
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose `X-Forwarded-For` counts; none: the TCP peer is the caller."""
+    allow_loopback_targets: bool = False
+    """Tell others of boxes at loopback addresses: for boxes that are processes on this machine."""
     heartbeat_stale: timedelta = timedelta(seconds=90)
     """Three beats: an older one no longer shows a workspace as online (invariant I9)."""
     limits: Limits = field(default_factory=Limits)
+
+    def is_operator(self, sha256: bytes | None) -> bool:
+        """Whether a token with this hash is an operator's; as long for every wrong one."""
+        matches = [hmac.compare_digest(sha256 or b"", known) for known in self.operator_token_hashes]
+        return any(matches)

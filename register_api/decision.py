@@ -1,16 +1,16 @@
-"""The register decision table and the rules of a token's use, as functions of values.
+"""The register and heartbeat decision tables, and the rules of a token's use, as functions of values.
 
 No I/O and no clock: the standard library, and value types of other pure modules.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from math import ceil
 from typing import assert_never
 
 from register_api.answers import Action, Code
+from register_api.verdict import Peer, Standing, Verdict
 from workflows.state import Intent
 
 QUIET = timedelta(seconds=60)
@@ -22,21 +22,6 @@ SUCCESSORS_LIMIT = 5
 SUCCESSORS_WINDOW = timedelta(minutes=10)
 
 
-class ProofKind(StrEnum):
-    """How a box can prove which generation it is."""
-
-    TOKEN = "token"  # noqa: S105 - a word, no credential
-    SECRET = "secret"  # noqa: S105 - a word, no credential
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """One verified piece of evidence, and the generation that it names."""
-
-    kind: ProofKind
-    generation: int
-
-
 class Bearer(StrEnum):
     """What the Authorization header is worth."""
 
@@ -46,25 +31,6 @@ class Bearer(StrEnum):
     PENDING = "pending"
     ACTIVE = "active"
     RETIRING = "retiring"
-
-
-class Verdict(StrEnum):
-    """Who the caller is, as far as evidence tells."""
-
-    CURRENT = "current"
-    SUPERSEDED = "superseded"
-    UNDETERMINED = "undetermined"
-    UNPROVEN = "unproven"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What the record says about who may register."""
-
-    intent: Intent
-    deleted: bool
-    newest: int
-    current: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,27 +83,15 @@ class Refused:
     """Where the code's own action is not the right one."""
     alert: bool = False
     """Worth a human's look: a box that should not be, or one that cannot get in."""
+    evict: bool = False
+    """The caller's instance must end: its generation is over."""
+    strike: bool = False
+    """A full beat of the current box without a live token: three in a row, and its credential is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MayUse:
     """The bearer is a live token of the current generation, and does what it asks for."""
-
-
-def judge(proofs: Sequence[Proof], standing: Standing) -> Verdict:
-    """Who the caller is.
-
-    The bootstrap secret came with the box; a token file can be inherited from an older box, or shared with
-    a newer one. So a secret outweighs a token, and of two secrets the older one names the box.
-    """
-    if not proofs:
-        return Verdict.UNPROVEN
-    bound = [proof for proof in proofs if proof.kind is not ProofKind.TOKEN]
-    generation = min(proof.generation for proof in bound or proofs)
-    if generation == standing.current:
-        return Verdict.CURRENT
-    # Genuine, but of a generation that is not on record: it may be about to be.
-    return Verdict.SUPERSEDED if generation <= standing.newest else Verdict.UNDETERMINED
 
 
 def decide_register(
@@ -152,7 +106,7 @@ def decide_register(
         case _ if (closed := _closed(standing)) is not None:
             return closed
         case Verdict.SUPERSEDED:
-            return Refused(code=Code.SUPERSEDED, alert=True)
+            return Refused(code=Code.SUPERSEDED, alert=True, evict=True)
         case Verdict.UNDETERMINED:
             return Refused(code=Code.INSTANCE_NOT_READY)
         case Verdict.CURRENT:
@@ -161,8 +115,24 @@ def decide_register(
             assert_never(verdict)
 
 
+def decide_heartbeat(
+    standing: Standing | None, verdict: Verdict, *, bearer: Bearer, peer: Peer, full: bool
+) -> MayUse | Refused:
+    """Whether a beat counts: with a live token of the current generation only.
+
+    A full beat that does not count is a strike if it is the current box's, by what it proves or by its
+    address. The address grants nothing here, whatever the policy is: it only says whose credential is lost.
+    `full` tells a runtime's own beat from the partial ones that helpers send without any bearer.
+    """
+    decision = decide_use(standing, verdict, bearer=bearer)
+    if isinstance(decision, MayUse) or standing is None or _closed(standing) is not None:
+        return decision
+    is_the_box = peer is Peer.MATCHES or verdict is Verdict.CURRENT
+    return replace(decision, strike=full and is_the_box)
+
+
 def decide_use(standing: Standing | None, verdict: Verdict, *, bearer: Bearer) -> MayUse | Refused:
-    """Whether a beat counts, or the record may be read: with a live token of the current generation only."""
+    """Whether a call that needs a live token of the current generation may do what it asks for."""
     if standing is None:
         return Refused(code=Code.WORKSPACE_UNKNOWN)
     match verdict:
@@ -171,7 +141,7 @@ def decide_use(standing: Standing | None, verdict: Verdict, *, bearer: Bearer) -
         case _ if (closed := _closed(standing)) is not None:
             return closed
         case Verdict.SUPERSEDED:
-            return Refused(code=Code.SUPERSEDED)
+            return Refused(code=Code.SUPERSEDED, evict=True)
         case Verdict.UNDETERMINED:
             return Refused(code=Code.INSTANCE_NOT_READY)
         case Verdict.CURRENT if bearer in (Bearer.ABSENT, Bearer.NOT_VALID):
@@ -182,8 +152,33 @@ def decide_use(standing: Standing | None, verdict: Verdict, *, bearer: Bearer) -
             assert_never(verdict)
 
 
+class Right(StrEnum):
+    """What people and programs may want of a workspace, beside being its box."""
+
+    READ = "read"
+    """Its record, its audit trail; the addresses of others."""
+    MANAGE_TOKENS = "manage_tokens"
+    """An API token may not: what it leaked to could make itself another one before it is revoked."""
+
+
+def decide_access(
+    right: Right, *, operator: bool, api_token: bool, use: MayUse | Refused, bearer: Bearer
+) -> MayUse | Refused:
+    """Whether the caller has the right: an operator, the current box, or the holder of an API token.
+
+    Only operators learn which workspaces exist.
+    """
+    if operator:
+        return MayUse()
+    if api_token:
+        return MayUse() if right is Right.READ else Refused(code=Code.FORBIDDEN)
+    if isinstance(use, Refused) and use.code is Code.WORKSPACE_UNKNOWN:
+        return _unproven(bearer, action=Action.REREGISTER)  # the same words as for one that exists
+    return use
+
+
 def _closed(standing: Standing) -> Refused | None:
-    if standing.deleted or standing.intent is Intent.DELETE:
+    if standing.is_deleted:
         return Refused(code=Code.WORKSPACE_REMOVED)
     if standing.intent is Intent.STOP:
         return Refused(code=Code.WORKSPACE_STOPPED)

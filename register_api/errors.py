@@ -46,21 +46,27 @@ def request_id(scope: Scope) -> str:
     return chosen
 
 
-def error_response(request: Request, code: Code, detail: ErrorDetail | None = None) -> Response:
-    """The answer for a code."""
+def error_body(code: Code, *, request_id: str, detail: ErrorDetail | None = None) -> dict[str, object]:
+    """The members that every error has."""
     detail = detail or ErrorDetail()
     answer = ANSWERS[code]
-    retry_after = detail.retry_after or answer.retry_after
-    body: dict[str, object] = {
+    return {
         "error": detail.error or answer.error,
         "code": code,
         "retryable": answer.retry_after is not None,
         "action": detail.action or answer.action,
-        "retry_after": retry_after,
+        "retry_after": detail.retry_after or answer.retry_after,
         "workspace_id": detail.workspace_id,
-        "request_id": request_id(request.scope),
+        "request_id": request_id,
         "hint": answer.hint,
     }
+
+
+def error_response(request: Request, code: Code, detail: ErrorDetail | None = None) -> Response:
+    """The answer for a code."""
+    detail = detail or ErrorDetail()
+    answer = ANSWERS[code]
+    body = error_body(code, request_id=request_id(request.scope), detail=detail)
     problem = PROBLEM in request.headers.get("accept", "")
     if problem:
         body |= {
@@ -71,8 +77,8 @@ def error_response(request: Request, code: Code, detail: ErrorDetail | None = No
         }
     headers = {REQUEST_ID_HEADER: request_id(request.scope), "cache-control": "no-store"}
     headers |= detail.headers or {}
-    if retry_after is not None:
-        headers["retry-after"] = str(retry_after)
+    if body["retry_after"] is not None:
+        headers["retry-after"] = str(body["retry_after"])
     if answer.status == 401:
         # RFC 6750, section 3.1: no error code for a request that carries no authentication information.
         headers["www-authenticate"] = "Bearer" + (' error="invalid_token"' if detail.credential_came else "")

@@ -1,4 +1,4 @@
-"""From the headers of a request to what they prove.
+"""From a request to what it proves: its credentials, its address, and what the record says of both.
 
 Verifies, and decides nothing: an invalid bearer is a fact among others here, neither a grant nor a refusal.
 """
@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from register_api.decision import Bearer, Proof, ProofKind, Standing, Verdict, judge
-from store.credentials import ServerKeys, token_hash
+from register_api.config import ApiConfig
+from register_api.decision import Bearer
+from register_api.peers import FORWARDED_FOR, Address, peer_address
+from register_api.verdict import Evidence, Peer, Policy, Standing, Verdict, judge
+from store.credentials import token_hash
 from store.standing import Found
 
 BOOTSTRAP_HEADER = "x-bootstrap-token"
@@ -27,6 +30,8 @@ class Credentials:
     bearer: str | None = field(default=None, repr=False)
     secrets: tuple[int, ...] = ()
     """The generations that verified bootstrap secrets name."""
+    source: Address | None = None
+    """Where the call comes from."""
 
     @property
     def sha256(self) -> bytes | None:
@@ -42,10 +47,20 @@ class Caller:
     """None: the workspace is unknown."""
     verdict: Verdict
     bearer: Bearer
+    peer: Peer = Peer.DIFFERS
+    named: int | None = None
+    """The generation that a superseded caller is of."""
+
+    @property
+    def generation(self) -> int:
+        """The current generation, or the newest one where none is; 0 if there is no such workspace."""
+        if self.standing is None:
+            return 0
+        return self.standing.newest if self.standing.current is None else self.standing.current
 
 
-def read_credentials(request: Request, keys: ServerKeys, *, workspace_id: str) -> Credentials:
-    """The bearer, and the generations whose bootstrap secret came as bearer or in the header of its own."""
+def read_credentials(request: Request, config: ApiConfig, *, workspace_id: str) -> Credentials:
+    """The bearer, the generations whose bootstrap secret came as bearer or in its own header, the address."""
     headers = request.headers
     authorization = headers.getlist("authorization")
     bootstrap = headers.getlist(BOOTSTRAP_HEADER)
@@ -53,15 +68,17 @@ def read_credentials(request: Request, keys: ServerKeys, *, workspace_id: str) -
     match = _BEARER.fullmatch(authorization[0].strip()) if len(authorization) == 1 else None
     bearer = None if match is None else match[1]
     presented = [*bootstrap[:2], *([] if bearer is None else [bearer])]
-    verified = [keys.verify_bootstrap(workspace_id, text) for text in presented]
+    verified = [config.keys.verify_bootstrap(workspace_id, text) for text in presented]
+    host = None if request.client is None else request.client.host
     return Credentials(
         came=bool(authorization or bootstrap),
         bearer=bearer,
         secrets=tuple(secret.generation for secret in verified if secret is not None),
+        source=peer_address(host, headers.getlist(FORWARDED_FOR), config.trusted_proxies),
     )
 
 
-def identify(credentials: Credentials, found: Found | None) -> Caller:
+def identify(credentials: Credentials, found: Found | None, policy: Policy) -> Caller:
     """Put the credentials beside the record."""
     bearer = Bearer.NOT_VALID if credentials.came else Bearer.ABSENT
     if found is None:
@@ -69,7 +86,7 @@ def identify(credentials: Credentials, found: Found | None) -> Caller:
     standing = Standing(
         intent=found.meant_to, deleted=found.deleted, newest=found.newest, current=found.current
     )
-    proofs = [Proof(ProofKind.SECRET, generation) for generation in credentials.secrets]
+    token = None
     if found.token_state is not None and found.token_generation is not None:
         live = found.token_state in (Bearer.PENDING, Bearer.ACTIVE, Bearer.RETIRING)
         current = found.token_generation == found.current
@@ -77,5 +94,16 @@ def identify(credentials: Credentials, found: Found | None) -> Caller:
             bearer = Bearer(found.token_state)
         if live or not current:
             # A revoked token of the current generation proves nothing: somebody revoked it for a reason.
-            proofs.append(Proof(ProofKind.TOKEN, found.token_generation))
-    return Caller(standing=standing, verdict=judge(proofs, standing), bearer=bearer)
+            token = found.token_generation
+    evidence = Evidence(secrets=credentials.secrets, token=token, peer=_peer(credentials, found))
+    verdict = judge(evidence, standing, policy)
+    named = min(evidence.secrets, default=token) if verdict is Verdict.SUPERSEDED else None
+    return Caller(standing=standing, verdict=verdict, bearer=bearer, peer=evidence.peer, named=named)
+
+
+def _peer(credentials: Credentials, found: Found) -> Peer:
+    if found.current is None:
+        return Peer.DIFFERS
+    if found.private_ip is None:
+        return Peer.UNRECORDED
+    return Peer.MATCHES if credentials.source == found.private_ip else Peer.DIFFERS

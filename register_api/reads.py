@@ -1,4 +1,4 @@
-"""What is read from the register API: the record, a box's own state, and whether the API is fit to serve.
+"""What is read from the register API: the record, its audit trail, a box's own state, others' addresses.
 
 Changes nothing. Who may read is `decision`'s, what a record shows is `store.reading`'s.
 """
@@ -8,118 +8,181 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
+from register_api.access import Access, look_up
 from register_api.answers import Code
 from register_api.config import ApiConfig
-from register_api.decision import Refused, Verdict, decide_use
+from register_api.decision import Refused, Right
+from register_api.documents import AuditEntry, AuditTrail, Discovered, StateAnswer, WorkspaceRecord
 from register_api.errors import ErrorDetail, error_response
-from register_api.evidence import Caller, Credentials, identify, read_credentials
+from register_api.evidence import identify, read_credentials
+from register_api.lanes import Lanes
 from register_api.replies import answer, refusal
-from store import migrate, reading
-from store.pool import Connection, Pool, StoreUnavailable, connection
-from store.standing import find
+from register_api.verdict import Verdict
+from store import audit, reading
+from store.pool import Connection
+from store.registrations import read_seen
 from workflows.names import WORKSPACE_ID
-from workflows.state import Intent
+from workflows.state import Intent, RegistrationSeen
+from workflows.targets import Untargetable, target_url
+
+CALLER_HEADER = "x-workspace-id"
+PAGE = 100
+LARGEST_ID = 2**63 - 1
 
 
 class ReadRoutes:
     """The handlers, and what they share."""
 
-    def __init__(self, config: ApiConfig, pool: Pool) -> None:
+    def __init__(self, config: ApiConfig, lanes: Lanes, access: Access) -> None:
         self._config = config
-        self._pool = pool
+        self._lanes = lanes
+        self._access = access
 
-    async def record(self, request: Request, workspace_id: str) -> Response:
-        """`GET /workspaces/{id}`: for the workspace's own live token, or an operator's."""
-        credentials = read_credentials(request, self._config.keys, workspace_id=workspace_id)
-        async with connection(self._pool) as conn:
-            if credentials.sha256 not in self._config.operator_token_hashes:
-                caller = await _identify(conn, workspace_id, credentials)
-                decision = decide_use(caller.standing, caller.verdict, bearer=caller.bearer)
-                if caller.standing is None:
-                    decision = _unproven(credentials)  # only operators are told which IDs exist
-                if isinstance(decision, Refused):
-                    return refusal(request, decision, workspace_id=workspace_id, credentials=credentials)
-            record = await _read(conn, workspace_id)
+    async def record(self, request: Request) -> Response:
+        """`GET /workspaces/{id}`."""
+        workspace_id = request.path_params["workspace_id"]
+        credentials = read_credentials(request, self._config, workspace_id=workspace_id)
+        async with self._lanes.connection(credentials) as conn:
+            admitted = await self._access.check(conn, request, Right.READ, workspace_id, credentials)
+            if isinstance(admitted, Refused):
+                return refusal(request, admitted, workspace_id=workspace_id, credentials=credentials)
+            record, seen = await _read(conn, workspace_id), None
+            if record is not None and reading.is_unexplained(record):
+                seen = await read_seen(
+                    conn,
+                    workspace_id,
+                    generation=record.newest,
+                    beat_fresh_for=self._config.heartbeat_stale,
+                )
         if record is None:
             return error_response(request, Code.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id))
-        return answer(request, self._shown(record))
+        return answer(request, self._shown(record, seen))
 
-    async def state(self, request: Request, workspace_id: str) -> Response:
+    async def audit_trail(self, request: Request) -> Response:
+        """`GET /workspaces/{id}/audit`."""
+        workspace_id = request.path_params["workspace_id"]
+        credentials = read_credentials(request, self._config, workspace_id=workspace_id)
+        before, limit = _number(request, "before", LARGEST_ID), _number(request, "limit", PAGE)
+        if before == 0 or limit == 0:
+            detail = ErrorDetail(
+                workspace_id=workspace_id,
+                error=f"before and limit must be whole numbers above 0, limit at most {PAGE}",
+            )
+            return error_response(request, Code.REQUEST_INVALID, detail)
+        limit = limit or PAGE
+        async with self._lanes.connection(credentials) as conn:
+            admitted = await self._access.check(conn, request, Right.READ, workspace_id, credentials)
+            if isinstance(admitted, Refused):
+                return refusal(request, admitted, workspace_id=workspace_id, credentials=credentials)
+            if admitted.found is None:
+                return error_response(request, Code.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id))
+            rows = await audit.read(conn, workspace_id, before=before, limit=limit)
+        entries = [_entry(row) for row in rows]
+        next_before = entries[-1].id if len(entries) == limit else None
+        return answer(request, AuditTrail(entries=entries, next_before=next_before))
+
+    async def state(self, request: Request) -> Response:
         """`GET /workspaces/{id}/state`: for a box of whatever generation, which must learn that it is over.
 
         That it is over is a 200 with a word, not a 410: the question was answered.
         """
-        credentials = read_credentials(request, self._config.keys, workspace_id=workspace_id)
-        async with connection(self._pool) as conn:
-            caller = await _identify(conn, workspace_id, credentials)
-            if caller.verdict is Verdict.UNPROVEN and not credentials.secrets:
-                refused = _unproven(credentials)
+        workspace_id = request.path_params["workspace_id"]
+        credentials = read_credentials(request, self._config, workspace_id=workspace_id)
+        async with self._lanes.connection(credentials) as conn:
+            found = await look_up(conn, workspace_id, credentials)
+            caller = identify(credentials, found, self._config.bootstrap_policy)
+            if caller.verdict in (Verdict.UNPROVEN, Verdict.UNDETERMINED) and not credentials.secrets:
+                refused = Refused(code=Code.TOKEN_INVALID if credentials.came else Code.TOKEN_MISSING)
                 return refusal(request, refused, workspace_id=workspace_id, credentials=credentials)
             record = await _read(conn, workspace_id)
         if record is None:
             return error_response(request, Code.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id))
         phase = reading.shown_phase(record, stale_after=self._config.heartbeat_stale)
         superseded = caller.verdict is Verdict.SUPERSEDED and record.intent == Intent.RUN
-        return answer(
-            request,
-            {
-                "workspace_id": workspace_id,
-                "status": "superseded" if superseded else phase,
-                "paused": record.intent == Intent.STOP,
-                "deleted": record.deleted or record.intent == Intent.DELETE,
-            },
+        shown = StateAnswer(
+            workspace_id=workspace_id,
+            status="superseded" if superseded else phase,
+            paused=record.intent == Intent.STOP,
+            deleted=record.deleted or record.intent == Intent.DELETE,
         )
+        return answer(request, shown)
 
-    async def healthz(self, request: Request) -> Response:
-        """The process answers; nothing else is asked."""
-        return answer(request, {"status": "ok"})
+    async def discover(self, request: Request) -> Response:
+        """`GET /registry/discover/{id}`: for the holder of any workspace's live token.
 
-    async def readyz(self, request: Request) -> Response:
-        """The database answers, and has what this code needs."""
+        A box asks about another workspace here: no answer may tell the one that asks to shut down.
+        """
+        workspace_id = request.path_params["workspace_id"]
+        asker = request.headers.get(CALLER_HEADER, "")
+        credentials = read_credentials(request, self._config, workspace_id=asker)
+        async with self._lanes.connection(credentials) as conn:
+            admitted = await self._access.check(conn, request, Right.READ, asker, credentials)
+            if isinstance(admitted, Refused):
+                return refusal(request, admitted, workspace_id=asker, credentials=credentials)
+            record = await _read(conn, workspace_id)
+        detail = ErrorDetail(workspace_id=workspace_id)
+        if record is None or record.deleted or record.intent == Intent.DELETE:
+            return error_response(request, Code.WORKSPACE_UNKNOWN, detail)
+        if record.current is None:
+            return error_response(request, Code.TARGET_UNREACHABLE, detail)
         try:
-            async with connection(self._pool) as conn:
-                missing = await migrate.pending(conn)
-        except StoreUnavailable as error:
-            detail = ErrorDetail(error=f"not ready: database unavailable ({error})")
-            return error_response(request, Code.NOT_READY, detail)
-        if missing:
-            detail = ErrorDetail(error=f"not ready: migrations missing: {', '.join(missing)}")
-            return error_response(request, Code.NOT_READY, detail)
-        return answer(request, {"status": "ready"})
+            target = target_url(
+                record.private_ip, record.url, allow_loopback=self._config.allow_loopback_targets
+            )
+        except Untargetable:
+            return error_response(request, Code.TARGET_UNREACHABLE, detail)
+        return answer(request, Discovered(id=workspace_id, url=target.url, name=record.name or workspace_id))
 
-    def _shown(self, record: reading.Record) -> dict[str, object]:
+    def _shown(self, record: reading.Record, seen: RegistrationSeen | None) -> WorkspaceRecord:
         stale_after = self._config.heartbeat_stale
-        return {
-            "workspace_id": record.workspace_id,
-            "phase": reading.shown_phase(record, stale_after=stale_after),
-            "generation": record.newest,
-            "instance_id": record.instance_id,
-            "private_ip": None if record.private_ip is None else str(record.private_ip),
-            "dns_name": record.dns_name,
-            "url": record.url,
-            "last_heartbeat_at": _timestamp(record.last_beat_at),
-            "last_processed_at": None,
-            "recreates": record.recreates,
-            "last_error": record.last_error,
-            "conditions": reading.shown_conditions(record, stale_after=stale_after),
-        }
-
-
-async def _identify(conn: Connection, workspace_id: str, credentials: Credentials) -> Caller:
-    known = WORKSPACE_ID.fullmatch(workspace_id) is not None
-    found = await find(conn, workspace_id, sha256=credentials.sha256) if known else None
-    return identify(credentials, found)
+        return WorkspaceRecord(
+            workspace_id=record.workspace_id,
+            phase=reading.shown_phase(record, stale_after=stale_after),
+            generation=record.newest,
+            instance_id=record.instance_id,
+            private_ip=None if record.private_ip is None else str(record.private_ip),
+            dns_name=record.dns_name,
+            url=record.url,
+            last_heartbeat_at=_utc(record.last_beat_at),
+            last_processed_at=None,
+            recreates=record.recreates,
+            last_error=record.last_error,
+            conditions=reading.shown_conditions(record, stale_after=stale_after, seen=seen),
+        )
 
 
 async def _read(conn: Connection, workspace_id: str) -> reading.Record | None:
     if WORKSPACE_ID.fullmatch(workspace_id) is None:
-        return None  # also keeps out what PostgreSQL refuses as text
+        return None
     return await reading.read_record(conn, workspace_id)
 
 
-def _unproven(credentials: Credentials) -> Refused:
-    return Refused(code=Code.TOKEN_INVALID if credentials.came else Code.TOKEN_MISSING)
+def _entry(row: audit.Row) -> AuditEntry:
+    return AuditEntry(
+        id=row.audit_id,
+        at=row.at.astimezone(UTC),
+        call=row.call,
+        generation=row.generation,
+        verdict=row.verdict,
+        bearer=row.bearer,
+        code=row.code,
+        token_prefix=row.token_prefix,
+        source=None if row.source is None else str(row.source),
+        from_box=row.from_box,
+        alert=row.alert,
+        request_id=row.request_id,
+        repeats=row.repeats,
+    )
 
 
-def _timestamp(at: datetime | None) -> str | None:
-    return None if at is None else at.astimezone(UTC).isoformat()
+def _number(request: Request, name: str, most: int) -> int | None:
+    """A query parameter above 0; None if it is not given, 0 if it is no such number."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return number if number <= most else 0
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    return None if at is None else at.astimezone(UTC)

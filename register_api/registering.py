@@ -6,6 +6,9 @@ The rules are `decision`'s, the SQL is the store's; here is the order in which t
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from register_api import auditing
+from register_api.auditing import Auditor
+from register_api.config import ApiConfig
 from register_api.decision import (
     SUCCESSORS_WINDOW,
     Accepted,
@@ -16,10 +19,12 @@ from register_api.decision import (
     decide_register,
 )
 from register_api.evidence import Caller, Credentials, identify
+from register_api.lanes import Lanes
 from register_api.schemas import RegisterBody
+from store import intrusions
 from store import registering as store
-from store.credentials import ServerKeys, new_nonce, token_hash, token_prefix
-from store.pool import Connection, Pool, StoreUnavailable, connection
+from store.credentials import new_nonce, token_hash, token_prefix
+from store.pool import Connection, StoreUnavailable
 from store.standing import find
 
 
@@ -35,6 +40,21 @@ class Registered:
     token: str | None = field(default=None, repr=False)
     """To be put into the answer."""
 
+    @property
+    def code(self) -> str:
+        """What it came to in one word: an error's code, or what the box got."""
+        match self.decision:
+            case Refused(code=code):
+                return code
+            case Accepted(grant=Grant.MINT):
+                return "minted"
+            case Accepted(grant=Grant.REPLAY):
+                return "replayed"
+            case Accepted(confirm=True):
+                return "confirmed"
+            case _:
+                return "registered"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
@@ -49,16 +69,19 @@ class _Seen:
 class Registrar:
     """Register calls of boxes."""
 
-    def __init__(self, pool: Pool, keys: ServerKeys) -> None:
-        self._pool = pool
-        self._keys = keys
+    def __init__(self, config: ApiConfig, lanes: Lanes, auditor: Auditor) -> None:
+        self._keys = config.keys
+        self._policy = config.bootstrap_policy
+        self._lanes = lanes
+        self._auditor = auditor
 
-    async def register(self, body: RegisterBody, credentials: Credentials) -> Registered:
+    async def register(self, body: RegisterBody, credentials: Credentials, *, request_id: str) -> Registered:
         """Decide and apply. Raises `StoreUnavailable`; then nothing was changed, or all of it."""
-        async with connection(self._pool) as conn:
+        async with self._lanes.connection(credentials) as conn:
             # First without the lock: whoever proves nothing must not be able to make a box wait for it.
             seen = await self._look(conn, body.id, credentials)
             if isinstance(seen.outcome.decision, Refused):
+                await self._refuse(conn, body.id, seen.outcome, credentials, request_id=request_id)
                 return seen.outcome
             async with conn.transaction():
                 # If it is superseded while this waits, the second look refuses: generations only go forwards.
@@ -66,14 +89,58 @@ class Registrar:
                 seen = await self._look(conn, body.id, credentials)
                 decision = seen.outcome.decision
                 if isinstance(decision, Refused):
+                    await self._refuse(conn, body.id, seen.outcome, credentials, request_id=request_id)
                     return seen.outcome
                 if locked is None or locked != seen.current:
                     raise StoreUnavailable("nothing is written without the generation's lock")
-                return await self._apply(conn, body, decision=decision, seen=seen, current=locked)
+                registered = await self._apply(conn, body, decision=decision, seen=seen, current=locked)
+                await self._audit(conn, body.id, registered, credentials, request_id=request_id)
+            if registered.caller.bearer is not Bearer.NOT_VALID:
+                self._lanes.remember(credentials.sha256)
+            return registered
+
+    async def _refuse(
+        self,
+        conn: Connection,
+        workspace_id: str,
+        outcome: Registered,
+        credentials: Credentials,
+        *,
+        request_id: str,
+    ) -> None:
+        decision, caller = outcome.decision, outcome.caller
+        if caller.standing is None:
+            return  # no row appears for a workspace that is not ours
+        if isinstance(decision, Refused) and decision.evict and caller.named is not None:
+            await intrusions.tell(conn, workspace_id, generation=caller.named)
+        await self._audit(conn, workspace_id, outcome, credentials, request_id=request_id)
+
+    async def _audit(
+        self,
+        conn: Connection,
+        workspace_id: str,
+        outcome: Registered,
+        credentials: Credentials,
+        *,
+        request_id: str,
+    ) -> None:
+        decision = outcome.decision
+        refused = isinstance(decision, Refused)
+        entry = auditing.entry(
+            workspace_id,
+            call="register",
+            code=outcome.code,
+            caller=outcome.caller,
+            credentials=credentials,
+            token_prefix=outcome.bearer_prefix,
+            request_id=request_id,
+            alert=isinstance(decision, Refused) and decision.alert,
+        )
+        await (self._auditor.write_refusal if refused else self._auditor.write)(conn, entry)
 
     async def _look(self, conn: Connection, workspace_id: str, credentials: Credentials) -> _Seen:
         found = await find(conn, workspace_id, sha256=credentials.sha256)
-        caller = identify(credentials, found)
+        caller = identify(credentials, found, self._policy)
         current = None if found is None else found.current
         tokens = await store.read_tokens(
             conn, workspace_id, generation=current or 0, window=SUCCESSORS_WINDOW

@@ -3,8 +3,7 @@
 Decides nothing; every answer carries the request's ID, and none may be cached.
 """
 
-import json
-
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,10 +12,12 @@ from register_api.errors import REQUEST_ID_HEADER, ErrorDetail, error_response, 
 from register_api.evidence import Credentials
 
 
-def answer(request: Request, body: dict[str, object]) -> Response:
-    """200 with a JSON body."""
+def answer(request: Request, document: BaseModel, *, status: int = 200) -> Response:
+    """Success, with a JSON body."""
     headers = {REQUEST_ID_HEADER: request_id(request.scope), "cache-control": "no-store"}
-    return Response(json.dumps(body, ensure_ascii=False), headers=headers, media_type="application/json")
+    return Response(
+        document.model_dump_json(), status_code=status, headers=headers, media_type="application/json"
+    )
 
 
 def refusal(request: Request, refused: Refused, *, workspace_id: str, credentials: Credentials) -> Response:
@@ -28,8 +29,3 @@ def refusal(request: Request, refused: Refused, *, workspace_id: str, credential
         credential_came=credentials.came,
     )
     return error_response(request, refused.code, detail)
-
-
-def source(request: Request) -> str | None:
-    """The address of the TCP peer, for the log."""
-    return None if request.client is None else request.client.host

@@ -1,4 +1,4 @@
-"""What boxes call: registering and beating, from a request to its answer and its line in the log.
+"""What boxes call: registering, beating and renewing their card, from a request to its answer and its trail.
 
 Holds no rules: those are in `decision`.
 """
@@ -7,50 +7,55 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from register_api import schemas
+from register_api import auditing, schemas
 from register_api.answers import ANSWERS
+from register_api.auditing import Auditor
 from register_api.config import ApiConfig
-from register_api.decision import Accepted, Refused, decide_use
+from register_api.decision import Accepted, Bearer, MayUse, Refused, decide_heartbeat, decide_use
+from register_api.documents import CardUpdated, HeartbeatAnswer, RegisteredAnswer
 from register_api.errors import request_id
-from register_api.evidence import Caller, identify, read_credentials
+from register_api.evidence import Caller, Credentials, identify, read_credentials
+from register_api.lanes import Lanes
 from register_api.registering import Registered, Registrar
-from register_api.replies import answer, refusal, source
-from store import beats
-from store.pool import Pool, StoreUnavailable, connection
+from register_api.replies import answer, refusal
+from store import beats, intrusions, registering
+from store.pool import Connection, StoreUnavailable
+from store.standing import Found, find
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 BEAT_ATTEMPTS = 3
 """A token can change hands between being found and being used; then the beat is judged anew."""
 
+STRIKES = 3
+"""So many full beats in a row without a live token: a helper's stray call or a race is one, not three."""
+
 
 class BoxRoutes:
     """The handlers, and what they share."""
 
-    def __init__(self, config: ApiConfig, pool: Pool) -> None:
+    def __init__(self, config: ApiConfig, lanes: Lanes, auditor: Auditor) -> None:
         self._config = config
-        self._pool = pool
-        self._registrar = Registrar(pool, config.keys)
+        self._lanes = lanes
+        self._auditor = auditor
+        self._registrar = Registrar(config, lanes, auditor)
 
     async def register(self, request: Request) -> Response:
         """`POST /registry/register`."""
         body = schemas.read(schemas.RegisterBody, await request.body())
-        credentials = read_credentials(request, self._config.keys, workspace_id=body.id)
-        result = await self._registrar.register(body, credentials)
-        _log_register(request, body.id, result)
+        credentials = read_credentials(request, self._config, workspace_id=body.id)
+        result = await self._registrar.register(body, credentials, request_id=request_id(request.scope))
+        _log_register(request, body.id, result, credentials)
         if isinstance(result.decision, Refused):
             return refusal(request, result.decision, workspace_id=body.id, credentials=credentials)
-        registered: dict[str, object] = {"status": "registered"}
-        if result.token is not None:
-            registered["auth_token"] = result.token
-        return answer(request, registered)
+        return answer(request, RegisteredAnswer(auth_token=result.token))
 
     async def heartbeat(self, request: Request) -> Response:
-        """`POST /registry/heartbeat`: one round trip to the database."""
+        """`POST /registry/heartbeat`: one round trip to the database, if it counts."""
         body = schemas.read(schemas.HeartbeatBody, await request.body())
-        credentials = read_credentials(request, self._config.keys, workspace_id=body.workspace_id)
-        for _ in range(BEAT_ATTEMPTS):
-            async with connection(self._pool) as conn:
+        credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
+        async with self._lanes.connection(credentials) as conn:
+            for _ in range(BEAT_ATTEMPTS):
                 taken = await beats.take_in(
                     conn,
                     body.workspace_id,
@@ -58,27 +63,113 @@ class BoxRoutes:
                     secret_generation=min(credentials.secrets, default=None),
                     beat=body.beat(),
                 )
-            caller = identify(credentials, None if taken is None else taken.found)
-            decision = decide_use(caller.standing, caller.verdict, bearer=caller.bearer)
-            if isinstance(decision, Refused):
-                _log_refused_beat(request, body.workspace_id, refused=decision, caller=caller, taken=taken)
-                return refusal(request, decision, workspace_id=body.workspace_id, credentials=credentials)
-            if taken is not None and taken.counted:
-                generation = taken.found.current
-                if taken.first:
-                    _log.info("heartbeat.first", workspace=body.workspace_id, generation=generation)
-                return answer(request, {"status": "ok", "lifecycle_generation": generation})
+                found = None if taken is None else taken.found
+                caller = identify(credentials, found, self._config.bootstrap_policy)
+                decision = decide_heartbeat(
+                    caller.standing, caller.verdict, bearer=caller.bearer, peer=caller.peer, full=body.is_full
+                )
+                if isinstance(decision, Refused):
+                    await self._refuse(
+                        conn, request, body.workspace_id, decision, caller, credentials, found=found
+                    )
+                    return refusal(request, decision, workspace_id=body.workspace_id, credentials=credentials)
+                if taken is not None and taken.counted:
+                    self._lanes.remember(credentials.sha256)
+                    generation = caller.generation
+                    if taken.first:
+                        _log.info("heartbeat.first", workspace=body.workspace_id, generation=generation)
+                    return answer(request, HeartbeatAnswer(lifecycle_generation=generation))
         raise StoreUnavailable("the token changed again and again")
 
+    async def update_card(self, request: Request) -> Response:
+        """`POST /registry/update-card`: a use of the token, as good as a beat for confirming it."""
+        body = schemas.read(schemas.CardBody, await request.body())
+        credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
+        async with self._lanes.connection(credentials) as conn:
+            # First without the lock: whoever proves nothing must not be able to make a box wait for it.
+            found, caller, decision = await self._may_use(conn, body.workspace_id, credentials)
+            if isinstance(decision, MayUse):
+                async with conn.transaction():
+                    await registering.lock_current(conn, body.workspace_id)
+                    found, caller, decision = await self._may_use(conn, body.workspace_id, credentials)
+                    if isinstance(decision, MayUse) and found is not None and found.token_id is not None:
+                        generation = caller.generation
+                        if caller.bearer is Bearer.PENDING:
+                            await registering.revoke_others(
+                                conn, body.workspace_id, generation=generation, keep=found.token_id
+                            )
+                        await registering.use_token(conn, found.token_id)
+                        await registering.record_card(
+                            conn, body.workspace_id, generation=generation, agent_card=body.agent_card
+                        )
+            if isinstance(decision, Refused):
+                await self._refuse(
+                    conn, request, body.workspace_id, decision, caller, credentials, found=found
+                )
+                return refusal(request, decision, workspace_id=body.workspace_id, credentials=credentials)
+        self._lanes.remember(credentials.sha256)
+        return answer(request, CardUpdated())
 
-def _log_register(request: Request, workspace_id: str, result: Registered) -> None:
+    async def _may_use(
+        self, conn: Connection, workspace_id: str, credentials: Credentials
+    ) -> tuple[Found | None, Caller, MayUse | Refused]:
+        found = await find(conn, workspace_id, sha256=credentials.sha256)
+        caller = identify(credentials, found, self._config.bootstrap_policy)
+        return found, caller, decide_use(caller.standing, caller.verdict, bearer=caller.bearer)
+
+    async def _refuse(
+        self,
+        conn: Connection,
+        request: Request,
+        workspace_id: str,
+        refused: Refused,
+        caller: Caller,
+        credentials: Credentials,
+        *,
+        found: Found | None,
+    ) -> None:
+        """The effects of a refused call, and its trail."""
+        call = request.url.path.rpartition("/")[2]
+        prefix = None if found is None else found.token_prefix
+        strikes = 0
+        if refused.strike:
+            strikes = await beats.strike(conn, workspace_id, generation=caller.generation, strikes=STRIKES)
+        if refused.evict and caller.named is not None:
+            await intrusions.tell(conn, workspace_id, generation=caller.named)
+        if found is not None:
+            entry = auditing.entry(
+                workspace_id,
+                call=call,
+                code=refused.code,
+                caller=caller,
+                credentials=credentials,
+                token_prefix=prefix,
+                request_id=request_id(request.scope),
+                alert=strikes == STRIKES,
+            )
+            await self._auditor.write_refusal(conn, entry)
+        _log.warning(
+            f"{call}.refused",
+            workspace=workspace_id,
+            generation=caller.generation or None,
+            code=refused.code,
+            verdict=caller.verdict,
+            bearer=caller.bearer,
+            strikes=strikes,
+            token_prefix=prefix,
+            source=_text(credentials.source),
+            request_id=request_id(request.scope),
+        )
+
+
+def _log_register(request: Request, workspace_id: str, result: Registered, credentials: Credentials) -> None:
     caller, decision = result.caller, result.decision
     refused = decision if isinstance(decision, Refused) else None
     write = _log.warning if refused is not None and refused.alert else _log.info
     write(
         "register.answered",
         workspace=workspace_id,
-        generation=None if caller.standing is None else caller.standing.current,
+        generation=caller.generation or None,
         status=200 if refused is None else ANSWERS[refused.code].status,
         code=None if refused is None else refused.code,
         grant=decision.grant if isinstance(decision, Accepted) else None,
@@ -86,22 +177,10 @@ def _log_register(request: Request, workspace_id: str, result: Registered) -> No
         verdict=caller.verdict,
         bearer=caller.bearer,
         token_prefix=result.bearer_prefix,
-        source=source(request),
+        source=_text(credentials.source),
         request_id=request_id(request.scope),
     )
 
 
-def _log_refused_beat(
-    request: Request, workspace_id: str, *, refused: Refused, caller: Caller, taken: beats.Taken | None
-) -> None:
-    _log.warning(
-        "heartbeat.refused",
-        workspace=workspace_id,
-        generation=None if taken is None else taken.found.current,
-        code=refused.code,
-        verdict=caller.verdict,
-        bearer=caller.bearer,
-        token_prefix=None if taken is None else taken.found.token_prefix,
-        source=source(request),
-        request_id=request_id(request.scope),
-    )
+def _text(source: object) -> str | None:
+    return None if source is None else str(source)

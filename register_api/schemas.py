@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from store.beats import Beat
-from workflows.names import check_workspace_id
+from workflows.names import WORKSPACE_ID, check_workspace_id
 
 URL_LENGTH = 2048
 TEXT_LENGTH = 2000
 """What is kept of a text in a beat. A longer one is cut: nobody's life depends on an error message."""
+
+FULL_BEAT = frozenset({"error_rate", "sample_error", "active_tasks", "current_task", "uptime_seconds"})
+"""What every runtime sends in each of its own beats."""
 
 
 class BodyInvalid(ValueError):
@@ -29,8 +32,10 @@ def _check_url(url: str) -> str:
     """An http(s) URL that later traffic takes port and path from, or nothing in poll mode."""
     if not url:
         return url
-    if any(not character.isprintable() or character.isspace() for character in url):
-        raise ValueError("must not contain spaces or control characters")
+    if any(
+        not character.isprintable() or character.isspace() or not character.isascii() for character in url
+    ):
+        raise ValueError("must be printable ASCII without spaces (RFC 3986, section 2)")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -45,32 +50,44 @@ def _check_url(url: str) -> str:
     return url
 
 
-def _check_storable(card: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if not _is_storable(card):
-        raise ValueError("must not contain NUL characters, NaN or infinity")
-    return card
+def _storable_card(card: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {_storable_text(name): _storable(value) for name, value in card.items()}
 
 
-def _is_storable(value: JsonValue) -> bool:
-    """Whether PostgreSQL's jsonb has room for it: parsers of JSON let more pass."""
+def _storable(value: JsonValue) -> JsonValue:
+    """As PostgreSQL's jsonb has room for it: without NULs. Numbers that JSON has no words for are refused."""
     match value:
         case str():
-            return "\0" not in value
-        case float():
-            return isfinite(value)
+            return _storable_text(value)
+        case float() if not isfinite(value):
+            raise ValueError("must not contain NaN or infinity")
         case list():
-            return all(map(_is_storable, value))
+            return [_storable(one) for one in value]
         case dict():
-            return all("\0" not in name and _is_storable(one) for name, one in value.items())
+            return {_storable_text(name): _storable(one) for name, one in value.items()}
         case _:
-            return True
+            return value
+
+
+def _storable_text(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _cut(text: str) -> str:
     return text.replace("\0", "")[:TEXT_LENGTH]
 
 
-WorkspaceId = Annotated[str, AfterValidator(check_workspace_id)]
+_PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_HOST = r"([A-Za-z0-9._-]+|\[::1?\]|\[[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}\])"
+_URL_SCHEMA = {"pattern": f"^(https?://{_HOST}(:{_PORT})?(/[!-~]*)?)?$"}
+"""What the document says of URLs; short forms of IPv6 addresses and a few others are taken, too."""
+
+WorkspaceId = Annotated[
+    str,
+    AfterValidator(check_workspace_id),
+    Field(json_schema_extra={"pattern": f"^{WORKSPACE_ID.pattern}$"}),
+]
+Card = Annotated[dict[str, JsonValue], AfterValidator(_storable_card)]
 Text = Annotated[str, AfterValidator(_cut)]
 
 
@@ -78,8 +95,10 @@ class RegisterBody(_Body):
     """`POST /registry/register`."""
 
     id: WorkspaceId
-    url: Annotated[str, Field(max_length=URL_LENGTH), AfterValidator(_check_url)] = ""
-    agent_card: Annotated[dict[str, JsonValue], AfterValidator(_check_storable)] | None = None
+    url: Annotated[
+        str, Field(max_length=URL_LENGTH, json_schema_extra=_URL_SCHEMA), AfterValidator(_check_url)
+    ] = ""
+    agent_card: Card | None = None
     delivery_mode: Literal["push", "poll"] | None = None
 
 
@@ -95,6 +114,11 @@ class HeartbeatBody(_Body):
     current_task: Text | None = None
     uptime_seconds: Annotated[float, Field(ge=0, le=2**53)] | None = None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is a runtime's own beat: the partial ones of helpers leave most members out."""
+        return self.model_fields_set >= FULL_BEAT
+
     def beat(self) -> Beat:
         """The beat as it is stored."""
         return Beat(
@@ -106,6 +130,20 @@ class HeartbeatBody(_Body):
             current_task=self.current_task or "",
             uptime_seconds=int(self.uptime_seconds or 0),
         )
+
+
+class CardBody(_Body):
+    """`POST /registry/update-card`."""
+
+    workspace_id: WorkspaceId
+    agent_card: Card
+
+
+class TokenBody(_Body):
+    """`POST /workspaces/{id}/tokens`: an empty body is fine."""
+
+    name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
+    """What the token is for; people read it in listings."""
 
 
 B = TypeVar("B", bound=BaseModel)

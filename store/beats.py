@@ -32,7 +32,7 @@ class Taken:
     confirmed: bool
     """Whether this beat was the first use of a pending token."""
     first: bool
-    """Whether it was the generation's first, or the first after silence."""
+    """Whether it was the generation's first, or the first after silence or after a lost credential."""
 
 
 # One statement, since a beat costs one round trip. Its parts see one snapshot; the locks they take are what
@@ -41,7 +41,8 @@ class Taken:
 # active tokens allows one at a time. Beats of one workspace that come at once line up at the beat's row.
 _TAKE_IN = """
 WITH workspace AS (
-    SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation AS newest, g.generation AS current
+    SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation AS newest, g.generation AS current,
+           g.private_ip
     FROM workspaces w
     LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.superseded_at IS NULL
     WHERE w.workspace_id = %(workspace_id)s
@@ -75,8 +76,10 @@ WITH workspace AS (
     FROM used
     ON CONFLICT (workspace_id) DO UPDATE
     SET generation = excluded.generation, last_beat_at = excluded.last_beat_at, silent_since = NULL,
+        strikes = 0, credential_lost_at = NULL,
         beating_since = CASE
             WHEN b.generation = excluded.generation AND b.silent_since IS NULL AND b.last_beat_at IS NOT NULL
+                 AND b.credential_lost_at IS NULL
             THEN b.beating_since ELSE excluded.beating_since END,
         active_tasks = excluded.active_tasks, is_busy = excluded.is_busy,
         runtime_state = excluded.runtime_state, error_rate = excluded.error_rate,
@@ -88,7 +91,7 @@ WITH workspace AS (
     INSERT INTO facts (workspace_id, generation, kind)
     SELECT %(workspace_id)s, beat.generation, 'beating' FROM beat WHERE beat.first
 )
-SELECT w.intent, w.deleted, w.newest, w.current, p.token_id, p.generation, p.state, p.prefix,
+SELECT w.intent, w.deleted, w.newest, w.current, w.private_ip, p.token_id, p.generation, p.state, p.prefix,
        beat.first IS NOT NULL, COALESCE(used.confirmed, false), COALESCE(beat.first, false)
 FROM workspace w LEFT JOIN presented p ON true LEFT JOIN used ON true LEFT JOIN beat ON true
 """
@@ -109,6 +112,23 @@ WITH quiet AS (
     RETURNING b.workspace_id, b.generation
 )
 INSERT INTO facts (workspace_id, generation, kind) SELECT workspace_id, generation, 'silent' FROM marked
+"""
+
+_STRIKE = """
+WITH struck AS (
+    UPDATE beats b
+    SET strikes = b.strikes + 1,
+        credential_lost_at = CASE WHEN b.strikes + 1 >= %(strikes)s
+                                  THEN COALESCE(b.credential_lost_at, now()) END
+    FROM generations g
+    WHERE b.workspace_id = %(workspace_id)s AND b.generation = %(generation)s
+      AND g.workspace_id = b.workspace_id AND g.generation = b.generation AND g.superseded_at IS NULL
+    RETURNING b.workspace_id, b.generation, b.strikes
+), fact AS (
+    INSERT INTO facts (workspace_id, generation, kind)
+    SELECT workspace_id, generation, 'credential_lost' FROM struck WHERE strikes = %(strikes)s
+)
+SELECT strikes FROM struck
 """
 
 
@@ -154,3 +174,15 @@ async def mark_silent(conn: Connection, *, older_than: timedelta, limit: int) ->
     """
     cursor = await conn.execute(_MARK_SILENT, {"older_than": older_than, "limit": limit})
     return cursor.rowcount
+
+
+async def strike(conn: Connection, workspace_id: str, *, generation: int, strikes: int) -> int:
+    """One more full beat of the current box without a live token; the `strikes`th in a row is a fact.
+
+    Returns how many in a row that makes; 0 if the generation is not the current one.
+    """
+    cursor = await conn.execute(
+        _STRIKE, {"workspace_id": workspace_id, "generation": generation, "strikes": strikes}
+    )
+    row = await cursor.fetchone()
+    return 0 if row is None else int(row[0])

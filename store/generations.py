@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from store.pool import Connection
+from workflows.state import Intent
 
 Json = dict[str, object]
 
@@ -126,7 +127,8 @@ async def open_generation(
         """
         INSERT INTO beats (workspace_id, generation) VALUES (%(workspace_id)s, %(generation)s)
         ON CONFLICT (workspace_id) DO UPDATE
-        SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL, active_tasks = 0,
+        SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL, strikes = 0,
+            credential_lost_at = NULL, active_tasks = 0,
             is_busy = NULL, runtime_state = NULL, error_rate = 0, sample_error = '', current_task = '',
             uptime_seconds = 0
         """,
@@ -143,7 +145,7 @@ async def open_generation(
 
 
 async def close(conn: Connection, workspace_id: str, *, generation: int, intent: str) -> None:
-    """Store the intent, end the open generation and all tokens.
+    """Store the intent, end the open generation and its tokens; a deletion ends API tokens, too.
 
     Numbers up to `generation` are used up: one that was decided on, and given up before it was opened,
     is not opened by a late attempt.
@@ -156,6 +158,11 @@ async def close(conn: Connection, workspace_id: str, *, generation: int, intent:
         [intent, generation, workspace_id],
     )
     await _end(conn, workspace_id)
+    if intent == Intent.DELETE:
+        await conn.execute(
+            "UPDATE api_tokens SET revoked_at = now() WHERE workspace_id = %s AND revoked_at IS NULL",
+            [workspace_id],
+        )
 
 
 async def current(conn: Connection, workspace_id: str, generation: int) -> Current | None:

@@ -204,6 +204,18 @@ async def age(conn: Connection, workspace_id: str, *, generation: int, attempt: 
     return passed
 
 
+async def instances(conn: Connection, workspace_id: str, generation: int) -> frozenset[str]:
+    """All instances that a generation is known to have had, whatever became of them."""
+    cursor = await conn.execute(
+        """
+        SELECT instance_id FROM launches
+        WHERE workspace_id = %s AND generation = %s AND instance_id IS NOT NULL
+        """,
+        [workspace_id, generation],
+    )
+    return frozenset(row[0] for row in await cursor.fetchall())
+
+
 async def declared_dead(conn: Connection, workspace_id: str) -> frozenset[str]:
     """The instances that a human declared dead."""
     cursor = await conn.execute(

@@ -11,7 +11,8 @@ from psycopg.rows import class_row
 from pydantic import JsonValue
 
 from store.pool import Connection
-from workflows.state import ConditionStatus, ConditionType, Intent, Phase
+from workflows.explaining import Explanation, explain
+from workflows.state import ConditionStatus, ConditionType, Intent, Phase, RegistrationSeen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Record:
     private_ip: IPv4Address | IPv6Address | None
     dns_name: str | None
     url: str | None
+    name: str | None
+    """Of the agent card."""
     last_beat_at: datetime | None
     """Of the generation that is shown; a beat of an older box says nothing about this one."""
     beating_since: datetime | None
@@ -43,6 +46,7 @@ _RECORD = """
 SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.phase, w.generation AS newest,
        CASE WHEN g.superseded_at IS NULL THEN g.generation END AS current,
        g.instance_id, g.private_ip, w.dns_name, g.url, g.opened_at,
+       CASE WHEN jsonb_typeof(g.agent_card -> 'name') = 'string' THEN g.agent_card ->> 'name' END AS name,
        b.last_beat_at, b.beating_since, b.silent_since,
        (SELECT count(*) FROM requests r
         WHERE r.workspace_id = w.workspace_id AND r.kind = 'recreate' AND r.outcome = 'accepted'
@@ -84,10 +88,31 @@ def freshness(record: Record, *, stale_after: timedelta) -> ConditionStatus:
     return ConditionStatus.TRUE if fresh else ConditionStatus.FALSE
 
 
-def shown_conditions(record: Record, *, stale_after: timedelta) -> list[dict[str, JsonValue]]:
-    """The stored conditions, with `HeartbeatFresh` as it is now."""
-    others = [one for one in record.conditions if one.get("type") != ConditionType.HEARTBEAT_FRESH]
-    return [*others, _heartbeat_fresh(record, stale_after)]
+def is_unexplained(record: Record) -> bool:
+    """Whether there is a box that has never beaten: what it did at the register API says why."""
+    return record.current is not None and record.instance_id is not None and record.last_beat_at is None
+
+
+def shown_conditions(
+    record: Record, *, stale_after: timedelta, seen: RegistrationSeen | None = None
+) -> list[dict[str, JsonValue]]:
+    """The stored conditions, with `HeartbeatFresh` as it is now, and `Registered` as calls explain it."""
+    now = {ConditionType.HEARTBEAT_FRESH: _heartbeat_fresh(record, stale_after)}
+    if seen is not None and (why := explain(seen)).is_news:
+        now[ConditionType.REGISTERED] = _registered(record, seen, why)
+    return [*(one for one in record.conditions if one.get("type") not in now), *now.values()]
+
+
+def _registered(record: Record, seen: RegistrationSeen, why: Explanation) -> dict[str, JsonValue]:
+    since = seen.registered_at or min((call.last_at for call in seen.calls), default=record.at)
+    return {
+        "type": ConditionType.REGISTERED,
+        "status": ConditionStatus.FALSE if seen.registered_at is None else ConditionStatus.TRUE,
+        "reason": why.reason,
+        "message": why.message,
+        "generation": record.newest,
+        "last_transition_at": since.isoformat(),
+    }
 
 
 def _heartbeat_fresh(record: Record, stale_after: timedelta) -> dict[str, JsonValue]:

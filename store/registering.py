@@ -179,3 +179,14 @@ async def record_registration(
     )
     row = await cursor.fetchone()
     return row is not None and bool(row[0])
+
+
+async def record_card(
+    conn: Connection, workspace_id: str, *, generation: int, agent_card: dict[str, JsonValue]
+) -> None:
+    """Write the box's card, if its generation is the current one."""
+    await conn.execute(
+        "UPDATE generations SET agent_card = %s"
+        " WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL",
+        [Jsonb(agent_card), workspace_id, generation],
+    )

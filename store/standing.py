@@ -4,6 +4,7 @@ Whether that is enough for anything is decided elsewhere.
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -22,6 +23,8 @@ class Found:
     """The newest generation ever opened; 0 before the first."""
     current: int | None
     """The generation that is not superseded; none while the workspace is stopped."""
+    private_ip: IPv4Address | IPv6Address | None
+    """Recorded for the current generation's instance."""
     token_id: UUID | None
     token_generation: int | None
     token_state: str | None
@@ -35,7 +38,8 @@ class Found:
 
 _FIND = """
 SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation AS newest, g.generation AS current,
-       t.token_id, t.generation AS token_generation, t.state AS token_state, t.prefix AS token_prefix
+       g.private_ip, t.token_id, t.generation AS token_generation, t.state AS token_state,
+       t.prefix AS token_prefix
 FROM workspaces w
 LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.superseded_at IS NULL
 LEFT JOIN tokens t ON t.sha256 = %(sha256)s::bytea AND t.workspace_id = w.workspace_id

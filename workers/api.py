@@ -8,6 +8,7 @@ import uvicorn
 
 from register_api.app import create_app
 from register_api.config import ApiConfig
+from register_api.connections import BoundedHttp
 from store.pool import open_pool
 from workers import telemetry
 from workers.settings import ApiSettings, load
@@ -31,6 +32,9 @@ async def _serve(settings: ApiSettings) -> int:
     config = ApiConfig(
         keys=settings.keys,
         operator_token_hashes=frozenset(bytes.fromhex(each) for each in settings.operator_token_hashes),
+        bootstrap_policy=settings.bootstrap_policy,
+        trusted_proxies=settings.proxies,
+        allow_loopback_targets=settings.allow_loopback_targets,
         heartbeat_stale=settings.heartbeat_stale,
     )
     async with open_pool(
@@ -45,6 +49,7 @@ async def _serve(settings: ApiSettings) -> int:
                 create_app(config, pool),
                 host=host,
                 port=port,
+                http=BoundedHttp,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -6,12 +6,15 @@ Says what is wrong by the variable's name; it opens no connection and holds no d
 import hashlib
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from register_api.peers import Network
+from register_api.verdict import Policy
 from store.credentials import InvalidServerKeys, ServerKeys
 from workflows.state import CanaryPolicy, Timings
 
@@ -47,6 +50,8 @@ class KeySettings(StoreSettings):
     """`id:hex[,id:hex …]`, at least 32 bytes each: the first derives, all verify."""
     heartbeat_stale_seconds: Annotated[float, Field(gt=0)] = 90
     """A box that is silent for longer is shown as degraded."""
+    allow_loopback_targets: bool = False
+    """Call boxes at loopback addresses, and tell of them: for boxes that are processes of this machine."""
 
     @field_validator("server_keys")
     @classmethod
@@ -75,12 +80,16 @@ class ApiSettings(KeySettings):
     """Host and port to listen on."""
     operator_token_hashes: Words = ()
     """SHA-256 (hexadecimal) of the tokens that may read every record."""
-    bootstrap_policy: Annotated[str, Field(pattern="^secret$")] = "secret"
-    """How a box without a token proves itself: `secret`, the bootstrap secret of its user data."""
+    bootstrap_policy: Policy = Policy.SECRET
+    """How a box without a token proves itself: `secret`, by the bootstrap secret of its user data; `address`,
+    by that or by calling from its recorded address; `both`, by the secret from that address."""
+    trusted_proxies: Words = ()
+    """Addresses or networks (CIDR) of proxies before the API: only their `X-Forwarded-For` says where a call
+    comes from. Empty: the TCP peer is the caller."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
     """Connections of one process; beats are served by few of them."""
 
-    @field_validator("operator_token_hashes", mode="before")
+    @field_validator("operator_token_hashes", "trusted_proxies", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return _words(value)
@@ -91,6 +100,21 @@ class ApiSettings(KeySettings):
         if any(not re.fullmatch("[0-9a-f]{64}", each) for each in value):
             raise ValueError("each entry must be 64 hexadecimal digits: the SHA-256 of a token")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            try:
+                ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"each entry must be an address or a network: {error}") from None
+        return value
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """The trusted proxies as networks."""
+        return tuple(map(ip_network, self.trusted_proxies))
 
     @property
     def bind(self) -> tuple[str, int]:
@@ -134,8 +158,6 @@ class WorkerSettings(KeySettings):
     """Where the runtime looks for `.auth_token`."""
     ec2_mutations_per_second: Annotated[float, Field(gt=0)] = 2.0
     """Across all workers; EC2 refills RunInstances at about this rate."""
-    allow_loopback_targets: bool = False
-    """Let the canary call loopback addresses: for boxes that are processes on this machine."""
     register_deadline_seconds: Annotated[float, Field(gt=0)] = 600
     """From an instance running to its first authenticated beat."""
     settling_seconds: Annotated[float, Field(ge=0)] = 120

@@ -247,6 +247,7 @@ def begin_flight(state: State, at: datetime, *, waiting: str = "") -> State:
         closed=False,
         fence=Fence(),
         box=Box(),
+        intruder=None,  # the fence before the launch looks at all of them
         flight=Flight(
             generation=generation, since=at, waiting=(waiting,) if waiting else (), first_launch=first
         ),

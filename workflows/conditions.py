@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from workflows import recovery
+from workflows.explaining import CREDENTIAL_LOST, explain
 from workflows.fencing import is_unconfirmed
 from workflows.state import (
     CanaryPolicy,
@@ -49,7 +50,9 @@ def is_reachable(state: State) -> bool:
 
 def is_serving(state: State) -> bool:
     """Whether everything is there that `online` stands for (invariant I9)."""
-    return is_reachable(state) and state.box.silent_since is None and canary_satisfied(state)
+    box = state.box
+    beats = box.silent_since is None and box.credential_lost_at is None
+    return is_reachable(state) and beats and canary_satisfied(state)
 
 
 def canary_satisfied(state: State) -> bool:
@@ -115,8 +118,13 @@ def _address_in_sync(state: State) -> tuple[ConditionStatus, str, str]:
 
 
 def _registered(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.credential_lost_at is not None:
+        return FALSE, CREDENTIAL_LOST.reason, CREDENTIAL_LOST.message
     if state.box.registered_at is not None:
         return TRUE, "Registered", "the box has registered"
+    if state.box.seen is not None:
+        why = explain(state.box.seen)
+        return FALSE, why.reason, why.message
     if any(error.phase is Step.AWAIT_REGISTRATION for error in state.errors):
         return FALSE, "DeadlineMissed", "the box did not register in time"
     return FALSE, "NotRegistered", "the box has not registered yet"

@@ -4,11 +4,12 @@ Time is an argument; the workflow's timers only say when to ask.
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from workflows import conditions, recovery
 from workflows.admission import Ask, admit
 from workflows.errors import noted
+from workflows.explaining import explain
 from workflows.facts import StepFailed
 from workflows.state import CanaryPolicy, CanaryState, OutcomeKind, RequestKind, State, Step
 
@@ -36,6 +37,12 @@ def register_deadline(state: State) -> datetime | None:
     return box.running_since + state.timings.register_deadline
 
 
+def is_registration_overdue(state: State, at: datetime) -> bool:
+    """Whether the box should have registered and beaten by now."""
+    deadline = register_deadline(state)
+    return deadline is not None and at >= deadline
+
+
 def canary_deadline(state: State) -> datetime | None:
     """When the agent must have answered; None if nothing is asked."""
     if not asks_canary(state) or state.box.beating_at is None or state.box.running_since is None:
@@ -50,8 +57,10 @@ def passed(state: State, at: datetime) -> State:
     canary = canary_deadline(state)
     if canary is not None and at >= canary:
         state = replace(state, box=replace(state.box, canary=CanaryState.MISSED), flight=None, retry=None)
-    register = register_deadline(state)
-    if register is not None and at >= register:
+    if is_registration_overdue(state, at):
+        if state.inquires and state.box.seen is None:
+            # News of the box may wait behind an outage of ours: a healthy box must not be recreated for it.
+            return replace(state, box=replace(state.box, inquiring=True))
         state = replace(state, flight=None, errors=noted(state, _missed(state), at))
         return _asked_itself(state, at)
     if state.ask_again_at is not None and at >= state.ask_again_at:
@@ -61,7 +70,16 @@ def passed(state: State, at: datetime) -> State:
 
 
 def _missed(state: State) -> StepFailed:
-    minutes = state.timings.register_deadline.total_seconds() / 60
+    within = _told(state.timings.register_deadline)
+    if state.box.seen is not None and state.box.silent_since is None:
+        why = explain(state.box.seen)
+        return StepFailed(
+            step=Step.AWAIT_REGISTRATION,
+            code=why.code,
+            message=f"generation {state.generation} was not online within {within}: {why.message}",
+            hint=why.hint,
+            retryable=True,
+        )
     if state.box.registered_at is None:
         code, what = "not_registered", "did not register"
         hint = "See the box's own log (bootstrap secret, network path to the register API, user data)."
@@ -74,7 +92,7 @@ def _missed(state: State) -> StepFailed:
     return StepFailed(
         step=Step.AWAIT_REGISTRATION,
         code=code,
-        message=f"the box of generation {state.generation} {what} within {minutes:g} min of running",
+        message=f"the box of generation {state.generation} {what} within {within} of running",
         hint=hint,
         retryable=True,
     )
@@ -94,3 +112,8 @@ def _asked_itself(state: State, at: datetime) -> State:
     if recovery.spent_until(state.recovery, at) is not None:
         return replace(state, recovery=replace(state.recovery, exhausted=True))
     return replace(state, ask_again_at=decided.retry_at)
+
+
+def _told(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"

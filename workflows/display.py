@@ -21,6 +21,8 @@ _DOING = {
     Step.ADDRESS: "waiting for the instance to run, then writing the DNS name",
     Step.CANARY: "asking the agent a question",
     Step.REMOVE_ADDRESS: "removing the DNS name",
+    Step.INQUIRE: "reading what the box did, since its deadline has passed",
+    Step.EVICT: "terminating a superseded box that still calls",
 }
 
 

@@ -94,6 +94,13 @@ class CanaryResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted:
+    """The instances of a superseded generation that were alive, and are being terminated."""
+
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed:
     """A step that did not succeed, after the retries that its policy allows."""
 
@@ -110,6 +117,9 @@ class BoxFactKind(StrEnum):
     REGISTERED = "registered"
     BEATING = "beating"
     SILENT = "silent"
+    CREDENTIAL_LOST = "credential_lost"
+    INTRUDER = "intruder"
+    """A box of this generation called although it is superseded, and should have ended before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,25 +10,21 @@ from typing import assert_never
 
 from workflows import conditions, deadlines, steps
 from workflows.admission import Ask, admit
-from workflows.errors import cleared
+from workflows.errors import cleared, noted
+from workflows.explaining import CREDENTIAL_LOST
 from workflows.facts import (
     AddressResult,
     BoxChanged,
     BoxFactKind,
     CanaryResult,
     Enrolled,
+    Evicted,
     FenceObserved,
     GenerationOpened,
     LaunchResult,
     StepFailed,
 )
-from workflows.state import (
-    Frozen,
-    Intent,
-    Request,
-    State,
-    Step,
-)
+from workflows.state import Frozen, Intent, RegistrationSeen, Request, State, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,8 @@ Event = (
     | AddressResult
     | AddressRemoved
     | CanaryResult
+    | RegistrationSeen
+    | Evicted
     | StepFailed
     | RecordAhead
     | BoxChanged
@@ -108,6 +106,10 @@ def _next_step(state: State) -> Step | None:
             return Step.LAUNCH
         if state.box.running_since is None:
             return Step.ADDRESS
+        if state.box.inquiring:
+            return Step.INQUIRE
+    if state.intruder is not None:
+        return Step.EVICT
     if deadlines.asks_canary(state):
         return Step.CANARY
     return None
@@ -126,7 +128,9 @@ def is_still_wanted(step: Step, begun: State, now: State) -> bool:
 
 def wake_at(state: State) -> datetime | None:
     """When time alone changes something; None if only the outside can."""
-    times = [deadlines.register_deadline(state), deadlines.canary_deadline(state), state.ask_again_at]
+    times = [deadlines.canary_deadline(state), state.ask_again_at]
+    if not state.box.inquiring:
+        times.append(deadlines.register_deadline(state))
     if state.retry is not None and _next_step(state) is state.retry.step:
         times.append(state.retry.not_before)
     if state.frozen is not None:
@@ -154,6 +158,10 @@ def _taken_in(state: State, event: Event, at: datetime) -> State:
             return steps.succeeded(replace(state, address_removed=True), Step.REMOVE_ADDRESS)
         case CanaryResult():
             return steps.canary_asked(state, event, at)
+        case RegistrationSeen():
+            return steps.inquired(state, event, at)
+        case Evicted():
+            return steps.succeeded(replace(state, intruder=None), Step.EVICT)
         case StepFailed():
             return steps.failed(state, event, at)
         case RecordAhead():
@@ -185,18 +193,42 @@ def _arrived(state: State, at: datetime) -> State:
 def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
     if event.generation > state.generation:
         return replace(state, enrolled=False)  # the record is ahead of us: read it
-    box = state.box
+    if event.kind is BoxFactKind.INTRUDER:
+        return _intruded(state, event.generation)
     if event.generation < state.generation or state.intent is not Intent.RUN:
         return state
+    box, older = state.box, state.box.heard_at is not None and event.at < state.box.heard_at
     match event.kind:
         case BoxFactKind.REGISTERED:
             return replace(state, box=replace(box, registered_at=box.registered_at or event.at))
-        case BoxFactKind.BEATING | BoxFactKind.SILENT if box.heard_at is not None and event.at < box.heard_at:
+        case _ if older:
             return state
         case BoxFactKind.BEATING:
-            beating = replace(box, beating_at=box.beating_at or at, silent_since=None, heard_at=event.at)
-            return replace(state, box=beating)
+            if box.credential_lost_at is not None:
+                state = replace(state, errors=cleared(state.errors, Step.AWAIT_REGISTRATION))
+            return replace(state, box=steps.beating(box, event.at, at))
         case BoxFactKind.SILENT:
             return replace(state, box=replace(box, silent_since=event.at, heard_at=event.at))
+        case BoxFactKind.CREDENTIAL_LOST:
+            errors = noted(state, _credential_lost(), at)
+            lost = replace(box, credential_lost_at=event.at, heard_at=event.at)
+            return replace(state, box=lost, errors=errors)
         case _ as never:
             assert_never(never)
+
+
+def _credential_lost() -> StepFailed:
+    return StepFailed(
+        step=Step.AWAIT_REGISTRATION,
+        code=CREDENTIAL_LOST.code,
+        message=CREDENTIAL_LOST.message,
+        hint=CREDENTIAL_LOST.hint,
+        retryable=True,
+    )
+
+
+def _intruded(state: State, generation: int) -> State:
+    """A superseded box called. While its fence goes on, or nothing runs by intent, that says nothing new."""
+    if generation >= state.generation or state.intent is not Intent.RUN or not state.fence.confirmed:
+        return state
+    return replace(state, intruder=generation)

@@ -5,7 +5,7 @@ Builds no names; an ID that passes here is usable wherever it is put.
 
 import re
 
-WORKSPACE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+WORKSPACE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A DNS label (RFC 1123, section 2.1): the ID becomes a host name, a tag value and a workflow ID."""
 
 

@@ -65,6 +65,10 @@ class Step(StrEnum):
     AWAIT_REGISTRATION = "await_registration"
     CANARY = "canary"
     REMOVE_ADDRESS = "remove_address"
+    INQUIRE = "inquire"
+    """Asking the record what the box did, before its deadline counts as missed."""
+    EVICT = "evict"
+    """Ending a superseded box that still calls."""
 
 
 class CanaryPolicy(StrEnum):
@@ -193,6 +197,30 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallSeen:
+    """How often register calls got one answer."""
+
+    code: str
+    count: int
+    from_box: bool
+    """Whether they came from the address recorded for the box."""
+    last_at: datetime
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationSeen:
+    """What the register API knows of a generation's box."""
+
+    registered_at: datetime | None = None
+    beating_at: datetime | None = None
+    """The last beat, if it is fresh."""
+    token_unused: bool = False
+    """A token was given, and none was ever used."""
+    calls: tuple[CallSeen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """What is known of the current generation's box; facts in whatever order they came."""
 
@@ -206,8 +234,13 @@ class Box:
     beating_at: datetime | None = None
     """When the first authenticated beat was heard of; a fact may be under way for a while."""
     silent_since: datetime | None = None
+    credential_lost_at: datetime | None = None
     heard_at: datetime | None = None
     """The newest fact about beats; older ones change nothing."""
+    inquiring: bool = False
+    """Its deadline has passed, and the record is asked what it did."""
+    seen: RegistrationSeen | None = None
+    """What the record said then."""
     canary: CanaryState = CanaryState.DUE
     canary_tries: int = 0
 
@@ -272,6 +305,10 @@ class State:
     fence: Fence = field(default_factory=Fence)
     box: Box = field(default_factory=Box)
     flight: Flight | None = None
+    inquires: bool = False
+    """Whether this run asks the record before a deadline counts as missed; older ones did not."""
+    intruder: int | None = None
+    """A superseded generation whose box called, and must be ended."""
     online_since: datetime | None = None
     halted: bool = False
     """A step failed for good: nothing is tried until somebody asks."""

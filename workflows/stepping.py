@@ -128,6 +128,12 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
         case Step.REMOVE_ADDRESS:
             await do(ports.remove_address, ports.RemoveAddress(workspace_id=workspace_id), AWS)
             return lifecycle.AddressRemoved()
+        case Step.INQUIRE:
+            inquiry = ports.Inquire(workspace_id=workspace_id, generation=generation)
+            return await do(ports.inquire, inquiry, DATABASE)
+        case Step.EVICT:
+            eviction = ports.Evict(workspace_id=workspace_id, generation=state.intruder or 0)
+            return await do(ports.evict, eviction, EC2)
         case Step.AWAIT_REGISTRATION:
             raise AssertionError("waiting is no activity")
         case _ as never:

@@ -18,7 +18,7 @@ from workflows.facts import (
     LaunchResult,
     StepFailed,
 )
-from workflows.state import Box, CanaryState, Fence, Flight, Intent, Retry, State, Step
+from workflows.state import Box, CanaryState, Fence, Flight, Intent, RegistrationSeen, Retry, State, Step
 
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(seconds=60)
@@ -183,6 +183,27 @@ def canary_asked(state: State, event: CanaryResult, at: datetime) -> State:
     box = replace(state.box, canary_tries=state.box.canary_tries + 1)
     state = replace(state, errors=noted(state, failure, at), box=box)
     return _retried(state, Step.CANARY, at)
+
+
+def beating(box: Box, heard_at: datetime, at: datetime) -> Box:
+    """The box beats with a live token: whatever was wrong with its beats before is over."""
+    return replace(
+        box,
+        beating_at=box.beating_at or at,
+        silent_since=None,
+        credential_lost_at=None,
+        heard_at=heard_at,
+    )
+
+
+def inquired(state: State, seen: RegistrationSeen, at: datetime) -> State:
+    """What the record says of the box whose deadline has passed: perhaps that it is well."""
+    box = replace(
+        state.box, inquiring=False, seen=seen, registered_at=state.box.registered_at or seen.registered_at
+    )
+    if seen.beating_at is not None and (box.heard_at is None or seen.beating_at > box.heard_at):
+        box = beating(box, seen.beating_at, at)
+    return succeeded(replace(state, box=box), Step.INQUIRE)
 
 
 def opened(state: State, event: GenerationOpened) -> State:

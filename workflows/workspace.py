@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
-    from workflows import admission, conditions, display, lifecycle, messages, stepping
+    from workflows import admission, conditions, deadlines, display, lifecycle, messages, stepping
     from workflows.admission import Ask
     from workflows.facts import BoxChanged, Enrolled
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
@@ -29,6 +29,9 @@ MESSAGES_PER_RUN = 1_000
 and its own suggestion to continue looks at events and size only."""
 
 SHOWN_REQUESTS = 50
+
+INQUIRES = "inquire-before-a-missed-registration"
+"""The patch since which a deadline is missed only after a look at the record."""
 
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
@@ -191,7 +194,12 @@ class WorkspaceWorkflow:
             self._unusable = ApplicationError(str(error), type="InvalidWorkspace", non_retryable=True)
 
     def _apply(self, event: lifecycle.Event) -> None:
-        state = lifecycle.apply(self._state, event, workflow.now())
+        now, before = workflow.now(), self._state
+        # Runs that began before this step existed judged the deadline at once, and replay so.
+        overdue = deadlines.is_registration_overdue(before, now)
+        if overdue and not before.inquires and workflow.patched(INQUIRES):
+            before = replace(before, inquires=True)
+        state = lifecycle.apply(before, event, now)
         if state != self._state:
             self._became(state)
 

@@ -11,8 +11,7 @@ import pytest
 from typing_extensions import override
 
 from activities import canary, ports
-from activities.canary import aim, question
-from store.generations import Current
+from activities.canary import question
 from tests.activities.world import World
 
 pytestmark = pytest.mark.anyio
@@ -149,88 +148,3 @@ async def test_a_superseded_box_is_not_asked(world: World) -> None:
         await world.opened(after=1)
         assert (await world.fails(ports.ask_canary, request)).type == ports.SUPERSEDED
     assert asked == []
-
-
-def box(url: str | None = "http://box:8000", ip: str | None = "10.0.0.5") -> Current:
-    return Current(key_id="k1", spec={}, private_ip=ip, url=url)
-
-
-@pytest.mark.parametrize(
-    ("url", "asked"),
-    [
-        ("http://box:8000", "http://10.0.0.5:8000/"),
-        ("http://box", "http://10.0.0.5:80/"),
-        ("https://box/a2a/", "https://10.0.0.5:443/a2a/"),
-        ("http://user:password@box:9/p?q=1#f", "http://10.0.0.5:9/p?q=1"),
-        ("http://169.254.169.254:80/latest", "http://10.0.0.5:80/latest"),
-        ("http://[::1]:81/", "http://10.0.0.5:81/"),
-    ],
-)
-def test_only_port_and_path_are_the_boxes_own_words(url: str, asked: str) -> None:
-    target = aim(box(url), allow_loopback=False)
-    assert not isinstance(target, ports.CanaryResult)
-    assert target.url == asked
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://box",
-        "file:///etc/passwd",
-        "box:8000",
-        "http://",
-        "http://box:x",
-        "http://box:99999",
-        "http://[::1",
-    ],
-)
-def test_a_url_that_cannot_be_asked_is_none(url: str) -> None:
-    target = aim(box(url), allow_loopback=False)
-    assert isinstance(target, ports.CanaryResult)
-    assert target.code == "canary_no_url"
-
-
-@pytest.mark.parametrize(
-    "ip",
-    [
-        "127.0.0.1",
-        "127.9.9.9",
-        "::1",
-        "169.254.169.254",
-        "fe80::1",
-        "fd00:ec2::254",
-        "::ffff:169.254.169.254",
-        "::ffff:127.0.0.1",
-        "224.0.0.1",
-        "ff02::1",
-        "0.0.0.0",
-        "::",
-        "240.0.0.1",
-        "255.255.255.255",
-    ],
-)
-def test_an_address_that_no_box_may_have_is_not_asked(ip: str) -> None:
-    target = aim(box(ip=ip), allow_loopback=False)
-    assert isinstance(target, ports.CanaryResult)
-    assert target.code == "canary_refused"
-
-
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_asked_only_where_boxes_are_processes(ip: str) -> None:
-    assert not isinstance(aim(box(ip=ip), allow_loopback=True), ports.CanaryResult)
-
-
-def test_allowing_loopback_allows_nothing_else() -> None:
-    assert isinstance(aim(box(ip="169.254.169.254"), allow_loopback=True), ports.CanaryResult)
-
-
-def test_a_box_without_a_recorded_address_is_unreachable() -> None:
-    target = aim(box(ip=None), allow_loopback=False)
-    assert isinstance(target, ports.CanaryResult)
-    assert target.code == "canary_unreachable"
-
-
-def test_an_ipv6_address_stands_in_brackets() -> None:
-    target = aim(box(ip="fd12::5"), allow_loopback=False)
-    assert not isinstance(target, ports.CanaryResult)
-    assert target.url == "http://[fd12::5]:8000/"

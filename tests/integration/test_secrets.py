@@ -59,7 +59,10 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
     await console.until_phase(workspace, Phase.ONLINE)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    api_token = await console.http.post(f"/workspaces/{workspace}/tokens", json={"name": "a tool"})
+    assert api_token.status_code == 201
     secrets, leaks, histories = await all_secrets(stack, console), list[str](), 0
+    secrets.add(api_token.json()["auth_token"].encode())
     assert len(secrets) > 5
 
     async for execution in console.client.list_workflows():
@@ -88,7 +91,8 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
         "SELECT (SELECT json_agg(t) FROM tokens t)::text AS t,"
         " (SELECT json_agg(l) FROM launches l)::text,"
         " (SELECT json_agg(g) FROM generations g)::text AS g,"
-        " (SELECT json_agg(w) FROM workspaces w)::text AS w"
+        " (SELECT json_agg(w) FROM workspaces w)::text AS w,"
+        " (SELECT json_agg(a) FROM api_tokens a)::text AS a, (SELECT json_agg(u) FROM audit u)::text AS u"
     )
     leaks += found(secrets, repr(dump).encode(), "the database")
 

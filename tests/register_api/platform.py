@@ -107,6 +107,12 @@ class Platform:
             [box.workspace_id, box.generation + 1],
         )
         await self.database.execute(
+            "INSERT INTO beats (workspace_id, generation) VALUES (%s, %s) ON CONFLICT (workspace_id)"
+            " DO UPDATE SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL,"
+            " strikes = 0, credential_lost_at = NULL",
+            [box.workspace_id, box.generation + 1],
+        )
+        await self.database.execute(
             "UPDATE workspaces SET generation = %s WHERE workspace_id = %s",
             [box.generation + 1, box.workspace_id],
         )

@@ -59,7 +59,6 @@ async def post(platform: Platform, content: bytes | AsyncIterator[bytes], **head
         (b'{"id": "x", "agent_card": []}', "agent_card"),
         (b'{"id": "x", "agent_card": {"a": NaN}}', "agent_card"),
         (b'{"id": "x", "agent_card": {"a": [Infinity]}}', "agent_card"),
-        (b'{"id": "x", "agent_card": {"a": "\\u0000"}}', "agent_card"),
         (b'{"id": "x", "delivery_mode": "pigeon"}', "delivery_mode"),
     ],
 )

@@ -14,15 +14,11 @@ from register_api.decision import (
     Grant,
     LiveTokens,
     MayUse,
-    Proof,
-    ProofKind,
     Refused,
-    Standing,
-    Verdict,
     decide_register,
     decide_use,
-    judge,
 )
+from register_api.verdict import Standing, Verdict
 from workflows.state import Intent
 
 RUNNING = Standing(intent=Intent.RUN, deleted=False, newest=3, current=3)
@@ -75,7 +71,7 @@ def test_a_superseded_box_is_told_to_shut_down_even_with_a_live_token(
     bearer: Bearer, live: LiveTokens
 ) -> None:
     decision = decide_register(RUNNING, Verdict.SUPERSEDED, bearer=bearer, live=live)
-    assert decision == Refused(code=Code.SUPERSEDED, alert=True)
+    assert decision == Refused(code=Code.SUPERSEDED, alert=True, evict=True)
     assert refused(decide_use(RUNNING, Verdict.SUPERSEDED, bearer=bearer)) is Code.SUPERSEDED
     assert (ANSWERS[Code.SUPERSEDED].status, ANSWERS[Code.SUPERSEDED].action) == (410, Action.SHUTDOWN)
 
@@ -191,38 +187,6 @@ def test_proof_without_a_token_has_to_register_again(bearer: Bearer) -> None:
 def test_an_unproven_beat_is_a_401() -> None:
     decision = decide_use(RUNNING, Verdict.UNPROVEN, bearer=Bearer.ABSENT)
     assert decision == Refused(code=Code.TOKEN_MISSING, action=Action.REREGISTER)
-
-
-def token(generation: int) -> Proof:
-    return Proof(ProofKind.TOKEN, generation)
-
-
-def secret(generation: int) -> Proof:
-    return Proof(ProofKind.SECRET, generation)
-
-
-@pytest.mark.parametrize(
-    ("proofs", "verdict"),
-    [
-        ((), Verdict.UNPROVEN),
-        ((token(3),), Verdict.CURRENT),
-        ((secret(3),), Verdict.CURRENT),
-        ((token(2),), Verdict.SUPERSEDED),
-        ((secret(1),), Verdict.SUPERSEDED),
-        ((secret(4),), Verdict.UNDETERMINED),
-        # a new box inherited a stale file
-        ((token(2), secret(3)), Verdict.CURRENT),
-        # an old box holds the file of the new one, on a volume that both can write to
-        ((token(3), secret(2)), Verdict.SUPERSEDED),
-        ((secret(3), secret(2)), Verdict.SUPERSEDED),
-    ],
-)
-def test_evidence_says_which_generation_a_caller_is(proofs: tuple[Proof, ...], verdict: Verdict) -> None:
-    assert judge(proofs, RUNNING) is verdict
-
-
-def test_the_newest_generation_is_superseded_once_it_is_closed() -> None:
-    assert judge((secret(3),), STOPPED) is Verdict.SUPERSEDED
 
 
 def test_only_answers_that_may_become_better_carry_a_time_to_retry_after() -> None:

@@ -20,7 +20,7 @@ HISTORIES = Path(__file__).parent / "histories"
 REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
 
 
-async def incident(console: Console) -> None:
+async def incident(console: Console, stack: Stack) -> None:
     """Three requests within a second, and the same three again."""
     name = "incident"
     await console.start(name)
@@ -34,7 +34,7 @@ async def incident(console: Console) -> None:
     await eventually(lambda: console.requests(name), lambda requests: len(requests) == 6)
 
 
-async def intents(console: Console) -> None:
+async def intents(console: Console, stack: Stack) -> None:
     """Stopped, started and deleted."""
     name = "intents"
     await console.start(name)
@@ -46,7 +46,7 @@ async def intents(console: Console) -> None:
     await console.workflow(name).result()
 
 
-async def refused(console: Console) -> None:
+async def refused(console: Console, stack: Stack) -> None:
     """An image that does not exist; malformed and unknown messages; a cancellation."""
     name = "refused"
     await console.start(name, WorkspaceSpec(image_id="ami-00000000deadbeef0"))
@@ -57,7 +57,7 @@ async def refused(console: Console) -> None:
     await eventually(lambda: console.requests(name), lambda requests: len(requests) == 3)
 
 
-async def troubled(console: Console) -> None:
+async def troubled(console: Console, stack: Stack) -> None:
     """A lost answer, no capacity, throttling; a freeze that defers a program and not a human."""
     name = "troubled"
     subnets = tuple(console.aws.info().subnet_ids[:2])
@@ -72,7 +72,7 @@ async def troubled(console: Console) -> None:
     await console.until_phase(name, Phase.ONLINE, generation=2)
 
 
-async def continued(console: Console) -> None:
+async def continued(console: Console, stack: Stack) -> None:
     """More signals than a run takes."""
     name = "continued"
     await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
@@ -89,8 +89,37 @@ async def continued(console: Console) -> None:
     await console.until_phase(name, Phase.ONLINE, generation=2)
 
 
-PATHS: dict[str, Callable[[Console], Awaitable[None]]] = {
-    path.__name__: path for path in (incident, intents, refused, troubled, continued)
+async def unregistered(console: Console, stack: Stack) -> None:
+    """Boxes that miss their deadline, a late registration, a lost credential, a superseded box that calls."""
+    name = "unregistered"
+    stack.stop("boxes")
+    await console.start(name, WorkspaceSpec(register_deadline_seconds=0.5, canary=CanaryPolicy.OFF))
+    await console.until_phase(name, Phase.FAILED, generation=2)
+    stack.start("boxes")
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+    for kind, phase in (("credential_lost", Phase.DEGRADED), ("beating", Phase.ONLINE)):
+        await _told(console, name, kind, generation=2)
+        await console.until_phase(name, phase)
+    await _told(console, name, "intruder", generation=1)
+
+    async def events() -> str:
+        return (await console.workflow(name).fetch_history()).to_json()
+
+    await eventually(events, lambda told: "evict-2" in told)
+
+
+async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
+    """As the register API would tell it."""
+    await console.rows(
+        "INSERT INTO facts (workspace_id, generation, kind) VALUES (%s, %s, %s) RETURNING 1",
+        name,
+        generation,
+        kind,
+    )
+
+
+PATHS: dict[str, Callable[[Console, Stack], Awaitable[None]]] = {
+    path.__name__: path for path in (incident, intents, refused, troubled, continued, unregistered)
 }
 
 
@@ -115,7 +144,7 @@ async def _record(stack: Stack) -> None:
             file = HISTORIES / f"{name}.json"
             if file.exists():
                 continue
-            await path(console)
+            await path(console, stack)
             history = await console.workflow(name).fetch_history()
             told = without_stack_traces(history.to_json_dict())
             file.write_text(json.dumps(told, separators=(",", ":")) + "\n")

@@ -1,0 +1,179 @@
+"""What is answered with success: the shapes that handlers fill and the OpenAPI document shows.
+
+Decides nothing about who may see them. Members that outsiders use keep their names.
+"""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from register_api.answers import Action, Code
+from workflows.state import Phase
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RegisteredAnswer(_Document):
+    """The box is registered."""
+
+    status: Literal["registered"] = "registered"
+    auth_token: str | None = Field(
+        default=None, min_length=43, max_length=43, exclude_if=lambda it: it is None
+    )
+    """The instance token, when one was minted; the same until it is used for the first time."""
+
+
+class HeartbeatAnswer(_Document):
+    """The beat counts."""
+
+    status: Literal["ok"] = "ok"
+    lifecycle_generation: int
+    """The generation that the box serves."""
+
+
+class CardUpdated(_Document):
+    """The card is stored."""
+
+    status: Literal["updated"] = "updated"
+
+
+class Discovered(_Document):
+    """Where a workspace's box takes messages."""
+
+    id: str
+    url: str
+    """At the address that the control plane recorded; port and path are those that the box registered."""
+    name: str
+    """Of its agent card, or else its ID."""
+
+
+class StateAnswer(_Document):
+    """What a box has to know of its workspace."""
+
+    workspace_id: str
+    status: str
+    """The phase, or `superseded`: then the box must power off."""
+    paused: bool
+    deleted: bool
+
+
+class WorkspaceRecord(_Document):
+    """The record of a workspace."""
+
+    workspace_id: str
+    phase: Phase
+    generation: int
+    instance_id: str | None
+    private_ip: str | None
+    dns_name: str | None
+    url: str | None
+    last_heartbeat_at: AwareDatetime | None
+    last_processed_at: AwareDatetime | None
+    recreates: int
+    """Accepted in the last 24 h."""
+    last_error: dict[str, JsonValue] | None
+    conditions: list[dict[str, JsonValue]]
+
+
+class Token(_Document):
+    """A live token, without its text."""
+
+    id: str
+    kind: Literal["api", "instance"]
+    name: str
+    prefix: str = Field(min_length=8, max_length=8)
+    state: Literal["pending", "active", "retiring"]
+    generation: int | None
+    """Of an instance's token; API tokens have none."""
+    created_by: str
+    created_at: AwareDatetime
+    last_used_at: AwareDatetime | None
+
+
+class TokenList(_Document):
+    """The live tokens of a workspace, oldest first."""
+
+    tokens: list[Token]
+    count: int
+
+
+class TokenCreated(_Document):
+    """A new API token; its text is shown this once."""
+
+    id: str
+    auth_token: str = Field(min_length=43, max_length=43)
+    workspace_id: str
+    name: str
+    prefix: str
+    message: str
+
+
+class TokenRevoked(_Document):
+    """The token is live no more."""
+
+    status: Literal["revoked"] = "revoked"
+
+
+class AuditEntry(_Document):
+    """One identity decision."""
+
+    id: int
+    at: AwareDatetime
+    call: str
+    generation: int
+    verdict: str
+    bearer: str
+    code: str
+    """The error's code, or a word for the success."""
+    token_prefix: str | None
+    """Of the presented token, if it is one of the workspace's."""
+    source: str | None
+    from_box: bool
+    """Whether it came from the address recorded for the generation's instance."""
+    alert: bool
+    request_id: str
+    repeats: int
+    """Refusals like this one, since the last row of their kind, that got no row of their own."""
+
+
+class AuditTrail(_Document):
+    """Decisions about a workspace, newest first."""
+
+    entries: list[AuditEntry]
+    next_before: int | None
+    """To be given as `before` for the next page; null on the last one."""
+
+
+class Health(_Document):
+    """The process answers."""
+
+    status: Literal["ok", "ready"]
+
+
+class ErrorBody(BaseModel):
+    """Every error: what went wrong, and what the caller can do about it."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    error: str
+    """A sentence for logs."""
+    code: Code
+    """A word for programs."""
+    retryable: bool
+    action: Action
+    retry_after: int | None
+    """Seconds."""
+    workspace_id: str | None
+    request_id: str
+    hint: str
+
+
+class ProblemBody(ErrorBody):
+    """The same as problem details (RFC 9457), where `Accept` asks for them."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

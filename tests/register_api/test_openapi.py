@@ -1,0 +1,110 @@
+"""The OpenAPI document is valid, its examples are real, and the API does what it says."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from register_api import openapi
+from register_api.answers import ANSWERS
+from register_api.errors import error_body
+from register_api.operations import COMMON_CODES, OPERATIONS, Operation
+from tests.register_api.platform import KEYS, OPERATOR_TOKEN
+from tests.register_api.serving import ApiProcess, api_process
+
+DOCUMENT = openapi.document()
+BODIES = [operation for operation in OPERATIONS if operation.body is not None]
+
+
+@pytest.fixture(scope="module")
+def api(database: str) -> Iterator[ApiProcess]:
+    """A process that serves the workspaces of the examples: ws-1 and ws-2, with a box each."""
+    with psycopg.connect(database, autocommit=True) as conn:
+        for number in (1, 2):
+            name = f"ws-{number}"
+            conn.execute("INSERT INTO workspaces (workspace_id, generation) VALUES (%s, 1)", [name])
+            conn.execute(
+                "INSERT INTO generations (workspace_id, generation, key_id, spec, private_ip, url)"
+                " VALUES (%s, 1, 'k1', '{}', '10.0.0.7', 'http://x:8000')",
+                [name],
+            )
+            conn.execute("INSERT INTO beats (workspace_id, generation) VALUES (%s, 1)", [name])
+    with api_process(database) as process:
+        yield process
+
+
+def test_the_document_is_valid_openapi_3_1() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_the_document_that_is_served_is_this_one(api: ApiProcess) -> None:
+    assert httpx.get(f"{api.url}/openapi.json", trust_env=False).json() == json.loads(json.dumps(DOCUMENT))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
+def test_an_example_of_an_answer_is_an_answer(operation: Operation) -> None:
+    example = operation.answer.model_validate(dict(operation.example))
+    assert json.loads(example.model_dump_json()) == dict(operation.example)
+
+
+@pytest.mark.parametrize("operation", BODIES, ids=lambda it: it.name)
+def test_an_example_of_a_body_is_taken_and_answered_as_documented(
+    operation: Operation, api: ApiProcess
+) -> None:
+    path = operation.path.replace("{workspace_id}", "ws-1")
+    secret = KEYS.bootstrap_secret("ws-1", 1, key_id="k1")
+    with httpx.Client(base_url=api.url, trust_env=False) as client:
+        registered = client.post("/registry/register", json={"id": "ws-1"}, headers=bearer(secret)).json()
+        token = registered.get("auth_token", TOKENS.get("ws-1", ""))
+        TOKENS["ws-1"] = token
+        headers = bearer(token) | {"x-bootstrap-token": secret}
+        answer = client.request(operation.method, path, json=dict(operation.body_example), headers=headers)
+    assert answer.status_code == operation.status, answer.text
+    operation.answer.model_validate(answer.json())
+
+
+TOKENS: dict[str, str] = {}
+"""What the examples' box holds: its token is told to it once."""
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
+def test_every_error_of_a_call_is_documented_with_its_words(operation: Operation) -> None:
+    told = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
+    for code in (*operation.codes, *COMMON_CODES):
+        response = told[str(ANSWERS[code].status)]
+        assert f"`{code}`: {ANSWERS[code].error}" in response["description"]
+        example: dict[str, Any] = response["content"]["application/json"]["examples"][code]["value"]
+        assert example == error_body(code, request_id=example["request_id"])
+
+
+def test_every_code_is_an_answer_to_some_call() -> None:
+    documented = {code for operation in OPERATIONS for code in (*operation.codes, *COMMON_CODES)}
+    outside = {code for code in ANSWERS if code not in documented}
+    assert {code.value for code in outside} == {"path_unknown", "method_not_allowed"}
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(300)
+def test_schemathesis_finds_nothing(api: ApiProcess, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text("")
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "--no-color"),
+        *("run", f"{api.url}/openapi.json", "--checks", "all", "--seed", "2611"),
+        *("--max-examples", "50", "--header", f"Authorization: Bearer {OPERATOR_TOKEN}"),
+        *("--header", f"X-Bootstrap-Token: {KEYS.bootstrap_secret('ws-1', 1, key_id='k1')}"),
+    ]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+    assert "Test Phases" in ended.stdout or "generated" in ended.stdout
