@@ -1,13 +1,14 @@
 """Why a box is not registered: what was seen, in words that an operator can act on."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workflows.stories import T0, after
-from workflows.explaining import explain
+from workflows.explaining import CREDENTIAL_LOST, explain
 from workflows.state import CallSeen, RegistrationSeen
 
 BOX, ELSEWHERE = "10.0.0.7", "10.9.9.9"
@@ -55,6 +56,24 @@ def test_calls_from_elsewhere_hint_at_a_proxy() -> None:
 def test_a_registered_box_is_not_explained_by_its_calls(unused: bool, code: str) -> None:
     seen = RegistrationSeen(registered_at=after(1), token_unused=unused, calls=(call("token_missing"),))
     assert explain(seen).code == code
+
+
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+def test_every_reason_is_explained_to_operators() -> None:
+    told = PROTOCOL.read_text()
+    seen = [
+        RegistrationSeen(calls=(call(code),))
+        for code in ("token_missing", "token_invalid", "instance_not_ready")
+    ]
+    seen += [
+        RegistrationSeen(),
+        *(RegistrationSeen(registered_at=T0, token_unused=it) for it in (True, False)),
+    ]
+    reasons = [*map(explain, seen), CREDENTIAL_LOST]
+    assert len({why.code for why in reasons}) == 7
+    assert [why.code for why in reasons if f"`{why.code}`" not in told] == []
 
 
 @given(
