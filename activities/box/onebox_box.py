@@ -309,7 +309,7 @@ def serve(box: Box, runtime: Runtime) -> NoReturn:
         if held is None or token_lost(box, held):
             log("the token is lost: registering again")
             runtime.stop()  # it may hold a stale one in memory
-            token = register(box, held or token)
+            token = register(box, token)  # what the file holds now was refused; the one before may live
             file.write(token)
         else:
             token = held
