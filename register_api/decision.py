@@ -102,7 +102,8 @@ def decide_register(
         return Refused(code=Code.WORKSPACE_UNKNOWN)
     match verdict:
         case Verdict.UNPROVEN:
-            return _unproven(bearer, alert=not live.any)
+            # Nobody can get into a workspace that is over: there is nothing to look at.
+            return _unproven(bearer, alert=not live.any and _closed(standing) is None)
         case _ if (closed := _closed(standing)) is not None:
             return closed
         case Verdict.SUPERSEDED:
@@ -127,7 +128,8 @@ def decide_heartbeat(
     decision = decide_use(standing, verdict, bearer=bearer)
     if isinstance(decision, MayUse) or standing is None or _closed(standing) is not None:
         return decision
-    is_the_box = peer is Peer.MATCHES or verdict is Verdict.CURRENT
+    # Not of a superseded one, wherever it calls from: it changes nothing on the record (I6).
+    is_the_box = verdict is Verdict.CURRENT or (peer is Peer.MATCHES and verdict is not Verdict.SUPERSEDED)
     return replace(decision, strike=full and is_the_box)
 
 
@@ -174,6 +176,22 @@ def decide_access(
         return MayUse() if right is Right.READ else Refused(code=Code.FORBIDDEN)
     if isinstance(use, Refused) and use.code is Code.WORKSPACE_UNKNOWN:
         return _unproven(bearer, action=Action.REREGISTER)  # the same words as for one that exists
+    return use
+
+
+def decide_report(
+    standing: Standing | None, use: MayUse | Refused, *, peer: Peer, terminal: bool, bearer: Bearer
+) -> MayUse | Refused:
+    """Whether a runtime may say how far a delegation is.
+
+    Runtimes in the field say it without a bearer: that they call from the recorded address is enough for
+    every word but a terminal one.
+    """
+    if isinstance(use, Refused) and use.code is Code.WORKSPACE_UNKNOWN:
+        return _unproven(bearer, action=Action.REREGISTER)
+    told_over = isinstance(use, Refused) and use.code is Code.SUPERSEDED
+    if not terminal and not told_over and peer is Peer.MATCHES and standing is not None:
+        return _closed(standing) or MayUse()
     return use
 
 

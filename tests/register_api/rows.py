@@ -1,0 +1,165 @@
+"""What tests of the decision tables' rows share: the words of an answer, the trail, states to start from."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import LiteralString
+
+import httpx
+import psycopg
+from psycopg import sql
+
+from devstack.postgres import Postgres
+from register_api.verdict import Policy
+from tests.register_api.platform import CONFIG, Box, Platform, platform_on
+
+PEER = "127.0.0.1"
+"""Where all calls of the tests come from, as `httpx.ASGITransport` says."""
+
+ELSEWHERE = "10.0.0.7"
+LATER = timedelta(seconds=61)
+"""An active token that was unused for so long is quiet."""
+
+LONG_OVER = timedelta(minutes=3)
+"""A box that calls so long after it was superseded was not ended: the lifecycle is told."""
+
+UNKNOWN_TOKEN = "x" * 43
+"""As long as a token, and none."""
+
+FULL: Mapping[str, object] = {
+    "error_rate": 0.0, "sample_error": "", "active_tasks": 0, "current_task": "", "uptime_seconds": 0,
+}  # fmt: skip
+"""What a runtime sends in each of its own beats; helpers send less."""
+
+JSON = {"content-type": "application/json"}
+BODIES: tuple[tuple[bytes, dict[str, str], tuple[int, str, str]], ...] = (
+    (b"{", JSON, (400, "body_invalid", "contact_operator")),
+    (b'{"id": "%s", "workspace_id": "%s", "url": 7, "active_tasks": -1}', JSON,
+     (400, "body_invalid", "contact_operator")),
+    (b'{"id": "%s", "workspace_id": "%s", "x": ' + b"[" * 40 + b"]" * 40 + b"}", JSON,
+     (400, "body_invalid", "contact_operator")),
+    (b'{"id": "%s", "workspace_id": "%s"}' + b" " * 65_536, JSON,
+     (413, "body_too_large", "contact_operator")),
+    (b'{"id": "%s", "workspace_id": "%s"}', {"content-type": "text/plain"},
+     (415, "media_type_unsupported", "contact_operator")),
+)  # fmt: skip
+"""Bodies that no call takes, about a workspace that is filled in, and what is answered."""
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and action; a refusal never carries a token, and says itself what may be tried again."""
+    body = answer.json()
+    assert "auth_token" not in body
+    assert body["retryable"] == (body["action"] == "retry") == (answer.status_code == 503), body
+    return answer.status_code, body["code"], body["action"]
+
+
+def token_of(answer: httpx.Response) -> str | None:
+    """The token that a successful register call carries."""
+    body: dict[str, str] = answer.json()
+    assert (answer.status_code, body["status"]) == (200, "registered"), body
+    assert body.keys() <= {"status", "auth_token"}
+    return body.get("auth_token")
+
+
+async def boxes_by_what_is_live(platform: Platform, address: str | None = None) -> dict[str, Box]:
+    """Boxes that hold nothing, by what is live of their generations; at an address, if one is on record."""
+    boxes = {live: await platform.workspace() for live in ("none", "pending", "active")}
+    for box in boxes.values():
+        await locate(platform, box, address)
+    await boxes["pending"].enter()
+    await boxes["active"].enter_and_use()
+    return boxes
+
+
+async def unfitting(platform: Platform, box: Box, path: str) -> list[tuple[int, str, str]]:
+    """What is answered to each of `BODIES` from a box that may do everything."""
+    name = box.workspace_id.encode()
+    return [
+        refusal(
+            await platform.client.post(
+                path,
+                content=body.replace(b"%s", name),
+                headers={**box.headers(secret=True), **headers},
+            )
+        )
+        for body, headers, _ in BODIES
+    ]
+
+
+async def trail(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]]:
+    """Bearer, verdict, code and alert of the decisions about the workspace: which rows were hit, in order."""
+    query: LiteralString = (
+        "SELECT bearer, verdict, code, alert FROM audit WHERE workspace_id = %s ORDER BY audit_id"
+    )
+    return [
+        (row["bearer"], row["verdict"], row["code"], row["alert"]) for row in await platform.rows(query, box)
+    ]
+
+
+async def decided(platform: Platform, box: Box) -> tuple[str, str, str, bool]:
+    """The newest of them."""
+    return (await trail(platform, box))[-1]
+
+
+async def send_beat(
+    box: Box, members: Mapping[str, object], *, bearer: str | None = None, secret: bool = False
+) -> httpx.Response:
+    """A beat with these members and no others."""
+    headers = box.headers(bearer=bearer, secret=secret)
+    body = {"workspace_id": box.workspace_id, **members}
+    return await box.client.post("/registry/heartbeat", json=body, headers=headers)
+
+
+async def strikes(platform: Platform, box: Box) -> tuple[int, bool]:
+    """Full beats without a live token in a row, and whether the credential counts as lost."""
+    query: LiteralString = "SELECT strikes, credential_lost_at FROM beats WHERE workspace_id = %s"
+    [row] = await platform.rows(query, box)
+    return row["strikes"], row["credential_lost_at"] is not None
+
+
+async def locate(platform: Platform, box: Box, address: str | None) -> None:
+    """Put the address of the current generation's instance on record."""
+    await platform.database.execute(
+        "UPDATE generations SET private_ip = %s WHERE workspace_id = %s AND superseded_at IS NULL",
+        [address, box.workspace_id],
+    )
+
+
+async def revoke(platform: Platform, box: Box) -> None:
+    """Revoke all tokens of the workspace, as an operator would."""
+    await platform.database.execute(
+        "UPDATE tokens SET state = 'revoked', nonce = NULL, revoked_at = now() WHERE workspace_id = %s",
+        [box.workspace_id],
+    )
+
+
+async def age_end(platform: Platform, box: Box) -> None:
+    """Let time pass since generations of the workspace were superseded."""
+    await platform.database.execute(
+        "UPDATE generations SET superseded_at = superseded_at - %s WHERE workspace_id = %s",
+        [LONG_OVER, box.workspace_id],
+    )
+
+
+def platform_under(policy: Policy, database: str) -> AbstractAsyncContextManager[Platform]:
+    """The API under a bootstrap policy."""
+    return platform_on(database, replace(CONFIG, bootstrap_policy=policy))
+
+
+@asynccontextmanager
+async def unavailable(postgres: Postgres, database: str) -> AsyncIterator[None]:
+    """Nobody gets into the database for the block, and who was in it is out."""
+    name = database.rpartition("/")[2]
+    change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
+        await admin.execute(change.format(sql.Identifier(name), sql.Literal(False)))
+        try:
+            # Waits for the end of each: none of them may still answer.
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            yield
+        finally:
+            await admin.execute(change.format(sql.Identifier(name), sql.Literal(True)))
