@@ -3,25 +3,23 @@
 It asks at the recorded address; of what the box said of itself, it takes no more than port and path.
 """
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx
 import structlog
 from temporalio import activity
 
 from activities import failures
+from activities.a2a import Bounds, NoAnswer, Sender, Unreachable, message_send
 from activities.answers import judge_answer
 from activities.execution import execution
 from activities.ports import AskCanary, CanaryResult
-from store import generations
+from store import delegations, generations, processing
+from store.delegations import New
 from store.generations import Current
 from store.pool import Pool, connection
+from workflows.delegations import DelegationState, DelegationType
 from workflows.targets import Target, Untargetable, target_url
-
-CONNECT_WITHIN = timedelta(seconds=3)
-"""The box is in the same network."""
 
 LONGEST_ANSWER = 1024 * 1024
 """The answer to a one-word question; a box that sends more than a mebibyte is not answering it."""
@@ -44,8 +42,9 @@ class CanaryConfig:
 class Canary:
     """Needs PostgreSQL, and the way to the boxes."""
 
-    def __init__(self, *, pool: Pool, config: CanaryConfig) -> None:
+    def __init__(self, *, pool: Pool, sender: Sender, config: CanaryConfig) -> None:
         self._pool = pool
+        self._sender = sender
         self._config = config
 
     @activity.defn(name="ask_canary")
@@ -57,10 +56,31 @@ class Canary:
             if box is None:
                 raise failures.superseded(request.generation)
             result = await self._ask_at(box, request)
+            await self._write_down(request, result)
             await log.ainfo(
                 "canary.asked", answered=result.answered, code=result.code, attempt=request.attempt
             )
             return result
+
+    async def _write_down(self, request: AskCanary, result: CanaryResult) -> None:
+        """The canary is a delegation of the control plane's own: its end shows that the agent processes."""
+        new = New(
+            delegation_id=canary_id(request),
+            type=DelegationType.CANARY,
+            source_id=None,
+            target_id=request.workspace_id,
+            task=QUESTION,
+        )
+        async with connection(self._pool) as conn, conn.transaction():
+            await delegations.create(conn, new)
+            if result.answered and await delegations.heard(
+                conn,
+                new.delegation_id,
+                DelegationState.PROCESSED,
+                generation=request.generation,
+                attempt=None,
+            ):
+                await processing.answered(conn, request.workspace_id, generation=request.generation)
 
     async def _ask_at(self, box: Current, request: AskCanary) -> CanaryResult:
         try:
@@ -70,57 +90,29 @@ class Canary:
         return await self._ask(target, request)
 
     async def _ask(self, target: Target, request: AskCanary) -> CanaryResult:
-        within = self._config.answer_within.total_seconds()
+        bounds = Bounds(within=self._config.answer_within, bytes=LONGEST_ANSWER)
         try:
-            async with (
-                asyncio.timeout(within),
-                httpx.AsyncClient(
-                    trust_env=False,
-                    follow_redirects=False,
-                    # Reading the certificates takes as long as the whole question does without TLS.
-                    verify=target.url.startswith("https:"),
-                    timeout=httpx.Timeout(within, connect=CONNECT_WITHIN.total_seconds()),
-                ) as client,
-                client.stream(
-                    "POST",
-                    target.url,
-                    json=question(request.workspace_id, request.generation),
-                    # Unpacked bytes only: the bound on the answer counts what is held in memory.
-                    headers={"accept": "application/json", "accept-encoding": "identity"},
-                    extensions={"sni_hostname": target.host},
-                ) as response,
-            ):
-                body = bytearray()
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > LONGEST_ANSWER:
-                        return _unanswered(
-                            "canary_error", f"the answer is longer than {LONGEST_ANSWER} bytes"
-                        )
-                return judge_answer(response.status_code, bytes(body))
-        except (TimeoutError, httpx.ReadTimeout):
-            return _unanswered("canary_not_finished", f"no answer within {within:g} s")
-        except httpx.TransportError as error:
-            return _unanswered("canary_unreachable", f"{type(error).__name__} at {target.url}")
+            answer = await self._sender.send(target, question(request), bounds)
+        except Unreachable as why:
+            return _unanswered("canary_unreachable", str(why))
+        except NoAnswer as why:
+            return _unanswered("canary_not_finished", str(why))
+        if not answer.whole:
+            return _unanswered(
+                "canary_error", f"the answer did not end in time, or is longer than {LONGEST_ANSWER} bytes"
+            )
+        return judge_answer(answer.status, answer.body)
 
 
-def question(workspace_id: str, generation: int) -> dict[str, object]:
-    """The JSON-RPC request; its message ID is the same for every try, so that an agent can tell."""
-    message_id = f"canary-{workspace_id}-{generation}"
-    return {
-        "jsonrpc": "2.0",
-        "id": message_id,
-        "method": "message/send",
-        "params": {
-            "message": {
-                "kind": "message",
-                "role": "user",
-                "messageId": message_id,
-                "parts": [{"kind": "text", "text": QUESTION}],
-            },
-            "configuration": {"blocking": True, "acceptedOutputModes": ["text/plain"]},
-        },
-    }
+def canary_id(request: AskCanary) -> str:
+    """The same for every try of a question, so that an agent can tell."""
+    asked = f"canary-{request.workspace_id}-{request.generation}"
+    return f"{asked}-{request.round}" if request.round else asked
+
+
+def question(request: AskCanary) -> dict[str, object]:
+    """The JSON-RPC request."""
+    return message_send(canary_id(request), QUESTION, blocking=True)
 
 
 def _unanswered(code: str, detail: str) -> CanaryResult:

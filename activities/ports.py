@@ -5,9 +5,11 @@ Every activity can run twice, or half, or beside an older attempt of itself, wit
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from temporalio import activity
 
+from workflows.delegations import DelegationState
 from workflows.facts import (
     AddressResult,
     CanaryResult,
@@ -25,6 +27,8 @@ __all__ = [
     "SUPERSEDED",
     "Address",
     "AddressResult",
+    "Advance",
+    "Advanced",
     "AskCanary",
     "CanaryResult",
     "CloseWorkspace",
@@ -40,11 +44,13 @@ __all__ = [
     "LaunchResult",
     "Missing",
     "OpenGeneration",
+    "Order",
     "RecordStatus",
     "RegistrationSeen",
     "RemoveAddress",
     "StatusRecorded",
     "address",
+    "advance_delegation",
     "ask_canary",
     "close_workspace",
     "enroll",
@@ -138,6 +144,8 @@ class AskCanary:
     generation: int
     attempt: int
     """Which try it is; the box sees one message ID for all of them."""
+    round: int = 0
+    """Which question it is, under the policy that asks again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +162,37 @@ class Evict:
 
     workspace_id: str
     generation: int
+
+
+class Order(StrEnum):
+    """A human's word about a delegation."""
+
+    RESEND = "resend"
+    """Send a dead letter again, with all its attempts."""
+    GIVE_UP = "give_up"
+    """End it without its being processed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Do what is due about a delegation."""
+
+    delegation_id: str
+    order: Order | None = None
+    ordered_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """How far it is now."""
+
+    over: bool
+    state: DelegationState
+    attempt: int
+    wait_seconds: float = 0.0
+    """When to look again, if nothing stirs before."""
+    held: bool = False
+    """It is a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +276,12 @@ async def inquire(request: Inquire) -> RegistrationSeen:
 @activity.defn
 async def evict(request: Evict) -> Evicted:
     """Terminate the instances of a superseded generation that are alive; those declared dead, too."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def advance_delegation(request: Advance) -> Advanced:
+    """Deliver, requeue, flag or end it, whatever is due; returns when there is something to wait for."""
     raise NotImplementedError
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from activities.a2a import Sender
 from activities.aws import Aws
 from activities.canary import Canary, CanaryConfig
+from activities.delivery import Delivery, DeliveryConfig
 from activities.dns import Addresses, Zone
 from activities.eviction import Eviction
 from activities.generations import Generations
@@ -20,7 +22,7 @@ from activities.records import Records
 from activities.specs import BoxDefaults
 from store.credentials import ServerKeys
 from store.pool import Pool
-from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 Implementation = Callable[..., Coroutine[Any, Any, object]]
 """An activity; its request and result are those of its port, and differ from port to port."""
@@ -35,6 +37,7 @@ class ActivitiesConfig:
     boxes: BoxDefaults
     zone: Zone
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     patience: Patience = field(default_factory=Patience)
     heartbeat_stale: timedelta = timedelta(seconds=90)
 
@@ -49,6 +52,8 @@ def implementations(
     eviction = Eviction(aws=aws, pool=pool, owner=owner)
     launching = Launching(aws=aws, pool=pool, keys=keys, owner=owner, defaults=boxes)
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
+    sender = Sender()
+    delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -56,9 +61,10 @@ def implementations(
             generations.close_workspace,
             addresses.address,
             addresses.remove_address,
-            Canary(pool=pool, config=config.canary).ask_canary,
+            Canary(pool=pool, sender=sender, config=config.canary).ask_canary,
             Records(pool=pool).record_status,
             Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
         ),
+        DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (instances.fence_instances, eviction.evict, launching.launch),
     }

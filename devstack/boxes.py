@@ -35,6 +35,7 @@ PASSED_ON = (
     "PYTHONPATH",
     "HEARTBEAT_SECONDS",
     "ONEBOX_WATCH_SECONDS",
+    "ONEBOX_LEDGERS",
 )
 """What a box gets from the host's environment: nothing that only a control plane may know."""
 

@@ -35,6 +35,13 @@ class Code(StrEnum):
     TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a word, no credential
     TOKENS_LIMITED = "tokens_limited"
     TARGET_UNREACHABLE = "target_unreachable"
+    TARGET_UNKNOWN = "target_unknown"
+    TARGET_DELETED = "target_deleted"
+    TARGET_IS_SOURCE = "target_is_source"
+    DELEGATION_UNKNOWN = "delegation_unknown"
+    DELEGATION_NOT_YOURS = "delegation_not_yours"
+    DELEGATION_ID_TAKEN = "delegation_id_taken"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     REQUEST_INVALID = "request_invalid"
     BODY_INVALID = "body_invalid"
     BODY_TOO_LARGE = "body_too_large"
@@ -118,6 +125,27 @@ ANSWERS: dict[Code, Answer] = {
         Action.RETRY,
         "its box is stopped, on its way, or takes no calls (poll mode)",
         30,
+    ),
+    Code.TARGET_UNKNOWN: Answer(404, "no such target workspace", Action.NONE, "look at target_id"),
+    Code.TARGET_DELETED: Answer(
+        409, "the target workspace was deleted", Action.NONE, "choose another target"
+    ),
+    Code.TARGET_IS_SOURCE: Answer(
+        400, "a workspace cannot delegate to itself", Action.NONE, "do it, or choose another target"
+    ),
+    Code.DELEGATION_UNKNOWN: Answer(404, "no such delegation of this workspace", Action.NONE),
+    Code.DELEGATION_NOT_YOURS: Answer(
+        403,
+        "only the target of a delegation says how far it is",
+        Action.NONE,
+        "the source reads the list; of what it sends itself, and recorded, it may say so",
+    ),
+    Code.DELEGATION_ID_TAKEN: Answer(409, "the ID is another's", Action.NONE, "choose another one, a UUID"),
+    Code.IDEMPOTENCY_KEY_REUSED: Answer(
+        409,
+        "the key stands for another task or target",
+        Action.NONE,
+        "a key means the same delegation each time; use a new one for other work",
     ),
     Code.REQUEST_INVALID: Answer(400, "the request is not what this call takes", Action.CONTACT_OPERATOR),
     Code.BODY_INVALID: Answer(400, "the body is not what this call takes", Action.CONTACT_OPERATOR),

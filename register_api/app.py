@@ -4,6 +4,7 @@ Opens nothing: configuration and pool come from whoever runs it.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -13,13 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 
 from register_api import openapi
 from register_api.access import Access
 from register_api.answers import Code
 from register_api.auditing import Auditor
 from register_api.config import ApiConfig
+from register_api.delegations import DelegationRoutes
 from register_api.errors import ErrorDetail, error_response, request_id
 from register_api.lanes import Lanes
 from register_api.limits import Bounded
@@ -50,7 +52,7 @@ def create_app(config: ApiConfig, pool: Pool) -> Starlette:
     routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
     return Starlette(
         routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
-        middleware=[Middleware(Bounded, limits=config.limits)],
+        middleware=[Middleware(Bounded, limits=config.limits, larger=_larger_bodies())],
         exception_handlers={
             HTTPException: _on_http_exception,
             BodyInvalid: _on_body_invalid,
@@ -58,6 +60,15 @@ def create_app(config: ApiConfig, pool: Pool) -> Starlette:
             Exception: _on_exception,
         },
     )
+
+
+def _larger_bodies() -> dict[re.Pattern[str], int]:
+    """The paths that take more than others, with how much."""
+    return {
+        compile_path(operation.path)[0]: operation.body_bytes
+        for operation in OPERATIONS
+        if operation.body_bytes is not None
+    }
 
 
 def _by_method(handlers: Mapping[str, Handler]) -> Handler:
@@ -75,6 +86,7 @@ def _handlers(config: ApiConfig, pool: Pool) -> Mapping[str, Handler]:
     boxes = BoxRoutes(config, lanes, auditor)
     reads = ReadRoutes(config, lanes, access)
     tokens = TokenRoutes(config, lanes, access)
+    work = DelegationRoutes(config, lanes, access)
     probes = ProbeRoutes(pool)
     return {
         "register": boxes.register,
@@ -87,6 +99,10 @@ def _handlers(config: ApiConfig, pool: Pool) -> Mapping[str, Handler]:
         "list_tokens": tokens.index,
         "create_token": tokens.create,
         "revoke_token": tokens.revoke,
+        "delegate": work.delegate,
+        "list_delegations": work.index,
+        "record_delegation": work.record,
+        "update_delegation": work.update,
         "healthz": probes.healthz,
         "readyz": probes.readyz,
     }

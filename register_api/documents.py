@@ -5,9 +5,10 @@ Decides nothing about who may see them. Members that outsiders use keep their na
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from register_api.answers import Action, Code
+from workflows.delegations import DelegationState
 from workflows.state import Phase
 
 
@@ -59,6 +60,17 @@ class StateAnswer(_Document):
     deleted: bool
 
 
+class WorkUnderWay(_Document):
+    """Delegations to the workspace in one state."""
+
+    state: DelegationState
+    count: int
+    held: int
+    """Dead letters: a human sends them again, or gives them up."""
+    stalled: int
+    oldest_at: AwareDatetime
+
+
 class WorkspaceRecord(_Document):
     """The record of a workspace."""
 
@@ -75,6 +87,8 @@ class WorkspaceRecord(_Document):
     """Accepted in the last 24 h."""
     last_error: dict[str, JsonValue] | None
     conditions: list[dict[str, JsonValue]]
+    work: list[WorkUnderWay] = []
+    """What is under way to it, by state, with the age of the oldest: delivered and never acked shows here."""
 
 
 class Token(_Document):
@@ -144,6 +158,50 @@ class AuditTrail(_Document):
     entries: list[AuditEntry]
     next_before: int | None
     """To be given as `before` for the next page; null on the last one."""
+
+
+class DelegationAccepted(_Document):
+    """The work is in the ledger, and will be delivered."""
+
+    delegation_id: str
+    status: Literal["delegated"] = "delegated"
+    target_id: str
+
+
+class DelegationRecorded(_Document):
+    """It is written down."""
+
+    delegation_id: str
+    status: Literal["recorded"] = "recorded"
+
+
+class DelegationUpdated(_Document):
+    """How far it is now, as old clients read it."""
+
+    status: Literal["queued", "dispatched", "in_progress", "completed", "failed"]
+    delegation_id: str
+
+
+class DelegationShown(_Document):
+    """One delegation in its source's list."""
+
+    id: str
+    type: str
+    source_id: str
+    target_id: str
+    summary: str
+    """The beginning of the task."""
+    status: str
+    """What old clients read: `completed` once it was processed, and never before."""
+    state: DelegationState
+    created_at: AwareDatetime
+    delegation_id: str
+    error: str | None = Field(default=None, exclude_if=lambda it: it is None)
+    response_preview: str | None = Field(default=None, exclude_if=lambda it: it is None)
+
+
+class DelegationList(RootModel[list[DelegationShown]]):
+    """The delegations of the workspace, newest first, at most 50; no end of one is missing for long."""
 
 
 class Health(_Document):

@@ -1,10 +1,11 @@
 """Bounds on what a caller may send, enforced before anything reads it: size, depth, time, media type.
 
-Knows no paths: every request passes here, and what is refused here was not looked at.
+Every request passes here, and what is refused here was not looked at.
 """
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -34,9 +35,13 @@ class Limits:
 class Bounded:
     """ASGI middleware: reads the body whole, within the limits, and hands it on."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, larger: Mapping[re.Pattern[str], int] | None = None
+    ) -> None:
+        """`larger` are patterns of paths that take longer bodies, with how many bytes."""
         self._app = app
         self._limits = limits
+        self._larger = dict(larger or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on with its body read."""
@@ -61,12 +66,13 @@ class Bounded:
             await error_response(Request(scope), outcome, detail)(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | Code | None:
+        most = self._most(scope["path"])
         headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
         media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
         if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
             return Code.MEDIA_TYPE_UNSUPPORTED
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > 9 or int(length) > self._limits.body_bytes:
+        if not length.isdigit() or len(length) > 9 or int(length) > most:
             return Code.BODY_TOO_LARGE
         body = bytearray()
         while True:
@@ -74,10 +80,14 @@ class Bounded:
             if message["type"] == "http.disconnect":
                 return None
             body += message.get("body", b"")
-            if len(body) > self._limits.body_bytes:
+            if len(body) > most:
                 return Code.BODY_TOO_LARGE
             if not message.get("more_body", False):
                 return bytes(body)
+
+    def _most(self, path: str) -> int:
+        larger = (size for pattern, size in self._larger.items() if pattern.fullmatch(path))
+        return max(larger, default=self._limits.body_bytes)
 
 
 _READ_HEADERS = (b"content-type", b"content-encoding", b"content-length")

@@ -83,7 +83,7 @@ def _operation(operation: Operation, named: Mapping[tuple[type[BaseModel], JsonS
                 "content": {
                     "application/json": {
                         "schema": named[operation.answer, "serialization"],
-                        "example": dict(operation.example),
+                        "example": operation.example,
                     }
                 },
             },

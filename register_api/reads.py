@@ -3,6 +3,7 @@
 Changes nothing. Who may read is `decision`'s, what a record shows is `store.reading`'s.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -12,15 +13,23 @@ from register_api.access import Access, look_up
 from register_api.answers import Code
 from register_api.config import ApiConfig
 from register_api.decision import Refused, Right
-from register_api.documents import AuditEntry, AuditTrail, Discovered, StateAnswer, WorkspaceRecord
+from register_api.documents import (
+    AuditEntry,
+    AuditTrail,
+    Discovered,
+    StateAnswer,
+    WorkspaceRecord,
+    WorkUnderWay,
+)
 from register_api.errors import ErrorDetail, error_response
 from register_api.evidence import identify, read_credentials
 from register_api.lanes import Lanes
 from register_api.replies import answer, refusal
 from register_api.verdict import Verdict
-from store import audit, reading
+from store import audit, delegation_lists, reading
 from store.pool import Connection
 from store.registrations import read_seen
+from workflows.delegations import DelegationState
 from workflows.names import WORKSPACE_ID
 from workflows.state import Intent, RegistrationSeen
 from workflows.targets import Untargetable, target_url
@@ -54,9 +63,10 @@ class ReadRoutes:
                     generation=record.newest,
                     beat_fresh_for=self._config.heartbeat_stale,
                 )
+            work = await delegation_lists.under_way(conn, workspace_id) if record is not None else []
         if record is None:
             return error_response(request, Code.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id))
-        return answer(request, self._shown(record, seen))
+        return answer(request, self._shown(record, seen, work))
 
     async def audit_trail(self, request: Request) -> Response:
         """`GET /workspaces/{id}/audit`."""
@@ -133,7 +143,12 @@ class ReadRoutes:
             return error_response(request, Code.TARGET_UNREACHABLE, detail)
         return answer(request, Discovered(id=workspace_id, url=target.url, name=record.name or workspace_id))
 
-    def _shown(self, record: reading.Record, seen: RegistrationSeen | None) -> WorkspaceRecord:
+    def _shown(
+        self,
+        record: reading.Record,
+        seen: RegistrationSeen | None,
+        work: Sequence[delegation_lists.Work],
+    ) -> WorkspaceRecord:
         stale_after = self._config.heartbeat_stale
         return WorkspaceRecord(
             workspace_id=record.workspace_id,
@@ -144,10 +159,11 @@ class ReadRoutes:
             dns_name=record.dns_name,
             url=record.url,
             last_heartbeat_at=_utc(record.last_beat_at),
-            last_processed_at=None,
+            last_processed_at=_utc(record.last_processed_at),
             recreates=record.recreates,
             last_error=record.last_error,
             conditions=reading.shown_conditions(record, stale_after=stale_after, seen=seen),
+            work=[_work(each) for each in work],
         )
 
 
@@ -172,6 +188,16 @@ def _entry(row: audit.Row) -> AuditEntry:
         alert=row.alert,
         request_id=row.request_id,
         repeats=row.repeats,
+    )
+
+
+def _work(work: delegation_lists.Work) -> WorkUnderWay:
+    return WorkUnderWay(
+        state=DelegationState(work.state),
+        count=work.count,
+        held=work.held,
+        stalled=work.stalled,
+        oldest_at=work.oldest_at.astimezone(UTC),
     )
 
 

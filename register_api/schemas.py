@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StrictBool, ValidationError
 
 from store.beats import Beat
 from workflows.names import WORKSPACE_ID, check_workspace_id
@@ -107,7 +107,7 @@ class HeartbeatBody(_Body):
 
     workspace_id: WorkspaceId
     active_tasks: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    is_busy: bool | None = None
+    is_busy: StrictBool | None = None
     runtime_state: Text | None = None
     error_rate: Annotated[float, Field(ge=0)] | None = None
     sample_error: Text | None = None
@@ -144,6 +144,52 @@ class TokenBody(_Body):
 
     name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
     """What the token is for; people read it in listings."""
+
+
+TASK_BYTES = 1024 * 1024
+"""A megabyte of UTF-8."""
+
+
+def _check_task(task: str) -> str:
+    if "\0" in task:
+        raise ValueError("must not contain NUL characters")
+    if len(task.encode()) > TASK_BYTES:
+        raise ValueError(f"must have at most {TASK_BYTES} bytes")
+    return task
+
+
+Task = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": r"^[^\x00]+$"}), AfterValidator(_check_task)
+]
+DelegationId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Said = Annotated[str, AfterValidator(_cut)]
+
+
+class DelegateBody(_Body):
+    """`POST /workspaces/{id}/delegate`."""
+
+    target_id: WorkspaceId
+    task: Task
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    """The same key of the same workspace is the same delegation."""
+    idempotent: StrictBool = False
+    """Whether the task may be processed twice: then it goes to the next box, too, if one has begun it."""
+
+
+class RecordBody(_Body):
+    """`POST /workspaces/{id}/delegations/record`."""
+
+    target_id: WorkspaceId
+    task: Task
+    delegation_id: DelegationId
+
+
+class UpdateBody(_Body):
+    """`POST /workspaces/{id}/delegations/{delegation_id}/update`."""
+
+    status: Literal["queued", "acked", "in_progress", "completed", "failed"]
+    error: Said | None = None
+    response_preview: Said | None = None
 
 
 B = TypeVar("B", bound=BaseModel)

@@ -21,6 +21,7 @@ class Fact:
     generation: int
     kind: str
     at: datetime
+    detail: str
 
 
 async def take(conn: Connection, limit: int, *, but: Sequence[int] = ()) -> list[Fact]:
@@ -31,7 +32,7 @@ async def take(conn: Connection, limit: int, *, but: Sequence[int] = ()) -> list
     cursor = conn.cursor(row_factory=class_row(Fact))
     await cursor.execute(
         """
-        SELECT fact_id, workspace_id, generation, kind, at FROM facts
+        SELECT fact_id, workspace_id, generation, kind, at, detail FROM facts
         WHERE fact_id <> ALL(%s)
         ORDER BY fact_id LIMIT %s FOR UPDATE SKIP LOCKED
         """,

@@ -39,13 +39,14 @@ class Record:
     last_error: dict[str, JsonValue] | None
     conditions: list[dict[str, JsonValue]]
     opened_at: datetime | None
+    last_processed_at: datetime | None
     at: datetime
 
 
 _RECORD = """
 SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.phase, w.generation AS newest,
        CASE WHEN g.superseded_at IS NULL THEN g.generation END AS current,
-       g.instance_id, g.private_ip, w.dns_name, g.url, g.opened_at,
+       g.instance_id, g.private_ip, w.dns_name, g.url, g.opened_at, g.last_processed_at,
        CASE WHEN jsonb_typeof(g.agent_card -> 'name') = 'string' THEN g.agent_card ->> 'name' END AS name,
        b.last_beat_at, b.beating_since, b.silent_since,
        (SELECT count(*) FROM requests r

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
+from store import delegations
 from store.pool import Connection
 
 LIVE = ("pending", "active", "retiring")
@@ -178,7 +179,10 @@ async def record_registration(
         },
     )
     row = await cursor.fetchone()
-    return row is not None and bool(row[0])
+    first = row is not None and bool(row[0])
+    if first or url:
+        await delegations.stir_target(conn, workspace_id)  # what waited for this box can be sent now
+    return first
 
 
 async def record_card(

@@ -7,15 +7,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import LiteralString
 
 import psycopg
 import structlog
+from psycopg.sql import SQL, Identifier
 from psycopg_pool import PoolTimeout
 from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from store import beats, facts
+from store import beats, facts, processing, stirrings
 from store.pool import Pool
+from store.processing import Patience
+from workflows.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
 from workflows.workspace import WorkspaceWorkflow
 
 BATCH = 50
@@ -40,23 +46,58 @@ class Relay:
     client: Client
     database_url: str
     heartbeat_stale: timedelta
+    patience: Patience
 
     async def run(self) -> None:
         """Relay and scan until cancelled; failures of the database or the server are waited out."""
         await asyncio.gather(
-            _forever("facts.relay", self._relay), _forever("beats.scan", self._scan), return_exceptions=False
+            _forever("facts.relay", lambda: self._relay("onebox_facts", self.forward)),
+            _forever("stirrings.relay", lambda: self._relay("onebox_stirrings", self.stir)),
+            _forever("beats.scan", self._scan),
+            return_exceptions=False,
         )
 
-    async def _relay(self) -> None:
+    async def _relay(self, channel: LiteralString, forward: Callable[[set[int]], Awaitable[bool]]) -> None:
         connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
         async with connection:
-            await connection.execute("LISTEN onebox_facts")
+            await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
             while True:
                 refused = set[int]()
-                while await self.forward(refused):
+                while await forward(refused):
                     pass
                 async for _ in connection.notifies(timeout=POLL_EVERY.total_seconds(), stop_after=1):
                     pass
+
+    async def stir(self, refused: set[int]) -> bool:
+        """Have the workflows of one batch of delegations look again; whether to go on."""
+        async with self.pool.connection() as connection, connection.transaction():
+            batch = await stirrings.take(connection, BATCH, but=tuple(refused))
+            names = list(dict.fromkeys(each.delegation_id for each in batch))
+            sent = await asyncio.gather(*map(self._stir, names))
+            told = {name for name, taken in zip(names, sent, strict=True) if taken}
+            done = [each.stirring_id for each in batch if each.delegation_id in told]
+            await stirrings.delete(connection, done)
+        refused.update(each.stirring_id for each in batch if each.stirring_id not in done)
+        return bool(done)
+
+    async def _stir(self, delegation_id: str) -> bool:
+        """Start its workflow, or wake it. One that has ended is not started again."""
+        try:
+            await self.client.start_workflow(
+                DELEGATION_TYPE,
+                id=delegation_id,
+                task_queue=DELEGATIONS_TASK_QUEUE,
+                start_signal="stirred",
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary="a delegation; its row is in the ledger",
+                rpc_timeout=SIGNAL_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return True
+        except RPCError as error:
+            log.warning("stirring.refused", delegation=delegation_id, error=error.message)
+            return False
+        return True
 
     async def forward(self, refused: set[int]) -> bool:
         """Signal one batch of facts, without those that were refused before; whether to go on."""
@@ -70,7 +111,9 @@ class Relay:
 
     async def _signal(self, fact: facts.Fact) -> bool:
         handle = self.client.get_workflow_handle(fact.workspace_id)
-        message = {"kind": fact.kind, "generation": fact.generation, "at": fact.at}
+        message: dict[str, object] = {"kind": fact.kind, "generation": fact.generation, "at": fact.at}
+        if fact.detail:
+            message["detail"] = fact.detail
         try:
             await handle.signal(WorkspaceWorkflow.box_changed, message, rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
@@ -88,8 +131,11 @@ class Relay:
         while True:
             async with self.pool.connection() as connection:
                 silent = await beats.mark_silent(connection, older_than=self.heartbeat_stale, limit=1000)
+                dead, well = await processing.mark(connection, self.patience)
             if silent:
                 log.warning("boxes.silent", count=silent)
+            if dead or well:
+                log.warning("agents.processing", stopped=dead, resumed=well)
             await asyncio.sleep(pause)
 
 

@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from register_api.peers import Network
 from register_api.verdict import Policy
 from store.credentials import InvalidServerKeys, ServerKeys
+from store.processing import Patience
+from workflows.delegations import Deadlines
 from workflows.state import CanaryPolicy, Timings
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -166,6 +168,14 @@ class WorkerSettings(KeySettings):
     """When the agent is asked a question: `off`, or `generation` (once for each)."""
     canary_deadline_seconds: Annotated[float, Field(gt=0)] = 300
     """When an unanswered canary makes the workspace degraded."""
+    delegation_ack_seconds: Annotated[float, Field(gt=0)] = 120
+    """A delivered delegation that isn't acknowledged by then makes the workspace degraded."""
+    delegation_progress_seconds: Annotated[float, Field(gt=0)] = 600
+    """An acknowledged one of which nothing is heard for so long is stalled."""
+    delegation_expire_seconds: Annotated[float, Field(gt=0)] = 21_600
+    """Then it expires, whatever its state is."""
+    not_processing_seconds: Annotated[float, Field(gt=0)] = 180
+    """A box that is degraded for so long because it doesn't process is a reason for recreation."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
@@ -194,6 +204,24 @@ class WorkerSettings(KeySettings):
         return value.rstrip("/")
 
     @property
+    def delegation_deadlines(self) -> Deadlines:
+        """How long each part of a delegation may take."""
+        return Deadlines(
+            ack=timedelta(seconds=self.delegation_ack_seconds),
+            progress=timedelta(seconds=self.delegation_progress_seconds),
+            whole=timedelta(seconds=self.delegation_expire_seconds),
+        )
+
+    @property
+    def processing_patience(self) -> Patience:
+        """How long an agent may be quiet about what it was given."""
+        return Patience(
+            ack=timedelta(seconds=self.delegation_ack_seconds),
+            progress=timedelta(seconds=self.delegation_progress_seconds),
+            beat_stale=self.heartbeat_stale,
+        )
+
+    @property
     def timings(self) -> Timings:
         """The defaults that a workspace's spec may change."""
         return Timings(
@@ -201,6 +229,7 @@ class WorkerSettings(KeySettings):
             settling=timedelta(seconds=self.settling_seconds),
             canary=self.canary,
             canary_deadline=timedelta(seconds=self.canary_deadline_seconds),
+            not_processing=timedelta(seconds=self.not_processing_seconds),
         )
 
 

@@ -15,13 +15,15 @@ from temporalio.worker import Worker
 
 from activities.aws import Aws
 from activities.canary import CanaryConfig
+from activities.delivery import DeliveryConfig
 from activities.dns import Zone
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
 from workers.settings import InvalidSettings, WorkerSettings
 from workflows.converter import DATA_CONVERTER
-from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.delegation import DelegationWorkflow
+from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.workspace import WorkspaceWorkflow
 
 DEFAULT_TARGET = "127.0.0.1:7233"
@@ -67,6 +69,11 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 def workspace_worker(client: Client, parts: Parts) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
     return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow])
+
+
+def delegations_worker(client: Client, parts: Parts) -> Worker:
+    """Delegations: their workflows, and their deliveries."""
+    return _worker(client, parts, DELEGATIONS_TASK_QUEUE, workflows=[DelegationWorkflow])
 
 
 def ec2_worker(client: Client, parts: Parts) -> Worker:
@@ -117,6 +124,9 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
             zone_id=settings.dns_zone_id, name=settings.dns_zone_name, ttl_seconds=settings.dns_ttl_seconds
         ),
         canary=CanaryConfig(allow_loopback=settings.allow_loopback_targets),
+        delivery=DeliveryConfig(
+            deadlines=settings.delegation_deadlines, allow_loopback=settings.allow_loopback_targets
+        ),
         heartbeat_stale=settings.heartbeat_stale,
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

@@ -38,9 +38,14 @@ async def run() -> int:
                 client=client,
                 database_url=settings.database_url.get_secret_value(),
                 heartbeat_stale=settings.heartbeat_stale,
+                patience=settings.processing_patience,
             ).run()
         )
-        async with wiring.workspace_worker(client, parts), wiring.ec2_worker(client, parts):
+        async with (
+            wiring.workspace_worker(client, parts),
+            wiring.ec2_worker(client, parts),
+            wiring.delegations_worker(client, parts),
+        ):
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)

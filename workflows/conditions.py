@@ -52,12 +52,13 @@ def is_serving(state: State) -> bool:
     """Whether everything is there that `online` stands for (invariant I9)."""
     box = state.box
     beats = box.silent_since is None and box.credential_lost_at is None
-    return is_reachable(state) and beats and canary_satisfied(state)
+    return is_reachable(state) and beats and canary_satisfied(state) and box.not_processing_since is None
 
 
 def canary_satisfied(state: State) -> bool:
     """Whether the policy's question was answered, or is not asked."""
-    return state.timings.canary is CanaryPolicy.OFF or state.box.canary is CanaryState.ANSWERED
+    answered = state.box.canary in (CanaryState.ANSWERED, CanaryState.DUE_AGAIN)
+    return state.timings.canary is CanaryPolicy.OFF or answered
 
 
 def _closing_phase(state: State) -> Phase:
@@ -139,6 +140,10 @@ def _heartbeat_fresh(state: State) -> tuple[ConditionStatus, str, str]:
 
 
 def _processing(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.not_processing_since is not None:
+        return FALSE, "NotProcessing", state.box.not_processing_why
+    if state.box.processed_at is not None:
+        return TRUE, "Processing", "the agent processes what it is given"
     if state.box.canary is CanaryState.ANSWERED:
         return TRUE, "CanaryAnswered", "the agent answered the control plane's question"
     if state.box.canary is CanaryState.MISSED:

@@ -21,7 +21,7 @@ def asks_canary(state: State) -> bool:
     """Whether the policy wants the agent to be asked now."""
     return (
         state.timings.canary is not CanaryPolicy.OFF
-        and state.box.canary is CanaryState.DUE
+        and state.box.canary in (CanaryState.DUE, CanaryState.DUE_AGAIN)
         and conditions.is_reachable(state)
         and state.box.silent_since is None
     )
@@ -47,13 +47,46 @@ def canary_deadline(state: State) -> datetime | None:
     """When the agent must have answered; None if nothing is asked."""
     if not asks_canary(state) or state.box.beating_at is None or state.box.running_since is None:
         return None
+    if state.box.canary is CanaryState.DUE_AGAIN:
+        return (
+            None  # a question to an idle agent has no deadline: it is missed as often as it is not answered
+        )
     return max(state.box.beating_at, state.box.running_since) + state.timings.canary_deadline
+
+
+def processing_deadline(state: State) -> datetime | None:
+    """When a box that doesn't process becomes a reason for recreation; None if it isn't, or was already."""
+    since = state.box.not_processing_since
+    if since is None or state.flight is not None or state.halted or state.box.replacement_asked:
+        return None
+    return since + state.timings.not_processing
+
+
+def idle_canary_at(state: State) -> datetime | None:
+    """When the agent is asked again because it has been idle; None if it is not."""
+    if (
+        state.timings.canary is not CanaryPolicy.IDLE
+        or state.flight is not None
+        or state.online_since is None
+    ):
+        return None
+    return state.box.canary_again_at if state.box.canary is CanaryState.ANSWERED else None
 
 
 def passed(state: State, at: datetime) -> State:
     """Apply every deadline that lies behind."""
     if state.frozen is not None and at >= state.frozen.until:
         state = replace(state, frozen=None)
+    idle = idle_canary_at(state)
+    if idle is not None and at >= idle and conditions.is_reachable(state):
+        box = replace(
+            state.box, canary=CanaryState.DUE_AGAIN, canary_round=state.box.canary_round + 1, canary_tries=0
+        )
+        state = replace(state, box=box)
+    dead = processing_deadline(state)
+    if dead is not None and at >= dead:
+        state = replace(state, box=replace(state.box, replacement_asked=True))
+        return _asked_itself(state, at)
     canary = canary_deadline(state)
     if canary is not None and at >= canary:
         state = replace(state, box=replace(state.box, canary=CanaryState.MISSED), flight=None, retry=None)
@@ -65,7 +98,8 @@ def passed(state: State, at: datetime) -> State:
         return _asked_itself(state, at)
     if state.ask_again_at is not None and at >= state.ask_again_at:
         state = replace(state, ask_again_at=None)
-        return state if conditions.is_reachable(state) else _asked_itself(state, at)
+        well = conditions.is_reachable(state) and state.box.not_processing_since is None
+        return state if well else _asked_itself(state, at)
     return recovery.healthy(state, at)
 
 

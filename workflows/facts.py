@@ -120,6 +120,9 @@ class BoxFactKind(StrEnum):
     CREDENTIAL_LOST = "credential_lost"
     INTRUDER = "intruder"
     """A box of this generation called although it is superseded, and should have ended before."""
+    NOT_PROCESSING = "not_processing"
+    """The box takes work, and its agent does nothing about it."""
+    PROCESSING = "processing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +132,5 @@ class BoxChanged:
     kind: BoxFactKind
     generation: int
     at: datetime
+    detail: str = ""
+    """What was seen, in words."""

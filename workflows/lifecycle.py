@@ -26,6 +26,8 @@ from workflows.facts import (
 )
 from workflows.state import Frozen, Intent, RegistrationSeen, Request, State, Step
 
+NOT_PROCESSING = "it takes work, and does nothing about it"
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -128,7 +130,12 @@ def is_still_wanted(step: Step, begun: State, now: State) -> bool:
 
 def wake_at(state: State) -> datetime | None:
     """When time alone changes something; None if only the outside can."""
-    times = [deadlines.canary_deadline(state), state.ask_again_at]
+    times = [
+        deadlines.canary_deadline(state),
+        deadlines.processing_deadline(state),
+        deadlines.idle_canary_at(state),
+        state.ask_again_at,
+    ]
     if not state.box.inquiring:
         times.append(deadlines.register_deadline(state))
     if state.retry is not None and _next_step(state) is state.retry.step:
@@ -201,7 +208,7 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
     match event.kind:
         case BoxFactKind.REGISTERED:
             return replace(state, box=replace(box, registered_at=box.registered_at or event.at))
-        case _ if older:
+        case BoxFactKind.BEATING | BoxFactKind.SILENT | BoxFactKind.CREDENTIAL_LOST if older:
             return state
         case BoxFactKind.BEATING:
             if box.credential_lost_at is not None:
@@ -209,6 +216,10 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
             return replace(state, box=steps.beating(box, event.at, at))
         case BoxFactKind.SILENT:
             return replace(state, box=replace(box, silent_since=event.at, heard_at=event.at))
+        case BoxFactKind.NOT_PROCESSING:
+            return steps.not_processing(state, event.detail or NOT_PROCESSING, at)
+        case BoxFactKind.PROCESSING:
+            return steps.processing(state, at)
         case BoxFactKind.CREDENTIAL_LOST:
             errors = noted(state, _credential_lost(), at)
             lost = replace(box, credential_lost_at=event.at, heard_at=event.at)

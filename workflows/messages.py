@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from temporalio.common import SearchAttributeKey
 
 from workflows.admission import Ask
+from workflows.delegations import DelegationState
 from workflows.facts import BoxFactKind
 from workflows.state import CanaryPolicy, Condition, LastError, OutcomeKind, Phase, Request, RequestKind
 
@@ -19,11 +20,17 @@ TASK_QUEUE = "workspaces"
 EC2_TASK_QUEUE = "workspaces-ec2"
 """EC2 mutations only, so that one server-side rate limit covers all workers."""
 
+DELEGATION_TYPE = "DelegationWorkflow"
+DELEGATIONS_TASK_QUEUE = "delegations"
+"""Apart from the workspaces': a hundred slow targets must not hold up a recreate."""
+
 PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
 INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
 ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
 GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
-SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION)
+DELEGATION_STATE = SearchAttributeKey.for_keyword("DelegationState")
+"""`held` for dead letters, else the delegation's state."""
+SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION, DELEGATION_STATE)
 
 
 class InvalidPayload(ValueError):
@@ -78,12 +85,31 @@ class Freeze(_Message):
     """How long; 0 thaws."""
 
 
+class DelegationOrder(_Message):
+    """A human's word about a delegation."""
+
+    reason: Reason = ""
+    requested_by: Name = ""
+
+
+class DelegationStatus(_Message):
+    """The answer of a delegation's `status` query; its content is in the ledger only."""
+
+    delegation_id: str
+    state: DelegationState | None
+    """None: nobody has looked yet."""
+    attempt: int
+    held: bool
+    """A dead letter: `resend` or `give_up` decides."""
+
+
 class BoxFact(_Message):
     """A transition that the register API or the beat scan saw in PostgreSQL."""
 
     kind: BoxFactKind
     generation: int
     at: AwareDatetime
+    detail: Reason = ""
 
 
 class WorkspaceSpec(_Message):

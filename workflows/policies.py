@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from temporalio.common import RetryPolicy
 
-from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,18 @@ for every activity sends a heartbeat each second."""
 
 AWS = replace(EC2, task_queue=TASK_QUEUE)
 """Reading EC2 and writing Route 53: as above, outside the rate limit of EC2's mutations."""
+
+DELIVERY = Policy(
+    task_queue=DELEGATIONS_TASK_QUEUE,
+    start_to_close=timedelta(seconds=90),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=10),
+        maximum_attempts=0,
+    ),
+)
+"""A target may take a minute to answer; without the database it is tried until that is back."""
 
 BOX = Policy(
     task_queue=TASK_QUEUE,

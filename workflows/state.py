@@ -69,6 +69,8 @@ class Step(StrEnum):
     """Asking the record what the box did, before its deadline counts as missed."""
     EVICT = "evict"
     """Ending a superseded box that still calls."""
+    PROCESS = "process"
+    """No step of ours: what the agent does with what it is given."""
 
 
 class CanaryPolicy(StrEnum):
@@ -77,6 +79,8 @@ class CanaryPolicy(StrEnum):
     OFF = "off"
     GENERATION = "generation"
     """Once for each generation, since a canary costs a model call."""
+    IDLE = "idle"
+    """Also when nothing was processed for a while."""
 
 
 class CanaryState(StrEnum):
@@ -85,6 +89,8 @@ class CanaryState(StrEnum):
     DUE = "due"
     ANSWERED = "answered"
     MISSED = "missed"
+    DUE_AGAIN = "due_again"
+    """The agent has been idle, and is asked once more; `online` does not wait for this one."""
 
 
 class ConditionType(StrEnum):
@@ -146,6 +152,10 @@ class Timings:
     """A request that names no generation, this soon after a box came online, means the box before."""
     canary: CanaryPolicy = CanaryPolicy.GENERATION
     canary_deadline: timedelta = timedelta(minutes=5)
+    idle: timedelta = timedelta(minutes=10)
+    """Under the idle policy, without processed work for so long, the agent is asked again."""
+    not_processing: timedelta = timedelta(minutes=3)
+    """A box that doesn't process for so long is a reason for recreation: as long as for silence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +253,18 @@ class Box:
     """What the record said then."""
     canary: CanaryState = CanaryState.DUE
     canary_tries: int = 0
+    canary_round: int = 0
+    """Which question it is: 0 is the one that `online` waits for."""
+    canary_again_at: datetime | None = None
+    """Under the idle policy, when the next question is due."""
+    canary_misses: int = 0
+    """In a row, of the questions after the first."""
+    processed_at: datetime | None = None
+    """When it was first seen to process something, or seen to again."""
+    not_processing_since: datetime | None = None
+    not_processing_why: str = ""
+    replacement_asked: bool = False
+    """The lifecycle asked for another box because this one doesn't process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

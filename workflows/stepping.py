@@ -122,7 +122,10 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
             return await do(ports.address, address, AWS)
         case Step.CANARY:
             canary = ports.AskCanary(
-                workspace_id=workspace_id, generation=generation, attempt=state.box.canary_tries + 1
+                workspace_id=workspace_id,
+                generation=generation,
+                attempt=state.box.canary_tries + 1,
+                round=state.box.canary_round,
             )
             return await do(ports.ask_canary, canary, BOX)
         case Step.REMOVE_ADDRESS:
@@ -134,7 +137,7 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
         case Step.EVICT:
             eviction = ports.Evict(workspace_id=workspace_id, generation=state.intruder or 0)
             return await do(ports.evict, eviction, EC2)
-        case Step.AWAIT_REGISTRATION:
+        case Step.AWAIT_REGISTRATION | Step.PROCESS:
             raise AssertionError("waiting is no activity")
         case _ as never:
             assert_never(never)

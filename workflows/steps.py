@@ -18,11 +18,26 @@ from workflows.facts import (
     LaunchResult,
     StepFailed,
 )
-from workflows.state import Box, CanaryState, Fence, Flight, Intent, RegistrationSeen, Retry, State, Step
+from workflows.state import (
+    Box,
+    CanaryPolicy,
+    CanaryState,
+    Fence,
+    Flight,
+    Intent,
+    RegistrationSeen,
+    Retry,
+    State,
+    Step,
+)
 
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(seconds=60)
 """Between tries that the record shows; below them the activities' own retry policies work."""
+
+IDLE_MISSES = 2
+IDLE_RETRY = timedelta(seconds=60)
+"""After the first miss, before the second question decides."""
 
 READ_AGAIN_AFTER = timedelta(seconds=1)
 
@@ -169,8 +184,11 @@ def failed(state: State, event: StepFailed, at: datetime) -> State:
 def canary_asked(state: State, event: CanaryResult, at: datetime) -> State:
     """The agent's answer, or one more miss."""
     if event.answered:
-        box = replace(state.box, canary=CanaryState.ANSWERED)
-        return succeeded(replace(state, box=box), Step.CANARY)
+        again_at = at + state.timings.idle if state.timings.canary is CanaryPolicy.IDLE else None
+        box = replace(state.box, canary=CanaryState.ANSWERED, canary_again_at=again_at, canary_misses=0)
+        return processing(succeeded(replace(state, box=box), Step.CANARY), at)
+    if state.box.canary is CanaryState.DUE_AGAIN:
+        return _missed_while_idle(state, event, at)
     if state.box.canary is not CanaryState.DUE:
         return state
     failure = StepFailed(
@@ -204,6 +222,50 @@ def inquired(state: State, seen: RegistrationSeen, at: datetime) -> State:
     if seen.beating_at is not None and (box.heard_at is None or seen.beating_at > box.heard_at):
         box = beating(box, seen.beating_at, at)
     return succeeded(replace(state, box=box), Step.INQUIRE)
+
+
+def _missed_while_idle(state: State, event: CanaryResult, at: datetime) -> State:
+    """One miss may be a moment's trouble; two in a row are a dead agent."""
+    misses = state.box.canary_misses + 1
+    box = replace(
+        state.box,
+        canary=CanaryState.ANSWERED,  # it was, once: the next question comes soon
+        canary_again_at=at + IDLE_RETRY,
+        canary_misses=misses,
+    )
+    state = replace(state, box=box, retry=None)
+    if misses < IDLE_MISSES:
+        return state
+    return not_processing(state, f"{misses} questions in a row were not answered: {event.detail}", at)
+
+
+def not_processing(state: State, why: str, at: datetime) -> State:
+    """The box is online with a dead brain: degraded, with the reason."""
+    if state.box.not_processing_since is not None:
+        return state
+    failure = StepFailed(
+        step=Step.PROCESS,
+        code="not_processing",
+        message=f"the box of generation {state.generation} beats and does not process: {why}",
+        hint="See the agent's log on the box. It is recreated by itself if it does not come back; "
+        "delegations that it did not acknowledge go to the next box.",
+        retryable=True,
+    )
+    box = replace(state.box, not_processing_since=at, not_processing_why=why, replacement_asked=False)
+    return replace(state, box=box, errors=noted(state, failure, at))
+
+
+def processing(state: State, at: datetime) -> State:
+    """The agent was seen to process something."""
+    box = replace(
+        state.box,
+        processed_at=at,
+        not_processing_since=None,
+        not_processing_why="",
+        replacement_asked=False,
+        canary_misses=0,
+    )
+    return replace(state, box=box, errors=cleared(state.errors, Step.PROCESS))
 
 
 def opened(state: State, event: GenerationOpened) -> State:

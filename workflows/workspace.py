@@ -127,7 +127,7 @@ class WorkspaceWorkflow:
         self._messages += 1
         fact = self._read(messages.BoxFact, payload)
         if fact is not None:
-            changed = BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at)
+            changed = BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at, detail=fact.detail)
             if self._state.enrolled:
                 self._apply(changed)
             else:

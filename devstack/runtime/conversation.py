@@ -3,6 +3,7 @@
 It listens nowhere itself, and never reads the status of a beat.
 """
 
+import fcntl
 import http.client
 import json
 import os
@@ -22,6 +23,8 @@ REGISTER_DELAYS = (1, 2, 4, 8, 16, 30, 30)
 
 CALL_SECONDS = 10.0
 
+SLOW_SECONDS = 1.0
+
 
 class Mode(StrEnum):
     """How it behaves."""
@@ -29,6 +32,8 @@ class Mode(StrEnum):
     HEALTHY = "healthy"
     BRAINDEAD = "braindead"
     """It beats and accepts messages, and never processes one."""
+    SLOW = "slow"
+    """It says that it works, and reports the end of it later."""
     SILENT = "silent"
     """It neither beats nor answers."""
 
@@ -47,6 +52,7 @@ class Seen:
     beats: int = 0
     beat_status: int | None = None
     messages: int = 0
+    processed: int = 0
     has_token: bool = False
 
 
@@ -60,6 +66,8 @@ class Runtime:
     address: str
     port: int
     heartbeat_seconds: float
+    ledger: Path | None = None
+    """Where the IDs of processed messages are kept, across boxes: repeats are dropped by it."""
     seen: Seen = field(default_factory=Seen)
     token: str = field(default="", repr=False)
     started: float = field(default_factory=time.monotonic)
@@ -76,6 +84,9 @@ class Runtime:
             address=environment.get("ONEBOX_BOX_IP", "127.0.0.1"),
             port=int(environment.get("RUNTIME_PORT", "8000")),
             heartbeat_seconds=float(environment.get("HEARTBEAT_SECONDS", "30")),
+            ledger=Path(kept) / environment["WORKSPACE_ID"]
+            if (kept := environment.get("ONEBOX_LEDGERS"))
+            else None,
         )
 
     @property
@@ -138,11 +149,33 @@ class Runtime:
         }
         if self.seen.mode is Mode.BRAINDEAD:
             return envelope | {"result": task | {"status": {"state": "submitted"}}}
+        message_id = str(message.get("messageId", ""))
+        if self.seen.mode is Mode.SLOW:
+            threading.Timer(SLOW_SECONDS, self._finish, (message_id,)).start()
+            return envelope | {"result": task | {"status": {"state": "working"}}}
         said = " ".join(
             str(part.get("text", "")) for part in message.get("parts", []) if isinstance(part, dict)
         )
+        self._process(message_id)
         artifact = {"artifactId": str(uuid.uuid4()), "parts": [{"kind": "text", "text": f"done: {said}"}]}
         return envelope | {"result": task | {"status": {"state": "completed"}, "artifacts": [artifact]}}
+
+    def _finish(self, message_id: str) -> None:
+        """Report the end of a message that is a delegation."""
+        self._process(message_id)
+        path = f"/workspaces/{self.workspace_id}/delegations/{message_id}/update"
+        self._call(path, {"status": "completed", "response_preview": "done, slowly"}, self._bearer())
+
+    def _process(self, message_id: str) -> None:
+        """Do it, unless it was done: the ID stands in the ledger."""
+        if self.ledger is not None:
+            with self.ledger.open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                if f"{message_id}\n" in file.readlines():
+                    return
+                file.write(f"{message_id}\n")
+        self.seen.processed += 1
 
     def _register(self) -> None:
         body = {"id": self.workspace_id, "url": self.url, "agent_card": self.card}

@@ -80,7 +80,7 @@ async def test_an_agent_that_answers_is_asked_at_the_recorded_address(world: Wor
             assert await world.run(ports.ask_canary, request) == ports.CanaryResult(answered=True)
     assert [path for path, _ in asked] == ["/a2a?x=1"] * 2
     message_id = f"canary-{world.workspace_id}-1"
-    assert asked[0][1] == asked[1][1] == question(world.workspace_id, 1)
+    assert asked[0][1] == asked[1][1] == question(request)
     assert asked[0][1]["id"] == message_id
     assert asked[0][1]["method"] == "message/send"
 

@@ -7,7 +7,7 @@ import pytest
 
 from activities import ports
 from tests.activities.world import World, name_of
-from workflows.messages import EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 STUBS = [
     stub for name, stub in vars(ports).items() if name in ports.__all__ and inspect.iscoroutinefunction(stub)
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_stubs_are_found() -> None:
-    assert len(STUBS) == 11
+    assert len(STUBS) == 12
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)
@@ -32,6 +32,6 @@ async def test_only_the_mutations_of_ec2_are_on_the_rate_limited_queue(world: Wo
     from activities.registry import implementations
 
     queues = implementations(aws=world.aws, pool=world.pool, keys=world.keys, config=world.config)
-    assert set(queues) == {TASK_QUEUE, EC2_TASK_QUEUE}
+    assert set(queues) == {TASK_QUEUE, EC2_TASK_QUEUE, DELEGATIONS_TASK_QUEUE}
     assert {name_of(one) for one in queues[EC2_TASK_QUEUE]} == {"evict", "fence_instances", "launch"}
     assert sum(map(len, queues.values())) == len(STUBS)

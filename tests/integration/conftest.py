@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,9 @@ SETTINGS = {
     "HEARTBEAT_SECONDS": "0.3",
     "HEARTBEAT_STALE_SECONDS": "6",
     "ONEBOX_WATCH_SECONDS": "1",
+    "DELEGATION_ACK_SECONDS": "2",
+    "DELEGATION_PROGRESS_SECONDS": "6",
+    "NOT_PROCESSING_SECONDS": "2",
 }
 
 CANARY_SECRET_KEY = "c0ffee00" * 8
@@ -32,8 +36,18 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.fixture(scope="session")
-def stack(wire: Wire) -> Iterator[Stack]:
-    settings = SETTINGS | {"REGISTER_API_URL": wire.url, "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}"}
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runtimes of all boxes write down what they have processed."""
+    return tmp_path_factory.mktemp("ledgers")
+
+
+@pytest.fixture(scope="session")
+def stack(wire: Wire, ledgers: Path) -> Iterator[Stack]:
+    settings = SETTINGS | {
+        "REGISTER_API_URL": wire.url,
+        "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
+        "ONEBOX_LEDGERS": str(ledgers),
+    }
     with Stack(
         free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
     ) as stack:

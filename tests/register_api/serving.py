@@ -24,8 +24,10 @@ import uvicorn
 from devstack.processes import free_port
 from register_api import connections, registering
 from register_api.app import create_app
+from register_api.config import ApiConfig
 from register_api.connections import BoundedHttp
 from register_api.decision import Accepted, Bearer, Grant, LiveTokens, Refused, decide_register
+from register_api.limits import Limits
 from register_api.verdict import Policy, Standing, Verdict
 from store.pool import open_pool
 from tests.register_api.platform import CONFIG
@@ -47,10 +49,11 @@ class ApiProcess:
         naive: bool = False,
         pool_size: int = 8,
         head_seconds: float = connections.HEAD_SECONDS,
+        body_seconds: float = 10.0,
     ) -> None:
         """`naive` replaces the rule by the one of the incident: mint to whoever comes while none is live."""
         self.port = free_port()
-        self._arguments = (database, self.port, policy, naive, pool_size, head_seconds)
+        self._arguments = (database, self.port, policy, naive, pool_size, head_seconds, body_seconds)
         self._process: BaseProcess | None = None
 
     @property
@@ -102,9 +105,17 @@ def api_process(
     naive: bool = False,
     pool_size: int = 8,
     head_seconds: float = connections.HEAD_SECONDS,
+    body_seconds: float = 10.0,
 ) -> Iterator[ApiProcess]:
     """A running process for the block."""
-    process = ApiProcess(database, policy=policy, naive=naive, pool_size=pool_size, head_seconds=head_seconds)
+    process = ApiProcess(
+        database,
+        policy=policy,
+        naive=naive,
+        pool_size=pool_size,
+        head_seconds=head_seconds,
+        body_seconds=body_seconds,
+    )
     process.start()
     try:
         yield process
@@ -124,6 +135,7 @@ def _serve(
     naive: bool,
     pool_size: int,
     head_seconds: float,
+    body_seconds: float,
     ready: "Connection[str, str]",
 ) -> None:
     os.setpgid(0, 0)  # a Ctrl-C in the terminal is for the tests
@@ -131,13 +143,14 @@ def _serve(
     mock.patch.object(connections, "HEAD_SECONDS", head_seconds).start()
     if naive:
         mock.patch.object(registering, "decide_register", _mint_to_whoever_comes).start()
-    asyncio.run(_run(database, port, policy, pool_size, ready))
+    config = replace(CONFIG, bootstrap_policy=policy, limits=Limits(body_seconds=body_seconds))
+    asyncio.run(_run(database, port, config, pool_size, ready))
 
 
 async def _run(
     database: str,
     port: int,
-    policy: Policy,
+    config: ApiConfig,
     pool_size: int,
     ready: "Connection[str, str]",
 ) -> None:
@@ -152,7 +165,7 @@ async def _run(
         checkout_timeout=timedelta(seconds=2),
         application_name="onebox-api",
     ) as pool:
-        app = create_app(replace(CONFIG, bootstrap_policy=policy), pool)
+        app = create_app(config, pool)
         server = uvicorn.Server(
             uvicorn.Config(
                 app, http=BoundedHttp, log_config=None, access_log=False, lifespan="off", proxy_headers=False

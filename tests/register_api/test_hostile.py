@@ -17,7 +17,7 @@ BODY = b'{"id": "ws-none"}'
 
 @pytest.fixture(scope="module")
 def api(database: str) -> Iterator[ApiProcess]:
-    with api_process(database) as process:
+    with api_process(database, body_seconds=0.5) as process:
         yield process
 
 

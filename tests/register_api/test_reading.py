@@ -100,6 +100,7 @@ async def test_the_record_shows_what_is_known(platform: Platform) -> None:
         "last_processed_at": None,
         "recreates": 2,
         "last_error": last_error,
+        "work": [],
     }
     assert [one["type"] for one in conditions] == ["Registered", "HeartbeatFresh"]
     assert conditions[1]["status"] == "true"

@@ -1,0 +1,149 @@
+"""Delegated work on the whole stack: delivered is not processed, and a dead brain shows at once."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from devstack.console import JSON, Console, eventually
+from workflows.messages import WorkspaceSpec
+from workflows.state import CanaryPolicy, Phase
+
+pytestmark = pytest.mark.anyio
+
+
+async def online(console: Console, *workspaces: str, canary: CanaryPolicy = CanaryPolicy.OFF) -> None:
+    for workspace in workspaces:
+        await console.start(workspace, WorkspaceSpec(canary=canary))
+    for workspace in workspaces:
+        await console.until_phase(workspace, Phase.ONLINE)
+        await eventually(partial(console.record, workspace), lambda it: bool(it["url"]))
+
+
+async def delegate(console: Console, source: str, target: str, **body: object) -> str:
+    answer = await console.http.post(
+        f"/workspaces/{source}/delegate", json={"target_id": target, "task": "do it", **body}
+    )
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["delegation_id"])
+
+
+async def listed(console: Console, source: str) -> dict[str, JSON]:
+    answer = await console.http.get(f"/workspaces/{source}/delegations")
+    return {one["id"]: one for one in answer.json()}
+
+
+async def until_state(console: Console, source: str, delegation_id: str, state: str) -> JSON:
+    async def look() -> JSON:
+        return (await listed(console, source))[delegation_id]
+
+    return await eventually(look, lambda it: it["state"] == state)
+
+
+async def test_work_is_delivered_and_processed_once_the_target_says_so(
+    console: Console, workspace: str
+) -> None:
+    source, target = f"{workspace}-a", f"{workspace}-b"
+    await online(console, source, target)
+    delegation = await delegate(console, source, target, task="count the sheep")
+    row = await until_state(console, source, delegation, "processed")
+    assert row["status"] == "completed"
+    assert row["response_preview"] == "done: count the sheep"
+    assert (await console.record(target))["last_processed_at"] is not None
+    result = await console.client.get_workflow_handle(delegation).result()
+    assert isinstance(result, dict)
+    assert result["state"] == "processed"
+    history = await console.client.get_workflow_handle(delegation).fetch_history()
+    assert "sheep" not in history.to_json()
+
+
+async def test_slow_work_is_in_progress_until_the_target_reports_it(console: Console, workspace: str) -> None:
+    source, target = f"{workspace}-a", f"{workspace}-b"
+    await online(console, source, target)
+    await console.tell_box(target, "slow")
+    delegation = await delegate(console, source, target)
+    await until_state(console, source, delegation, "in_progress")
+    row = await until_state(console, source, delegation, "processed")
+    assert (row["status"], row["response_preview"]) == ("completed", "done, slowly")
+
+
+async def test_a_braindead_box_is_seen_recreated_and_the_new_one_does_its_work_once(
+    console: Console, ledgers: Path, workspace: str
+) -> None:
+    source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
+    await online(console, source, target)
+    await console.tell_box(target, "braindead")
+    work = [await delegate(console, source, target, task=f"part {number}") for number in range(5)]
+    for delegation in work:
+        row = await until_state(console, source, delegation, "delivered")
+        assert row["status"] == "dispatched"
+    status = await console.until_phase(target, Phase.DEGRADED)
+    assert status.last_error is not None
+    assert status.last_error.code == "not_processing"
+    assert "not acknowledged" in status.last_error.message
+    [processing] = [it for it in status.conditions if it.type == "Processing"]
+    assert (processing.status, processing.reason) == ("false", "NotProcessing")
+    assert {row["status"] for row in (await listed(console, source)).values()} == {"dispatched"}
+
+    status = await console.until_phase(target, Phase.ONLINE, generation=2)
+    for delegation in work:
+        row = await until_state(console, source, delegation, "processed")
+        assert row["status"] == "completed"
+    assert sorted((ledgers / target).read_text().split()) == sorted(work)
+    [own] = [it for it in await console.requests(target) if it.requested_by == "lifecycle"]
+    assert "does not process" in own.reason
+    record = await eventually(lambda: console.record(target), lambda it: it["last_error"] is None)
+    assert record["work"] == []
+
+
+async def test_work_for_a_stopped_target_waits_until_it_is_started(console: Console, workspace: str) -> None:
+    source, target = f"{workspace}-a", f"{workspace}-b"
+    await online(console, source, target)
+    await console.ask(target, "request_stop", requested_by="admin:alice")
+    await console.until_phase(target, Phase.STOPPED)
+    delegation = await delegate(console, source, target)
+    await eventually(lambda: console.record(target), lambda it: bool(it["work"]))
+    assert (await listed(console, source))[delegation]["state"] == "queued"
+    await console.ask(target, "request_start", requested_by="admin:alice")
+    await until_state(console, source, delegation, "processed")
+
+
+async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decides_on(
+    console: Console, workspace: str
+) -> None:
+    source, target = f"{workspace}-a", f"{workspace}-b"
+    await online(console, source, target)
+    await console.rows(
+        "UPDATE generations SET url = 'http://x:1/' WHERE workspace_id = %s RETURNING 1", target
+    )
+    kept, given_up = [await delegate(console, source, target) for _ in range(2)]
+    # Connections that are refused are no attempts; as if five had been answered with an error:
+    await console.rows(
+        "UPDATE delegations SET attempt = 5, not_before = NULL WHERE target_id = %s RETURNING 1", target
+    )
+    for delegation in (kept, given_up):
+        await console.client.get_workflow_handle(delegation).signal("stirred")
+    record = await eventually(
+        lambda: console.record(target), lambda it: str(it["work"]).count("'held': 2") == 1
+    )
+    assert isinstance(record["work"], list)
+
+    await console.client.get_workflow_handle(given_up).signal("give_up", {"requested_by": "admin:alice"})
+    row = await until_state(console, source, given_up, "canceled")
+    assert (row["status"], row["error"]) == ("failed", "given up by admin:alice")
+    record = await console.record(target)
+    await console.rows(
+        "UPDATE generations SET url = %s WHERE workspace_id = %s RETURNING 1",
+        f"http://x:{await runtime_port(console)}/",
+        target,
+    )
+    await console.client.get_workflow_handle(kept).signal("resend", {"requested_by": "admin:alice"})
+    await until_state(console, source, kept, "processed")
+
+
+async def runtime_port(console: Console) -> int:
+    """Where all runtimes of the stack listen."""
+    [row] = await console.rows(
+        "SELECT max(substring(url from ':([0-9]+)/?$')::integer) AS port FROM generations"
+    )
+    return int(str(row["port"]))

@@ -1,0 +1,104 @@
+"""DelegationWorkflow: the durable driver of one delegation; its workflow ID is the delegation's.
+
+It decides nothing and knows no content: what is due is found in the ledger, by an activity. Here is the
+patience: to look again when something stirs, when a deadline comes, when a human says so.
+"""
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities import ports
+    from workflows import messages
+    from workflows.messages import DelegationOrder, DelegationStatus
+    from workflows.policies import DELIVERY
+
+LOOKS_PER_RUN = 500
+"""Each is six events; a run holds 51,200, and is slow long before."""
+
+
+@workflow.defn(name=messages.DELEGATION_TYPE)
+class DelegationWorkflow:
+    """One delegation, until it has ended."""
+
+    @workflow.init
+    def __init__(self, *payload: object) -> None:  # noqa: ARG002 - whatever it was started with
+        self._stirred = False
+        self._orders: list[tuple[ports.Order, str]] = []
+        self._last: ports.Advanced | None = None
+        self._looks = 0
+
+    @workflow.run
+    async def run(self, *payload: object) -> DelegationStatus:  # noqa: ARG002 - the row has it all
+        """Look, wait, look again."""
+        while True:
+            self._stirred = False
+            advanced = await self._look()
+            if advanced.over:
+                return self.status()
+            if self._orders:
+                continue
+            if self._looks >= LOOKS_PER_RUN and workflow.all_handlers_finished():
+                workflow.continue_as_new()
+            wait = timedelta(seconds=advanced.wait_seconds)
+            try:
+                await workflow.wait_condition(
+                    lambda: self._stirred or bool(self._orders),
+                    timeout=wait,
+                    timeout_summary=f"{advanced.state}: look again",
+                )
+            except TimeoutError:
+                continue
+
+    @workflow.signal(description="Something changed in the ledger; sent by the control plane itself")
+    def stirred(self, *payload: object) -> None:  # noqa: ARG002 - it carries nothing
+        """Look again."""
+        self._stirred = True
+
+    @workflow.signal(description="Send a dead letter again, with all its attempts")
+    def resend(self, *payload: object) -> None:
+        """See `DelegationOrder`."""
+        self._ordered(ports.Order.RESEND, payload)
+
+    @workflow.signal(description="End it without its being processed")
+    def give_up(self, *payload: object) -> None:
+        """See `DelegationOrder`."""
+        self._ordered(ports.Order.GIVE_UP, payload)
+
+    @workflow.query(description="How far it is")
+    def status(self) -> DelegationStatus:
+        """See `DelegationStatus`."""
+        last = self._last
+        return DelegationStatus(
+            delegation_id=workflow.info().workflow_id,
+            state=last.state if last is not None else None,
+            attempt=last.attempt if last is not None else 0,
+            held=last.held if last is not None else False,
+        )
+
+    def _ordered(self, order: ports.Order, payload: tuple[object, ...]) -> None:
+        try:
+            by = messages.read(DelegationOrder, payload).requested_by
+        except messages.InvalidPayload as error:
+            workflow.logger.warning("delegation.order_unread", extra={"error": str(error)})
+            return
+        self._orders.append((order, by))
+
+    async def _look(self) -> ports.Advanced:
+        order, by = self._orders.pop(0) if self._orders else (None, "")
+        self._looks += 1
+        delegation_id = workflow.info().workflow_id
+        self._last = await workflow.execute_activity(
+            ports.advance_delegation,
+            ports.Advance(delegation_id=delegation_id, order=order, ordered_by=by),
+            activity_id=f"look-{self._looks}",
+            task_queue=DELIVERY.task_queue,
+            start_to_close_timeout=DELIVERY.start_to_close,
+            heartbeat_timeout=DELIVERY.heartbeat,
+            retry_policy=DELIVERY.retry,
+            summary=f"{order}" if order is not None else "do what is due",
+        )
+        attributes = [messages.DELEGATION_STATE.value_set("held" if self._last.held else self._last.state)]
+        workflow.upsert_search_attributes(attributes)
+        return self._last
