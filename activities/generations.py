@@ -66,6 +66,9 @@ class Generations:
                 beating_at=record.beating_at,
                 automatic=tuple(one.at for one in recreates if not is_human(one.requested_by)),
                 accepted=tuple(one.at for one in recreates),
+                credential_lost_at=record.credential_lost_at,
+                not_processing_since=record.not_processing_since,
+                not_processing_why=record.not_processing_why or "",
             )
 
     @activity.defn(name="open_generation")

@@ -59,9 +59,10 @@ class FairLane:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(source, deque()).append(place)
         if sum(map(len, self._queues.values())) > self._waiting:
-            crowd = max(self._queues.values(), key=len)
-            crowd[-1].set_exception(Crowded("too many callers at once"))
-            self._drop(crowd[-1])
+            last = max(self._queues.values(), key=len)[-1]
+            self._drop(last)
+            if not last.done():  # it may have given up by itself, and not have left yet
+                last.set_exception(Crowded("too many callers at once"))
         came_in = False
         try:
             async with asyncio.timeout(self._seconds):

@@ -391,3 +391,19 @@ async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
         """,
         [workspace_id],
     )
+
+
+async def stir_overdue(conn: Connection, *, after: timedelta) -> None:
+    """Those that should have ended long ago: their workflow was taken away, or never began.
+
+    One that is being told already is not told again.
+    """
+    await conn.execute(
+        """
+        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations d
+        WHERE ended_at IS NULL AND type <> 'canary' AND created_at < now() - %s - interval '1 minute'
+          AND NOT EXISTS (SELECT FROM stirrings s WHERE s.delegation_id = d.delegation_id)
+        ORDER BY created_at LIMIT 100
+        """,
+        [after],
+    )

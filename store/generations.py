@@ -32,6 +32,9 @@ class Record:
     registered_at: datetime | None
     beating_at: datetime | None
     """The generation's last beat, if it is fresh."""
+    credential_lost_at: datetime | None
+    not_processing_since: datetime | None
+    not_processing_why: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,9 @@ async def read(conn: Connection, workspace_id: str, *, beat_fresh_for: timedelta
         SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation,
                g.generation IS NOT NULL AND g.superseded_at IS NULL AS current,
                w.revision, w.spec, g.registered_at, b.last_beat_at AS beating_at,
+               (SELECT l.credential_lost_at FROM beats l
+                WHERE l.workspace_id = w.workspace_id AND l.generation = w.generation) AS credential_lost_at,
+               g.not_processing_since, g.not_processing_why,
                coalesce((SELECT max(l.attempt) FROM launches l
                          WHERE l.workspace_id = w.workspace_id AND l.generation = w.generation), 1) AS attempt
         FROM workspaces w

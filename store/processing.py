@@ -69,6 +69,8 @@ class Patience:
 
     ack: timedelta
     progress: timedelta
+    whole: timedelta
+    """From its making to its end, whatever happens."""
     beat_stale: timedelta
 
 

@@ -38,6 +38,8 @@ class Record:
     recreates: int
     last_error: dict[str, JsonValue] | None
     conditions: list[dict[str, JsonValue]]
+    credential_lost_at: datetime | None
+    not_processing_since: datetime | None
     opened_at: datetime | None
     last_processed_at: datetime | None
     at: datetime
@@ -48,7 +50,7 @@ SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.phase, w
        CASE WHEN g.superseded_at IS NULL THEN g.generation END AS current,
        g.instance_id, g.private_ip, w.dns_name, g.url, g.opened_at, g.last_processed_at,
        CASE WHEN jsonb_typeof(g.agent_card -> 'name') = 'string' THEN g.agent_card ->> 'name' END AS name,
-       b.last_beat_at, b.beating_since, b.silent_since,
+       b.last_beat_at, b.beating_since, b.silent_since, b.credential_lost_at, g.not_processing_since,
        (SELECT count(*) FROM requests r
         WHERE r.workspace_id = w.workspace_id AND r.kind = 'recreate' AND r.outcome = 'accepted'
           AND r.at > now() - interval '24 hours') AS recreates,
@@ -76,9 +78,15 @@ def shown_phase(record: Record, *, stale_after: timedelta) -> Phase:
         return Phase.DELETED if phase is Phase.DELETED else Phase.DELETING
     if record.intent == Intent.STOP:
         return Phase.STOPPED if phase is Phase.STOPPED else Phase.STOPPING
-    if phase is Phase.ONLINE and freshness(record, stale_after=stale_after) is not ConditionStatus.TRUE:
+    if phase is Phase.ONLINE and not _serves(record, stale_after):
         return Phase.DEGRADED
     return phase
+
+
+def _serves(record: Record, stale_after: timedelta) -> bool:
+    """Whether nothing speaks against `online`, perhaps before the lifecycle has heard of it."""
+    fresh = freshness(record, stale_after=stale_after) is ConditionStatus.TRUE
+    return fresh and record.credential_lost_at is None and record.not_processing_since is None
 
 
 def freshness(record: Record, *, stale_after: timedelta) -> ConditionStatus:

@@ -18,7 +18,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from store import beats, facts, processing, stirrings
+from store import beats, delegations, facts, processing, stirrings
 from store.pool import Pool
 from store.processing import Patience
 from workflows.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
@@ -81,14 +81,14 @@ class Relay:
         return bool(done)
 
     async def _stir(self, delegation_id: str) -> bool:
-        """Start its workflow, or wake it. One that has ended is not started again."""
+        """Start its workflow, or wake it: one that was terminated, too, but none that has completed."""
         try:
             await self.client.start_workflow(
                 DELEGATION_TYPE,
                 id=delegation_id,
                 task_queue=DELEGATIONS_TASK_QUEUE,
                 start_signal="stirred",
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                 static_summary="a delegation; its row is in the ledger",
                 rpc_timeout=SIGNAL_TIMEOUT,
             )
@@ -132,6 +132,7 @@ class Relay:
             async with self.pool.connection() as connection:
                 silent = await beats.mark_silent(connection, older_than=self.heartbeat_stale, limit=1000)
                 dead, well = await processing.mark(connection, self.patience)
+                await delegations.stir_overdue(connection, after=self.patience.whole)
             if silent:
                 log.warning("boxes.silent", count=silent)
             if dead or well:

@@ -17,6 +17,7 @@ from temporalio.worker import Replayer
 from workers import wiring
 from workers.timeline import render, timeline
 from workflows.converter import DATA_CONVERTER
+from workflows.delegation import DelegationWorkflow
 from workflows.workspace import WorkspaceWorkflow
 
 LONGEST_CHAIN = 1_000
@@ -64,7 +65,7 @@ async def _replay(source: str) -> int:
 
 async def check(history: WorkflowHistory) -> str | None:
     """Replay one run; what differs, or None."""
-    replayer = Replayer(workflows=[WorkspaceWorkflow], data_converter=DATA_CONVERTER)
+    replayer = Replayer(workflows=[WorkspaceWorkflow, DelegationWorkflow], data_converter=DATA_CONVERTER)
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     return None if result.replay_failure is None else str(result.replay_failure)
 

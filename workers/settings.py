@@ -218,6 +218,7 @@ class WorkerSettings(KeySettings):
         return Patience(
             ack=timedelta(seconds=self.delegation_ack_seconds),
             progress=timedelta(seconds=self.delegation_progress_seconds),
+            whole=timedelta(seconds=self.delegation_expire_seconds),
             beat_stale=self.heartbeat_stale,
         )
 

@@ -4,6 +4,7 @@ It decides nothing and knows no content: what is due is found in the ledger, by 
 patience: to look again when something stirs, when a deadline comes, when a human says so.
 """
 
+import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
@@ -28,6 +29,7 @@ class DelegationWorkflow:
         self._orders: list[tuple[ports.Order, str]] = []
         self._last: ports.Advanced | None = None
         self._looks = 0
+        self._shown = ""
 
     @workflow.run
     async def run(self, *payload: object) -> DelegationStatus:  # noqa: ARG002 - the row has it all
@@ -50,6 +52,8 @@ class DelegationWorkflow:
                 )
             except TimeoutError:
                 continue
+            except asyncio.CancelledError:
+                self._canceled()
 
     @workflow.signal(description="Something changed in the ledger; sent by the control plane itself")
     def stirred(self, *payload: object) -> None:  # noqa: ARG002 - it carries nothing
@@ -77,6 +81,10 @@ class DelegationWorkflow:
             held=last.held if last is not None else False,
         )
 
+    def _canceled(self) -> None:
+        """A cancellation is a human's word, too: the row must not be left without an end."""
+        self._orders.append((ports.Order.GIVE_UP, "a cancellation of its workflow"))
+
     def _ordered(self, order: ports.Order, payload: tuple[object, ...]) -> None:
         try:
             by = messages.read(DelegationOrder, payload).requested_by
@@ -89,7 +97,7 @@ class DelegationWorkflow:
         order, by = self._orders.pop(0) if self._orders else (None, "")
         self._looks += 1
         delegation_id = workflow.info().workflow_id
-        self._last = await workflow.execute_activity(
+        look = workflow.start_activity(
             ports.advance_delegation,
             ports.Advance(delegation_id=delegation_id, order=order, ordered_by=by),
             activity_id=f"look-{self._looks}",
@@ -99,6 +107,14 @@ class DelegationWorkflow:
             retry_policy=DELIVERY.retry,
             summary=f"{order}" if order is not None else "do what is due",
         )
-        attributes = [messages.DELEGATION_STATE.value_set("held" if self._last.held else self._last.state)]
-        workflow.upsert_search_attributes(attributes)
+        while not look.done():
+            try:
+                await asyncio.shield(look)
+            except asyncio.CancelledError:
+                self._canceled()
+        self._last = look.result()
+        shown = "held" if self._last.held else str(self._last.state)
+        if shown != self._shown:
+            workflow.upsert_search_attributes([messages.DELEGATION_STATE.value_set(shown)])
+            self._shown = shown
         return self._last

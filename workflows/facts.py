@@ -30,6 +30,9 @@ class Enrolled:
     automatic: tuple[datetime, ...]
     """Accepted automatic recreates of the last 24 h."""
     accepted: tuple[datetime, ...]
+    credential_lost_at: datetime | None = None
+    not_processing_since: datetime | None = None
+    not_processing_why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,14 @@ def enrolled(state: State, event: Enrolled, at: datetime) -> State:
         ),
         online_since=None,
         halted=False,
-        box=Box(attempt=event.attempt, registered_at=event.registered_at, beating_at=event.beating_at),
+        box=Box(
+            attempt=event.attempt,
+            registered_at=event.registered_at,
+            beating_at=event.beating_at,
+            credential_lost_at=event.credential_lost_at,
+            not_processing_since=event.not_processing_since,
+            not_processing_why=event.not_processing_why,
+        ),
     )
 
 

@@ -37,6 +37,7 @@ CREATE INDEX open_delegations_of_a_target ON delegations (target_id)
     WHERE state IN ('queued', 'delivered', 'acked', 'in_progress');
 CREATE INDEX unacked_delegations ON delegations (delivered_at) WHERE state = 'delivered';
 CREATE INDEX stalled_delegations ON delegations (target_id) WHERE stalled AND ended_at IS NULL;
+CREATE INDEX open_delegations_by_age ON delegations (created_at) WHERE ended_at IS NULL AND type <> 'canary';
 CREATE INDEX unlisted_results ON delegations (source_id, ended_at) WHERE ended_at IS NOT NULL;
 
 -- I10, held by the database itself: what has ended never changes its state or its words.

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from temporalio.service import RPCError
 
 from devstack.console import JSON, Console, eventually
 from workflows.messages import WorkspaceSpec
@@ -117,6 +118,8 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
         "UPDATE generations SET url = 'http://x:1/' WHERE workspace_id = %s RETURNING 1", target
     )
     kept, given_up = [await delegate(console, source, target) for _ in range(2)]
+    for delegation in (kept, given_up):
+        await eventually(partial(description, console, delegation), bool)
     # Connections that are refused are no attempts; as if five had been answered with an error:
     await console.rows(
         "UPDATE delegations SET attempt = 5, not_before = NULL WHERE target_id = %s RETURNING 1", target
@@ -147,3 +150,30 @@ async def runtime_port(console: Console) -> int:
         "SELECT max(substring(url from ':([0-9]+)/?$')::integer) AS port FROM generations"
     )
     return int(str(row["port"]))
+
+
+async def test_a_delegation_whose_workflow_is_canceled_or_terminated_still_ends(
+    console: Console, workspace: str
+) -> None:
+    source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
+    await online(console, source, target)
+    await console.ask(target, "request_stop", requested_by="admin:alice")
+    await console.until_phase(target, Phase.STOPPED)
+    canceled, terminated = [await delegate(console, source, target) for _ in range(2)]
+    for delegation in (canceled, terminated):
+        await eventually(partial(description, console, delegation), bool)
+    await console.client.get_workflow_handle(canceled).cancel()
+    row = await until_state(console, source, canceled, "canceled")
+    assert row["error"] == "given up by a cancellation of its workflow"
+    await console.client.get_workflow_handle(terminated).terminate()
+    await console.ask(target, "request_start", requested_by="admin:alice")
+    await until_state(console, source, terminated, "processed")
+
+
+async def description(console: Console, delegation: str) -> bool:
+    """Whether its workflow has looked at the ledger once."""
+    try:
+        status = await console.client.get_workflow_handle(delegation).query("status")
+    except RPCError:
+        return False
+    return isinstance(status, dict) and status["state"] is not None

@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from devstack.console import Console, connected, eventually
@@ -108,6 +109,28 @@ async def unregistered(console: Console, stack: Stack) -> None:
     await eventually(events, lambda told: "evict-2" in told)
 
 
+async def delegated(console: Console, stack: Stack) -> str:
+    """A delegation that is delivered to a dead agent, queued again for the next box, given up by a human."""
+    source, target = "delegating", "delegated"
+    for name in (source, target):
+        await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
+        await console.until_phase(name, Phase.ONLINE)
+        await eventually(partial(console.record, name), lambda it: bool(it["url"]))
+    await console.tell_box(target, "braindead")
+    answer = await console.http.post(
+        f"/workspaces/{source}/delegate", json={"target_id": target, "task": "count the sheep"}
+    )
+    delegation = str(answer.json()["delegation_id"])
+    await eventually(partial(console.record, target), lambda it: "delivered" in str(it["work"]))
+    # Replaced before it acknowledged: queued again, for the next box.
+    await console.ask(target, requested_by="admin:alice", observed_generation=1)
+    await console.until_phase(target, Phase.RECREATING)
+    await eventually(partial(console.record, target), lambda it: "queued" in str(it["work"]))
+    await console.workflow(delegation).signal("give_up", {"requested_by": "admin:alice"})
+    await console.workflow(delegation).result()
+    return delegation
+
+
 async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
     """As the register API would tell it."""
     await console.rows(
@@ -118,8 +141,8 @@ async def _told(console: Console, name: str, kind: str, *, generation: int) -> N
     )
 
 
-PATHS: dict[str, Callable[[Console, Stack], Awaitable[None]]] = {
-    path.__name__: path for path in (incident, intents, refused, troubled, continued, unregistered)
+PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
+    path.__name__: path for path in (incident, intents, refused, troubled, continued, unregistered, delegated)
 }
 
 
@@ -144,8 +167,8 @@ async def _record(stack: Stack) -> None:
             file = HISTORIES / f"{name}.json"
             if file.exists():
                 continue
-            await path(console, stack)
-            history = await console.workflow(name).fetch_history()
+            workflow_id = await path(console, stack) or name
+            history = await console.workflow(workflow_id).fetch_history()
             told = without_stack_traces(history.to_json_dict())
             file.write_text(json.dumps(told, separators=(",", ":")) + "\n")
             sys.stdout.write(f"recorded {name}: {len(history.events)} events\n")
