@@ -158,7 +158,9 @@ class Right(StrEnum):
     """What people and programs may want of a workspace, beside being its box."""
 
     READ = "read"
-    """Its record, its audit trail; the addresses of others."""
+    """Its record, its audit trail, its delegations; the addresses of others."""
+    DELEGATE = "delegate"
+    """Hand work to others in its name."""
     MANAGE_TOKENS = "manage_tokens"
     """An API token may not: what it leaked to could make itself another one before it is revoked."""
 
@@ -173,7 +175,7 @@ def decide_access(
     if operator:
         return MayUse()
     if api_token:
-        return MayUse() if right is Right.READ else Refused(code=Code.FORBIDDEN)
+        return Refused(code=Code.FORBIDDEN) if right is Right.MANAGE_TOKENS else MayUse()
     if isinstance(use, Refused) and use.code is Code.WORKSPACE_UNKNOWN:
         return _unproven(bearer, action=Action.REREGISTER)  # the same words as for one that exists
     return use

@@ -67,7 +67,7 @@ class DelegationRoutes:
             idempotent=body.idempotent,
         )
         async with self._lanes.connection(credentials) as conn:
-            admitted = await self._access.check(conn, request, Right.READ, source_id, credentials)
+            admitted = await self._access.check(conn, request, Right.DELEGATE, source_id, credentials)
             if isinstance(admitted, Refused):
                 return refusal(request, admitted, workspace_id=source_id, credentials=credentials)
             if admitted.found is None or admitted.found.deleted:

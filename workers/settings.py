@@ -165,7 +165,8 @@ class WorkerSettings(KeySettings):
     settling_seconds: Annotated[float, Field(ge=0)] = 120
     """For so long after a box came online, a recreate that names no generation is stale."""
     canary: CanaryPolicy = CanaryPolicy.GENERATION
-    """When the agent is asked a question: `off`, or `generation` (once for each)."""
+    """When the agent is asked a question: `off`, `generation` (once for each), or `idle` (also when nothing
+    was processed for 10 min)."""
     canary_deadline_seconds: Annotated[float, Field(gt=0)] = 300
     """When an unanswered canary makes the workspace degraded."""
     delegation_ack_seconds: Annotated[float, Field(gt=0)] = 120

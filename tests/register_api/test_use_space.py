@@ -118,13 +118,15 @@ def asks() -> list[Ask]:
     ]
 
 
-def test_an_operator_may_everything_an_api_token_may_read_and_a_box_as_much_as_it_may_use() -> None:
+def test_an_operator_may_everything_an_api_token_all_but_manage_tokens_and_a_box_as_much_as_it_may_use() -> (
+    None
+):
     # Boxes and strangers, one of them of an unknown workspace; operators; API tokens.
-    assert len(asks()) == 2 * ((4 * 4 * 5 + 2) + (4 * 4 + 1) + 4 * 4)
+    assert len(asks()) == 3 * ((4 * 4 * 5 + 2) + (4 * 4 + 1) + 4 * 4)
     for ask in asks():
         decision = ask.decide()
         is_box = is_open(ask.standing) and ask.verdict is Verdict.CURRENT and ask.bearer not in WITHOUT_TOKEN
-        allowed = ask.operator or is_box or (ask.api_token and ask.right is Right.READ)
+        allowed = ask.operator or is_box or (ask.api_token and ask.right is not Right.MANAGE_TOKENS)
         assert isinstance(decision, MayUse) == allowed, (ask, decision)
         if ask.api_token and ask.right is Right.MANAGE_TOKENS:
             assert decision == Refused(code=Code.FORBIDDEN), ask
