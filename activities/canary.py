@@ -37,6 +37,8 @@ class CanaryConfig:
     """For boxes that are processes on this machine; anywhere else it would let a box aim at the worker."""
     answer_within: timedelta = timedelta(seconds=60)
     """A model may think for a minute."""
+    idle: timedelta = timedelta(minutes=10)
+    """Whoever has processed something within it is not idle, and is not asked."""
 
 
 class Canary:
@@ -53,8 +55,13 @@ class Canary:
         async with execution(request.workspace_id, request.generation):
             async with connection(self._pool) as conn:
                 box = await generations.current(conn, request.workspace_id, request.generation)
+                busy = request.round > 0 and await processing.has_processed(
+                    conn, request.workspace_id, generation=request.generation, within=self._config.idle
+                )
             if box is None:
                 raise failures.superseded(request.generation)
+            if busy:
+                return CanaryResult(answered=True)  # its work has answered for it: no model call
             result = await self._ask_at(box, request)
             await self._write_down(request, result)
             await log.ainfo(

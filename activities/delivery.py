@@ -127,11 +127,11 @@ class Delivery:
                 await log.ainfo("delegation.requeued", attempt=it.attempt)
             case Hold():
                 async with connection(self._pool) as conn:
-                    await delegations.flag(conn, delegation_id, held=True)
+                    await delegations.hold(conn, delegation_id, attempt=it.attempt)
                 await log.awarning("delegation.held", attempt=it.attempt)
             case Stall():
                 async with connection(self._pool) as conn:
-                    await delegations.flag(conn, delegation_id, stalled=True)
+                    await delegations.stall(conn, delegation_id, progressed_at=it.progressed_at)
                 await log.awarning("delegation.stalled", attempt=it.attempt)
             case _ as never:
                 assert_never(never)

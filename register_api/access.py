@@ -28,6 +28,8 @@ class Admitted:
     caller: Caller
     found: Found | None
     """None: there is no such workspace, as only operators are told."""
+    is_box: bool
+    """Whether it is the current box, by its instance token."""
 
 
 class Access:
@@ -68,7 +70,7 @@ class Access:
         self._lanes.remember(sha256)
         own = "" if found is None else f"instance {found.token_prefix}"
         by = "operator" if operator else f"api {prefix}" if prefix is not None else own
-        return Admitted(by=by, caller=caller, found=found)
+        return Admitted(by=by, caller=caller, found=found, is_box=not operator and prefix is None)
 
     async def audit(
         self,

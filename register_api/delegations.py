@@ -30,6 +30,7 @@ from register_api.replies import answer, refusal
 from store import delegation_lists, delegations, processing
 from store.delegations import TASK_PREVIEW, Known, New
 from store.pool import Connection, StoreUnavailable
+from store.standing import still_current
 from workflows.delegations import (
     STATUS_WORDS,
     TERMINAL,
@@ -66,12 +67,14 @@ class DelegationRoutes:
             idempotency_key=body.idempotency_key,
             idempotent=body.idempotent,
         )
-        async with self._lanes.connection(credentials) as conn:
+        async with self._lanes.connection(credentials) as conn, conn.transaction():
             admitted = await self._access.check(conn, request, Right.DELEGATE, source_id, credentials)
             if isinstance(admitted, Refused):
                 return refusal(request, admitted, workspace_id=source_id, credentials=credentials)
             if admitted.found is None or admitted.found.deleted:
                 return error_response(request, Code.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=source_id))
+            if admitted.is_box:
+                await _hold(conn, source_id, admitted.caller)
             outcome = await self._write_down(conn, request, new)
         if isinstance(outcome, Response):
             return outcome
@@ -93,10 +96,11 @@ class DelegationRoutes:
             target_id=body.target_id,
             task=body.task,
         )
-        async with self._lanes.connection(credentials) as conn:
+        async with self._lanes.connection(credentials) as conn, conn.transaction():
             caller, decision = await self._may_report(conn, source_id, credentials, terminal=False)
             if isinstance(decision, Refused):
                 return refusal(request, decision, workspace_id=source_id, credentials=credentials)
+            await _hold(conn, source_id, caller)
             outcome = await self._write_down(conn, request, new)
         if isinstance(outcome, Response):
             return outcome
@@ -207,6 +211,7 @@ class DelegationRoutes:
     ) -> None:
         error = (body.error or "the target said so") if then is DelegationState.FAILED else None
         async with conn.transaction():
+            await _hold(conn, (known.target_id if by_target else known.source_id) or "", caller)
             if not by_target:
                 await delegations.reported(
                     conn,
@@ -232,6 +237,15 @@ class DelegationRoutes:
                 if not moved:
                     await delegations.progressed(conn, known.delegation_id, generation=caller.generation)
             await delegations.stir(conn, known.delegation_id)
+
+
+async def _hold(conn: Connection, workspace_id: str, caller: Caller) -> None:
+    """Whoever was judged as the current box is held as such until its word is written.
+
+    Raises `StoreUnavailable` if it was replaced meanwhile: asking again, it is told.
+    """
+    if not await still_current(conn, workspace_id, caller.generation):
+        raise StoreUnavailable("the box was replaced meanwhile")
 
 
 def _shown(row: delegation_lists.Listed) -> DelegationShown:

@@ -195,11 +195,11 @@ async def heard(
         WITH current AS MATERIALIZED (
             SELECT g.workspace_id FROM generations g JOIN delegations d ON d.target_id = g.workspace_id
             WHERE d.delegation_id = %(id)s AND g.generation = %(generation)s AND g.superseded_at IS NULL
-            FOR SHARE OF g
+            FOR NO KEY UPDATE OF g -- not shared: who has processed something writes it next
         )
         UPDATE delegations d
         SET state = %(then)s, target_generation = %(generation)s, tries = 0, not_before = NULL,
-            stalled = false, attempt = d.attempt + CASE d.state WHEN 'queued' THEN 1 ELSE 0 END,
+            stalled = false, held = false, attempt = d.attempt + CASE d.state WHEN 'queued' THEN 1 ELSE 0 END,
             delivered_at = coalesce(d.delivered_at, now()),
             progressed_at = CASE WHEN %(then)s = 'delivered' THEN d.progressed_at ELSE now() END,
             error_code = %(error_code)s, error = %(error)s,
@@ -317,14 +317,23 @@ async def requeue(conn: Connection, delegation_id: str, *, generation: int | Non
     return moved.rowcount == 1
 
 
-async def flag(conn: Connection, delegation_id: str, *, held: bool = False, stalled: bool = False) -> None:
-    """It is a dead letter, or nothing was heard of it for too long."""
+async def hold(conn: Connection, delegation_id: str, *, attempt: int) -> None:
+    """It is a dead letter, if nothing was heard of it since."""
+    await conn.execute(
+        "UPDATE delegations SET held = true WHERE delegation_id = %s AND state = 'queued' AND attempt = %s",
+        [delegation_id, attempt],
+    )
+
+
+async def stall(conn: Connection, delegation_id: str, *, progressed_at: datetime | None) -> None:
+    """Nothing was heard of it for too long, if nothing was heard since."""
     await conn.execute(
         """
-        UPDATE delegations SET held = held OR %s, stalled = stalled OR %s
-        WHERE delegation_id = %s AND ended_at IS NULL
+        UPDATE delegations SET stalled = true
+        WHERE delegation_id = %s AND state IN ('acked', 'in_progress')
+          AND progressed_at IS NOT DISTINCT FROM %s
         """,
-        [held, stalled, delegation_id],
+        [delegation_id, progressed_at],
     )
 
 
@@ -384,6 +393,10 @@ async def stir_source(conn: Connection, workspace_id: str) -> None:
 
 async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
     """The box that the control plane asked is gone."""
+    # The generation before the delegation, as everywhere: in the other order two of them wait for each other.
+    await conn.execute(
+        "SELECT FROM generations WHERE workspace_id = %s AND superseded_at IS NULL FOR UPDATE", [workspace_id]
+    )
     await conn.execute(
         """
         UPDATE delegations SET state = 'canceled', error_code = 'target_replaced', ended_at = now()

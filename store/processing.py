@@ -30,6 +30,8 @@ WITH dead AS (
             THEN dead.unacked || ' delegations were delivered and not acknowledged'
             ELSE dead.stalled || ' delegations are stalled: nothing was heard of them' END
     FROM dead WHERE g.workspace_id = dead.target_id AND g.generation = dead.target_generation
+      -- looked at again, if this had to wait for another scan or for the next generation
+      AND g.not_processing_since IS NULL AND g.superseded_at IS NULL
     RETURNING g.workspace_id, g.generation, g.not_processing_why
 )
 INSERT INTO facts (workspace_id, generation, kind, detail)
@@ -85,6 +87,16 @@ async def mark(conn: Connection, patience: Patience) -> tuple[int, int]:
 async def processed(conn: Connection, workspace_id: str, *, generation: int) -> None:
     """The box has processed something; its first time is a fact."""
     await conn.execute(_PROCESSED, {"workspace_id": workspace_id, "generation": generation})
+
+
+async def has_processed(conn: Connection, workspace_id: str, *, generation: int, within: timedelta) -> bool:
+    """Whether the box has processed something lately."""
+    cursor = await conn.execute(
+        "SELECT FROM generations"
+        " WHERE workspace_id = %s AND generation = %s AND last_processed_at > now() - %s",
+        [workspace_id, generation, within],
+    )
+    return cursor.rowcount == 1
 
 
 async def answered(conn: Connection, workspace_id: str, *, generation: int) -> None:

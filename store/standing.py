@@ -52,3 +52,15 @@ async def find(conn: Connection, workspace_id: str, *, sha256: bytes | None) -> 
     async with conn.cursor(row_factory=class_row(Found)) as cursor:
         await cursor.execute(_FIND, {"workspace_id": workspace_id, "sha256": sha256})
         return await cursor.fetchone()
+
+
+async def still_current(conn: Connection, workspace_id: str, generation: int) -> bool:
+    """Whether the generation is the current one; if it is, it stays so to the end of the transaction."""
+    cursor = await conn.execute(
+        """
+        SELECT FROM generations WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL
+        FOR NO KEY UPDATE
+        """,
+        [workspace_id, generation],
+    )
+    return cursor.rowcount == 1

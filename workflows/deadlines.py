@@ -11,7 +11,7 @@ from workflows.admission import Ask, admit
 from workflows.errors import noted
 from workflows.explaining import explain
 from workflows.facts import StepFailed
-from workflows.state import CanaryPolicy, CanaryState, OutcomeKind, RequestKind, State, Step
+from workflows.state import CanaryPolicy, CanaryState, Intent, OutcomeKind, RequestKind, State, Step
 
 REQUESTER = "lifecycle"
 """Who asks when a deadline was missed; automatic like any other program."""
@@ -57,7 +57,10 @@ def canary_deadline(state: State) -> datetime | None:
 def processing_deadline(state: State) -> datetime | None:
     """When a box that doesn't process becomes a reason for recreation; None if it isn't, or was already."""
     since = state.box.not_processing_since
-    if since is None or state.flight is not None or state.halted or state.box.replacement_asked:
+    if since is None or state.box.replacement_asked or state.halted or state.intent is not Intent.RUN:
+        return None
+    # A flight whose box is there has no other deadline; one that is on its way has its own.
+    if state.flight is not None and not conditions.is_reachable(state):
         return None
     return since + state.timings.not_processing
 
@@ -85,7 +88,7 @@ def passed(state: State, at: datetime) -> State:
         state = replace(state, box=box)
     dead = processing_deadline(state)
     if dead is not None and at >= dead:
-        state = replace(state, box=replace(state.box, replacement_asked=True))
+        state = replace(state, flight=None, box=replace(state.box, replacement_asked=True))
         return _asked_itself(state, at)
     canary = canary_deadline(state)
     if canary is not None and at >= canary:

@@ -216,10 +216,17 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
             return replace(state, box=steps.beating(box, event.at, at))
         case BoxFactKind.SILENT:
             return replace(state, box=replace(box, silent_since=event.at, heard_at=event.at))
+        case BoxFactKind.NOT_PROCESSING | BoxFactKind.PROCESSING if (
+            box.processing_heard_at is not None and event.at < box.processing_heard_at
+        ):
+            return state
+        case BoxFactKind.NOT_PROCESSING if box.not_processing_since is not None:
+            return state
         case BoxFactKind.NOT_PROCESSING:
+            state = replace(state, box=replace(box, processing_heard_at=event.at))
             return steps.not_processing(state, event.detail or NOT_PROCESSING, at)
         case BoxFactKind.PROCESSING:
-            return steps.processing(state, at)
+            return steps.processing(replace(state, box=replace(box, processing_heard_at=event.at)), at)
         case BoxFactKind.CREDENTIAL_LOST:
             errors = noted(state, _credential_lost(), at)
             lost = replace(box, credential_lost_at=event.at, heard_at=event.at)

@@ -263,6 +263,8 @@ class Box:
     """When it was first seen to process something, or seen to again."""
     not_processing_since: datetime | None = None
     not_processing_why: str = ""
+    processing_heard_at: datetime | None = None
+    """The newest fact about processing; older ones change nothing."""
     replacement_asked: bool = False
     """The lifecycle asked for another box because this one doesn't process."""
 

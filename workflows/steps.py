@@ -6,7 +6,7 @@ Each function takes one result in; which step comes next is decided in `lifecycl
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from workflows import fencing
+from workflows import conditions, fencing
 from workflows.admission import begin_flight
 from workflows.errors import cleared, noted
 from workflows.facts import (
@@ -191,8 +191,7 @@ def failed(state: State, event: StepFailed, at: datetime) -> State:
 def canary_asked(state: State, event: CanaryResult, at: datetime) -> State:
     """The agent's answer, or one more miss."""
     if event.answered:
-        again_at = at + state.timings.idle if state.timings.canary is CanaryPolicy.IDLE else None
-        box = replace(state.box, canary=CanaryState.ANSWERED, canary_again_at=again_at, canary_misses=0)
+        box = replace(state.box, canary=CanaryState.ANSWERED)
         return processing(succeeded(replace(state, box=box), Step.CANARY), at)
     if state.box.canary is CanaryState.DUE_AGAIN:
         return _missed_while_idle(state, event, at)
@@ -270,9 +269,12 @@ def processing(state: State, at: datetime) -> State:
         not_processing_since=None,
         not_processing_why="",
         replacement_asked=False,
+        canary_again_at=at + state.timings.idle if state.timings.canary is CanaryPolicy.IDLE else None,
         canary_misses=0,
     )
-    return replace(state, box=box, errors=cleared(state.errors, Step.PROCESS))
+    # What was to be asked for again was asked for because it did not process, if its box is there.
+    ask_again_at = None if conditions.is_reachable(state) else state.ask_again_at
+    return replace(state, box=box, ask_again_at=ask_again_at, errors=cleared(state.errors, Step.PROCESS))
 
 
 def opened(state: State, event: GenerationOpened) -> State:

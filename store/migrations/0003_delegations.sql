@@ -25,8 +25,8 @@ CREATE TABLE delegations (
     delivered_at    timestamptz,
     progressed_at   timestamptz,
     ended_at        timestamptz,
-    -- when the source's poll first showed its end
-    listed_at       timestamptz,
+    -- how often the source's polls have shown its end
+    shown           integer NOT NULL DEFAULT 0,
     CHECK ((type = 'canary') = (source_id IS NULL)),
     CHECK ((ended_at IS NOT NULL) = (state IN ('processed', 'failed', 'expired', 'canceled')))
 );
@@ -38,7 +38,7 @@ CREATE INDEX open_delegations_of_a_target ON delegations (target_id)
 CREATE INDEX unacked_delegations ON delegations (delivered_at) WHERE state = 'delivered';
 CREATE INDEX stalled_delegations ON delegations (target_id) WHERE stalled AND ended_at IS NULL;
 CREATE INDEX open_delegations_by_age ON delegations (created_at) WHERE ended_at IS NULL AND type <> 'canary';
-CREATE INDEX unlisted_results ON delegations (source_id, ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX results_to_be_shown ON delegations (source_id, shown) WHERE ended_at IS NOT NULL;
 
 -- I10, held by the database itself: what has ended never changes its state or its words.
 CREATE FUNCTION keep_ended_delegation() RETURNS trigger LANGUAGE plpgsql AS $$
