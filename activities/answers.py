@@ -27,7 +27,7 @@ def judge_answer(status: int, body: bytes) -> CanaryResult:
     error = answer.get("error")
     if error is not None:
         code = error.get("code") if isinstance(error, dict) else None
-        number = f" {code}" if isinstance(code, int) and not isinstance(code, bool) else ""
+        number = _number(code)
         return _no("canary_error", f"the agent answered with JSON-RPC error{number}")
     result = answer.get("result")
     if not isinstance(result, dict):
@@ -38,7 +38,7 @@ def judge_answer(status: int, body: bytes) -> CanaryResult:
 
 
 def _judge_task(status: object) -> CanaryResult:
-    state = status.get("state") if isinstance(status, dict) else None
+    state = _state(status)
     if state == "completed":
         return CanaryResult(answered=True)
     if state in _UNFINISHED:
@@ -106,7 +106,7 @@ def hear(status: int, body: bytes) -> Judgement:
     error = answer.get("error")
     if error is not None:
         code = error.get("code") if isinstance(error, dict) else None
-        number = f" {code}" if isinstance(code, int) and not isinstance(code, bool) else ""
+        number = _number(code)
         return Judgement(heard=Heard.REFUSED, error=f"the agent answered with JSON-RPC error{number}")
     result = answer.get("result")
     if not isinstance(result, dict):
@@ -120,7 +120,7 @@ def hear(status: int, body: bytes) -> Judgement:
 
 def _hear_task(task: dict[str, object]) -> Judgement:
     status = task.get("status")
-    state = status.get("state") if isinstance(status, dict) else None
+    state = _state(status)
     if state == "completed":
         return Judgement(heard=Heard.PROCESSED, preview=_preview(task) or "")
     if state in _WORKING:
@@ -146,7 +146,8 @@ def _preview(result: dict[str, object]) -> str | None:
     if not parts:
         return None
     texts = [text for part in parts if isinstance(text := part.get("text"), str)]
-    return "\n".join(texts).replace("\0", "")[:PREVIEW]
+    text = "\n".join(texts).replace("\0", "")[:PREVIEW]
+    return text.encode(errors="replace").decode()  # JSON can hold half a character; PostgreSQL can't
 
 
 def _parts(result: dict[str, object]) -> Iterator[dict[str, object]]:
@@ -159,3 +160,14 @@ def _parts(result: dict[str, object]) -> Iterator[dict[str, object]]:
         yield from (
             (part for part in parts if isinstance(part, dict) and part) if isinstance(parts, list) else ()
         )
+
+
+def _state(status: object) -> str | None:
+    """The state of a task, if it is a word."""
+    state = status.get("state") if isinstance(status, dict) else None
+    return state if isinstance(state, str) else None
+
+
+def _number(code: object) -> str:
+    """An error's number, if it is one that JSON-RPC knows; it may have thousands of digits."""
+    return f" {code}" if isinstance(code, int) and not isinstance(code, bool) and abs(code) < 1e9 else ""

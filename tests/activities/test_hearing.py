@@ -1,0 +1,230 @@
+"""What an answer to a delegation amounts to: processed only with a finished result; never an exception."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activities.answers import PREVIEW, Heard, Judgement, hear, judge_answer
+
+PART = {"kind": "text", "text": "42"}
+MESSAGE = {"kind": "message", "role": "agent", "messageId": "m", "parts": [PART]}
+
+
+def answer(result: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": "d-1", "result": result}).encode()
+
+
+def task(state: object, **more: object) -> bytes:
+    return answer({"kind": "task", "id": "t", "status": {"state": state}, **more})
+
+
+TAKEN = Judgement(heard=Heard.TAKEN)
+
+
+def test_a_message_of_the_agent_is_the_finished_result() -> None:
+    assert hear(200, answer(MESSAGE)) == Judgement(heard=Heard.PROCESSED, preview="42")
+
+
+@pytest.mark.parametrize(
+    ("state", "heard"),
+    [
+        ("completed", Heard.PROCESSED),
+        ("working", Heard.IN_PROGRESS),
+        ("input-required", Heard.IN_PROGRESS),
+        ("submitted", Heard.TAKEN),
+        ("unknown", Heard.TAKEN),
+        ("failed", Heard.FAILED),
+        ("rejected", Heard.FAILED),
+        ("canceled", Heard.FAILED),
+        ("auth-required", Heard.FAILED),
+        ("COMPLETED", Heard.TAKEN),
+        ("nonsense", Heard.TAKEN),
+        ("", Heard.TAKEN),
+        (None, Heard.TAKEN),
+        (True, Heard.TAKEN),
+        (1, Heard.TAKEN),
+    ],
+)
+def test_each_state_of_a_task_is_heard(state: object, heard: Heard) -> None:
+    found = hear(200, task(state))
+    assert found.heard is heard
+    assert (found.error != "") == (heard is Heard.FAILED)
+
+
+@pytest.mark.parametrize("status", [201, 202, 203, 204, 206, 299])
+def test_another_2xx_is_a_delivery_whatever_it_carries(status: int) -> None:
+    for body in (b"", b"queued", answer(MESSAGE), task("completed"), b'{"error": {"code": 1}}'):
+        assert hear(status, body) == TAKEN
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"ok",
+        b"null",
+        b"[]",
+        b'"completed"',
+        b"{}",
+        b'{"status": "queued"}',
+        b'{"result": null}',
+        b'{"result": "completed"}',
+        b'{"result": [{"state": "completed"}]}',
+        b'{"status": {"state": "completed"}}',  # no JSON-RPC result
+        b"\xff\xfe{}",
+        b"[" * 200_000,
+        b'{"result":' * 100_000,
+        answer({"status": "queued"}),
+        answer({"status": "completed"}),
+        answer({"kind": "task"}),
+        answer({"kind": "message", "role": "user", "parts": [PART]}),
+        answer({"kind": "message", "role": "agent"}),
+        answer({"role": "agent", "parts": "42"}),
+        answer({"role": "agent", "parts": [[], "42", None, {}]}),
+    ],
+)
+def test_what_is_no_finished_result_is_a_delivery_and_no_more(body: bytes) -> None:
+    assert hear(200, body) == TAKEN
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_box_has_not_taken_it(status: int) -> None:
+    found = hear(status, answer(MESSAGE))
+    assert found == Judgement(heard=Heard.BUSY, error=f"the box answered with HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [100, 199, 300, 307, 400, 401, 404, 408, 413, 422, 500, 501, 505, 599])
+def test_any_other_status_is_a_refusal(status: int) -> None:
+    found = hear(status, answer(MESSAGE))
+    assert found == Judgement(heard=Heard.REFUSED, error=f"the box answered with HTTP {status}")
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        ({"code": -32603, "message": "s3cret"}, " -32603"),
+        ({"code": True, "message": "s3cret"}, ""),
+        ({"code": "s3cret"}, ""),
+        ({}, ""),
+        ("s3cret", ""),
+        (0, ""),
+        ([], ""),
+    ],
+)
+def test_an_error_of_the_agent_is_a_refusal_without_its_words(error: object, number: str) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "error": error, "result": MESSAGE}).encode()
+    found = hear(200, body)
+    assert found == Judgement(heard=Heard.REFUSED, error=f"the agent answered with JSON-RPC error{number}")
+
+
+def test_a_null_error_beside_a_result_is_none() -> None:
+    body = json.dumps({"error": None, "result": MESSAGE}).encode()
+    assert hear(200, body).heard is Heard.PROCESSED
+
+
+def test_the_preview_is_what_artifacts_status_and_message_say() -> None:
+    status = {"state": "completed", "message": {"role": "agent", "parts": [{"text": "done"}]}}
+    result = {
+        "kind": "task",
+        "status": status,
+        "artifacts": [{"parts": [PART, {"kind": "data", "data": {}}]}, None, {"parts": 3}],
+    }
+    assert hear(200, answer(result)) == Judgement(heard=Heard.PROCESSED, preview="42\ndone")
+
+
+def test_a_failed_task_keeps_what_the_agent_said_of_it() -> None:
+    status = {"state": "failed", "message": {"parts": [{"text": "the disk is full"}]}}
+    found = hear(200, answer({"kind": "task", "status": status}))
+    assert (found.heard, found.preview) == (Heard.FAILED, "the disk is full")
+    assert found.error == "the agent's task is failed"
+
+
+def test_a_preview_is_bounded_and_without_nul() -> None:
+    text = "\0a😀" * 10_000
+    found = hear(200, answer({**MESSAGE, "parts": [{"text": text}, PART]}))
+    assert found.preview == ("a😀" * 250)
+    assert len(found.preview) == PREVIEW == 500
+
+
+def test_a_result_of_other_media_is_processed_without_a_preview() -> None:
+    found = hear(200, answer({**MESSAGE, "parts": [{"kind": "file", "file": {"bytes": "AAAA"}}]}))
+    assert found == Judgement(heard=Heard.PROCESSED)
+
+
+@pytest.mark.parametrize("state", [[], {}, ["completed"], {"state": "completed"}])
+def test_a_state_of_any_type_is_heard(state: object) -> None:
+    assert hear(200, task(state)) == TAKEN
+
+
+@pytest.mark.parametrize("state", [[], {}])
+def test_a_state_of_any_type_is_judged(state: object) -> None:
+    assert judge_answer(200, task(state)).code == "canary_error"
+
+
+def test_a_preview_can_be_written_down() -> None:
+    body = rb'{"result": {"role": "agent", "parts": [{"text": "half \ud83d"}]}}'
+    hear(200, body).preview.encode()
+
+
+def test_the_number_of_an_error_is_bounded() -> None:
+    found = hear(200, b'{"error": {"code": ' + b"9" * 4000 + b"}}")
+    assert len(found.error) < 500
+
+
+# Objects and lists stand everywhere but as the state of a task, which is shown above.
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda it: (
+        st.lists(it, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["result", "status", "kind", "role", "parts", "text", "error", "code", "artifacts"]
+            ),
+            it,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+statuses = st.sampled_from([200, 200, 200, 201, 202, 204, 301, 400, 429, 500, 503])
+words = st.sampled_from(["completed", "working", "failed", "queued", "agent", "task", "message"])
+results = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": words | json_values,
+        "role": words | json_values,
+        "status": st.fixed_dictionaries(
+            {}, optional={"state": words | st.none() | st.integers(), "message": json_values}
+        )
+        | json_values,
+        "parts": st.lists(json_values, max_size=2) | json_values,
+        "artifacts": json_values,
+    },
+)
+
+
+@given(statuses, st.binary(max_size=200))
+def test_no_bytes_break_the_ear(status: int, body: bytes) -> None:
+    assert hear(status, body).heard is not Heard.PROCESSED
+
+
+@given(statuses, results, json_values)
+def test_only_a_finished_result_is_processed(status: int, result: dict[str, object], error: object) -> None:
+    found = hear(status, json.dumps({"result": result, "error": error}).encode())
+    if found.heard is Heard.PROCESSED:
+        assert status == 200
+        assert error is None
+        state = result.get("status")
+        completed = isinstance(state, dict) and state.get("state") == "completed"
+        assert completed or (result.get("role") == "agent" and "status" not in result)
+    assert len(found.preview) <= PREVIEW
+    assert "\0" not in found.preview
+    assert found.preview == "" or found.heard in (Heard.PROCESSED, Heard.FAILED)
+
+
+@given(json_values, st.integers(0, 3_000))
+def test_no_depth_breaks_the_ear(value: object, depth: int) -> None:
+    body = b'{"result": {"parts": ' + b"[" * depth + json.dumps(value).encode() + b"]" * depth + b"}}"
+    assert hear(200, body) == TAKEN
