@@ -211,7 +211,7 @@ class DelegationRoutes:
     ) -> None:
         error = (body.error or "the target said so") if then is DelegationState.FAILED else None
         async with conn.transaction():
-            await _hold(conn, (known.target_id if by_target else known.source_id) or "", caller)
+            await _hold(conn, (known.target_id if by_target else known.source_id) or "", caller, alone=True)
             if not by_target:
                 await delegations.reported(
                     conn,
@@ -239,12 +239,12 @@ class DelegationRoutes:
             await delegations.stir(conn, known.delegation_id)
 
 
-async def _hold(conn: Connection, workspace_id: str, caller: Caller) -> None:
+async def _hold(conn: Connection, workspace_id: str, caller: Caller, *, alone: bool = False) -> None:
     """Whoever was judged as the current box is held as such until its word is written.
 
     Raises `StoreUnavailable` if it was replaced meanwhile: asking again, it is told.
     """
-    if not await still_current(conn, workspace_id, caller.generation):
+    if not await still_current(conn, workspace_id, caller.generation, alone=alone):
         raise StoreUnavailable("the box was replaced meanwhile")
 
 

@@ -54,12 +54,16 @@ async def find(conn: Connection, workspace_id: str, *, sha256: bytes | None) -> 
         return await cursor.fetchone()
 
 
-async def still_current(conn: Connection, workspace_id: str, generation: int) -> bool:
-    """Whether the generation is the current one; if it is, it stays so to the end of the transaction."""
+async def still_current(conn: Connection, workspace_id: str, generation: int, *, alone: bool = False) -> bool:
+    """Whether the generation is the current one; if it is, it stays so to the end of the transaction.
+
+    `alone` is for those who write it next: two that only share it would wait for each other.
+    """
+    mode = "NO KEY UPDATE" if alone else "SHARE"
     cursor = await conn.execute(
-        """
+        f"""
         SELECT FROM generations WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL
-        FOR NO KEY UPDATE
+        FOR {mode}
         """,
         [workspace_id, generation],
     )
