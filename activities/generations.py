@@ -17,7 +17,8 @@ from store.credentials import ServerKeys
 from store.generations import Workspace
 from store.pool import Connection, Pool, connection
 from workflows.names import InvalidWorkspaceId, check_workspace_id
-from workflows.state import Intent, Phase, is_human
+from workflows.requests import is_human
+from workflows.state import Intent, Phase
 
 RECREATES_WITHIN = timedelta(hours=24)
 """The longest window of the recreate budget."""

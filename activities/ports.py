@@ -21,7 +21,8 @@ from workflows.facts import (
     Missing,
 )
 from workflows.messages import WorkspaceSpec
-from workflows.state import Condition, Intent, LastError, Phase, RegistrationSeen, Request
+from workflows.requests import Request
+from workflows.state import Condition, Intent, LastError, Phase, RegistrationSeen
 
 __all__ = [
     "SUPERSEDED",

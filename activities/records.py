@@ -16,7 +16,8 @@ from store import records
 from store.generations import Json
 from store.pool import Pool, connection
 from store.records import RequestRow, Status
-from workflows.state import Condition, LastError, Request
+from workflows.requests import Request
+from workflows.state import Condition, LastError
 
 _LAST_ERROR = TypeAdapter(LastError)
 _CONDITIONS = TypeAdapter(tuple[Condition, ...])

@@ -18,7 +18,8 @@ from rich.table import Table
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from workflows.messages import RequestOutcome, WorkspaceStatus
-from workflows.state import OutcomeKind, Phase
+from workflows.requests import OutcomeKind
+from workflows.state import Phase
 
 WORKSPACES = ("ws-anna", "ws-ben", "ws-cleo")
 VICTIM = WORKSPACES[0]

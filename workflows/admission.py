@@ -10,47 +10,14 @@ from typing import assert_never
 from workflows import recovery
 from workflows.conditions import is_reachable
 from workflows.fencing import is_unconfirmed
-from workflows.state import (
-    Box,
-    Fence,
-    Flight,
-    Intent,
-    OutcomeKind,
-    Request,
-    RequestKind,
-    State,
-    is_human,
-)
+from workflows.requests import Ask, OutcomeKind, Request, RequestKind
+from workflows.state import Box, Fence, Flight, Intent, State
 
 REMEMBERED = 200
 """Outcomes kept for repeated request IDs: an incident has a few dozen. With the longest reasons in the
 widest script they are 0.8 MB of the 2 MB that a continue-as-new may carry."""
 
 LONGEST_DETAIL = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A request before it is decided."""
-
-    kind: RequestKind
-    request_id: str
-    requested_by: str = ""
-    reason: str = ""
-    observed_generation: int | None = None
-    force: bool = False
-    instance_id: str | None = None
-    """Of `declare_dead` only."""
-
-    @property
-    def automatic(self) -> bool:
-        """Whether a program asks."""
-        return not is_human(self.requested_by)
-
-    @property
-    def forced(self) -> bool:
-        """Whether force was asked for by somebody who may."""
-        return self.force and not self.automatic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

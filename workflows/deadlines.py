@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from workflows import conditions, recovery
-from workflows.admission import Ask, admit
+from workflows.admission import admit
 from workflows.errors import noted
 from workflows.explaining import explain
 from workflows.facts import StepFailed
-from workflows.state import CanaryPolicy, CanaryState, Intent, OutcomeKind, RequestKind, State, Step
+from workflows.requests import Ask, OutcomeKind, RequestKind
+from workflows.state import CanaryPolicy, CanaryState, Intent, State, Step
 
 REQUESTER = "lifecycle"
 """Who asks when a deadline was missed; automatic like any other program."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import assert_never
 
 from workflows import conditions, deadlines, steps
-from workflows.admission import Ask, admit
+from workflows.admission import admit
 from workflows.errors import cleared, noted
 from workflows.explaining import CREDENTIAL_LOST
 from workflows.facts import (
@@ -24,7 +24,8 @@ from workflows.facts import (
     LaunchResult,
     StepFailed,
 )
-from workflows.state import Frozen, Intent, RegistrationSeen, Request, State, Step
+from workflows.requests import Ask, Request
+from workflows.state import Frozen, Intent, RegistrationSeen, State, Step
 
 NOT_PROCESSING = "it takes work, and does nothing about it"
 

@@ -10,10 +10,10 @@ from typing import Annotated, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from temporalio.common import SearchAttributeKey
 
-from workflows.admission import Ask
 from workflows.delegations import DelegationState
 from workflows.facts import BoxFactKind
-from workflows.state import CanaryPolicy, Condition, LastError, OutcomeKind, Phase, Request, RequestKind
+from workflows.requests import Ask, OutcomeKind, Request, RequestKind
+from workflows.state import CanaryPolicy, Condition, LastError, Phase
 
 WORKFLOW_TYPE = "WorkspaceWorkflow"
 TASK_QUEUE = "workspaces"

@@ -15,7 +15,8 @@ with workflow.unsafe.imports_passed_through():
     from activities import ports
     from workflows import conditions, display, lifecycle, stepping
     from workflows.policies import RECORD
-    from workflows.state import Condition, LastError, Phase, Request, State, Step
+    from workflows.requests import Request
+    from workflows.state import Condition, LastError, Phase, State, Step
 
 AGAIN_AFTER = timedelta(seconds=30)
 """Only an error in the program ends the retries of recording; it must not spin."""

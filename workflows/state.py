@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from workflows.requests import Request
+
 
 class Phase(StrEnum):
     """What the workspace is, in one word; derived from the facts, never stored in the state."""
@@ -29,28 +31,6 @@ class Intent(StrEnum):
     RUN = "run"
     STOP = "stop"
     DELETE = "delete"
-
-
-class RequestKind(StrEnum):
-    """What a request asks for."""
-
-    RECREATE = "recreate"
-    STOP = "stop"
-    START = "start"
-    DELETE = "delete"
-    DECLARE_DEAD = "declare_dead"
-    UNKNOWN = "unknown"
-    """A signal that has no meaning here, or a cancellation; always rejected, and seen."""
-
-
-class OutcomeKind(StrEnum):
-    """What became of a request."""
-
-    ACCEPTED = "accepted"
-    JOINED = "joined"
-    STALE = "stale"
-    DEFERRED = "deferred"
-    REJECTED = "rejected"
 
 
 class Step(StrEnum):
@@ -156,33 +136,6 @@ class Timings:
     """Under the idle policy, without processed work for so long, the agent is asked again."""
     not_processing: timedelta = timedelta(minutes=3)
     """A box that doesn't process for so long is a reason for recreation: as long as for silence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A decided request: what was asked, and what became of it."""
-
-    request_id: str
-    kind: RequestKind
-    requested_by: str
-    reason: str
-    observed_generation: int | None
-    force: bool
-    at: datetime
-    outcome: OutcomeKind
-    generation: int
-    detail: str
-    retry_at: datetime | None = None
-
-    @property
-    def human(self) -> bool:
-        """Whether a person asked, as told by the name that the request carries."""
-        return is_human(self.requested_by)
-
-
-def is_human(requested_by: str) -> bool:
-    """Names of humans start with `admin`, by convention of the requests' senders."""
-    return requested_by.startswith("admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,12 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
     from workflows import admission, conditions, deadlines, display, lifecycle, messages, stepping
-    from workflows.admission import Ask
     from workflows.facts import BoxChanged, Enrolled
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
     from workflows.names import InvalidWorkspaceId, check_workspace_id
     from workflows.recording import Recording
-    from workflows.state import Frozen, Phase, Request, RequestKind, State, Step
+    from workflows.requests import Ask, Request, RequestKind
+    from workflows.state import Frozen, Phase, State, Step
 
 MESSAGES_PER_RUN = 1_000
 """Then the run continues as new. The server refuses the 10,001st signal and the 2,001st update of a run,

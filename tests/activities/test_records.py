@@ -8,17 +8,8 @@ import pytest
 from activities import ports
 from store import facts
 from tests.activities.world import World
-from workflows.state import (
-    Condition,
-    ConditionStatus,
-    ConditionType,
-    LastError,
-    OutcomeKind,
-    Phase,
-    Request,
-    RequestKind,
-    Step,
-)
+from workflows.requests import OutcomeKind, Request, RequestKind
+from workflows.state import Condition, ConditionStatus, ConditionType, LastError, Phase, Step
 
 pytestmark = pytest.mark.anyio
 

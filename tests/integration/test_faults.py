@@ -8,7 +8,8 @@ import pytest
 
 from devstack.console import Console, eventually
 from devstack.stack import Stack
-from workflows.state import OutcomeKind, Phase
+from workflows.requests import OutcomeKind
+from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 

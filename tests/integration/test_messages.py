@@ -10,7 +10,8 @@ from temporalio.common import RawValue
 
 from devstack.console import Console, eventually
 from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
-from workflows.state import CanaryPolicy, OutcomeKind, Phase
+from workflows.requests import OutcomeKind
+from workflows.state import CanaryPolicy, Phase
 from workflows.workspace import MESSAGES_PER_RUN
 
 pytestmark = pytest.mark.anyio

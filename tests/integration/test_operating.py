@@ -13,7 +13,8 @@ import pytest
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from devstack.temporal import temporal_cli
-from workflows.state import OutcomeKind, Phase
+from workflows.requests import OutcomeKind
+from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from devstack.console import Console, eventually
-from workflows.state import OutcomeKind, Phase
+from workflows.requests import OutcomeKind
+from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 

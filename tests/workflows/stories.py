@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 from workflows import lifecycle
-from workflows.admission import Ask
 from workflows.facts import (
     AddressResult,
     BoxChanged,
@@ -14,7 +13,8 @@ from workflows.facts import (
     GenerationOpened,
     LaunchResult,
 )
-from workflows.state import CanaryPolicy, Intent, OutcomeKind, Request, RequestKind, State, Step, Timings
+from workflows.requests import Ask, OutcomeKind, Request, RequestKind
+from workflows.state import CanaryPolicy, Intent, State, Step, Timings
 
 T0 = datetime(2026, 6, 11, 22, 19, tzinfo=UTC)
 NO_CANARY = Timings(canary=CanaryPolicy.OFF)

@@ -8,7 +8,8 @@ from tests.workflows.stories import T0, after, asked, awaiting, heard, new, onli
 from workflows import lifecycle
 from workflows.conditions import phase
 from workflows.facts import BoxFactKind
-from workflows.state import Frozen, Intent, OutcomeKind, Phase, RequestKind, State, Step
+from workflows.requests import OutcomeKind, RequestKind
+from workflows.state import Frozen, Intent, Phase, State, Step
 
 LATER = after(minutes=10)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.workflows.stories import NOTHING_SEEN, T0, after, asked, instance_of, online
 from workflows import fencing, lifecycle
 from workflows.facts import FenceObserved, GenerationOpened, Missing, StepFailed
-from workflows.state import Fence, OutcomeKind, RequestKind, State, Step
+from workflows.requests import OutcomeKind, RequestKind
+from workflows.state import Fence, State, Step
 
 BOX = instance_of(1)
 

@@ -36,18 +36,8 @@ from workflows.facts import (
     LaunchResult,
     StepFailed,
 )
-from workflows.state import (
-    CanaryPolicy,
-    ConditionStatus,
-    ConditionType,
-    Intent,
-    OutcomeKind,
-    Phase,
-    RequestKind,
-    State,
-    Step,
-    Timings,
-)
+from workflows.requests import OutcomeKind, RequestKind
+from workflows.state import CanaryPolicy, ConditionStatus, ConditionType, Intent, Phase, State, Step, Timings
 
 WITH_CANARY = Timings(canary=CanaryPolicy.GENERATION)
 

@@ -22,6 +22,7 @@ from tests.workflows.stories import (
 from workflows import lifecycle
 from workflows.conditions import phase
 from workflows.facts import BoxChanged, BoxFactKind, CanaryResult, Evicted, StepFailed
+from workflows.requests import OutcomeKind, Request, RequestKind
 from workflows.state import (
     CanaryPolicy,
     Condition,
@@ -29,10 +30,7 @@ from workflows.state import (
     ConditionType,
     Frozen,
     LastError,
-    OutcomeKind,
     Phase,
-    Request,
-    RequestKind,
     State,
     Step,
     Timings,

@@ -9,15 +9,14 @@ from tests.workflows.stories import T0, after, asked, awaiting, heard, new, onli
 from workflows import lifecycle
 from workflows.conditions import phase
 from workflows.facts import BoxFactKind, Evicted, StepFailed
+from workflows.requests import OutcomeKind, RequestKind
 from workflows.state import (
     CallSeen,
     Condition,
     ConditionStatus,
     ConditionType,
-    OutcomeKind,
     Phase,
     RegistrationSeen,
-    RequestKind,
     State,
     Step,
 )
