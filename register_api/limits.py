@@ -17,6 +17,11 @@ from register_api.errors import ErrorDetail, error_response
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 """Possessive, and matching an unclosed string too: linear time whatever a caller sends."""
 
+DISCARDED_BYTES = 256 * 1024
+DISCARDED_SECONDS = 0.5
+"""So much of a refused body is read, and for so long in a row: who still sends when the connection is closed
+finds it broken, and may never read the answer (RFC 9112, section 9.6)."""
+
 _BRACKETS = re.compile(rb"[\[\]{}]")
 
 
@@ -48,11 +53,7 @@ class Bounded:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                outcome = await self._read(scope, receive)
-        except TimeoutError:
-            outcome = Code.BODY_TOO_SLOW
+        outcome = await self._read(scope, receive)
         if outcome is None:
             return  # the caller went away
         if isinstance(outcome, bytes) and too_deep(outcome, self._limits.depth):
@@ -61,33 +62,57 @@ class Bounded:
         elif isinstance(outcome, bytes):
             await self._app(scope, _Replay(outcome, receive), send)
         else:
-            # The rest of the body is not read: the connection cannot be used for another request.
+            # The rest of the body may not have been read: the connection is not used for another request.
             detail = ErrorDetail(headers={"connection": "close"})
             await error_response(Request(scope), outcome, detail)(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | Code | None:
         most = self._most(scope["path"])
-        headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
-        media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-        if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
-            return Code.MEDIA_TYPE_UNSUPPORTED
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > 9 or int(length) > most:
-            return Code.BODY_TOO_LARGE
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > most:
-                return Code.BODY_TOO_LARGE
-            if not message.get("more_body", False):
-                return bytes(body)
+        refused = _refused_by_head(scope, most)
+        body, length = bytearray(), 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds) as deadline:
+                while True:
+                    if refused is not None:
+                        _hurry(deadline)
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    chunk = message.get("body", b"")
+                    length += len(chunk)
+                    if refused is None:
+                        body += chunk
+                        if length > most:
+                            refused = Code.BODY_TOO_LARGE
+                            body.clear()
+                    if not message.get("more_body", False):
+                        return refused or bytes(body)
+                    if refused is not None and length > most + DISCARDED_BYTES:
+                        return refused
+        except TimeoutError:
+            return refused or Code.BODY_TOO_SLOW
 
     def _most(self, path: str) -> int:
         larger = (size for pattern, size in self._larger.items() if pattern.fullmatch(path))
         return max(larger, default=self._limits.body_bytes)
+
+
+def _refused_by_head(scope: Scope, most: int) -> Code | None:
+    headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
+    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
+        return Code.MEDIA_TYPE_UNSUPPORTED
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > 9 or int(length) > most:
+        return Code.BODY_TOO_LARGE
+    return None
+
+
+def _hurry(deadline: asyncio.Timeout) -> None:
+    soon = asyncio.get_running_loop().time() + DISCARDED_SECONDS
+    ends_at = deadline.when()
+    if ends_at is None or soon < ends_at:
+        deadline.reschedule(soon)
 
 
 _READ_HEADERS = (b"content-type", b"content-encoding", b"content-length")

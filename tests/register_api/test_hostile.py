@@ -1,6 +1,7 @@
 """Hostile heads, paths and bodies over a socket: never a 5xx, and the next caller is served."""
 
 import re
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -162,3 +163,16 @@ def test_a_connection_that_says_nothing_is_closed_in_time(database: str) -> None
                 conn.sendall(first)
                 assert conn.recv(1) == b""
         assert time.monotonic() - started < connections.HEAD_SECONDS
+
+
+def test_who_sends_a_refused_body_reads_why(api: ApiProcess) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=5) as conn:
+        conn.sendall(head(b"Content-Type: text/plain", b"Content-Length: 40000"))
+        select.select([conn], [], [], 0.2)  # a server that answers at once has closed by now
+        for _ in range(4):
+            conn.sendall(b"x" * 10_000)
+        received = b""
+        while piece := conn.recv(65_536):
+            received += piece
+    assert status(received) == 415
+    assert is_whole(received)
