@@ -8,6 +8,12 @@ TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each folder's tests in one process: its servers are started once."""
+    """Keep each folder's tests in one process: its servers are started once.
+
+    Storms line up in one that begins at once: two of them beside each other would measure each other.
+    """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
+        stormy = item.get_closest_marker("storm") is not None
+        group = "storm" if stormy else item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("storm") is None)

@@ -15,11 +15,18 @@ from temporalio.client import RPCError, WorkflowUpdateRPCTimeoutOrCancelledError
 from devstack.console import Console, StillNot, eventually
 from devstack.stack import Stack
 from workflows.messages import RequestOutcome
-from workflows.state import Intent, OutcomeKind, Phase, RequestKind
+from workflows.requests import OutcomeKind, RequestKind
+from workflows.state import Intent, Phase
 
-pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(600)]
 
-SECONDS = 60.0
+SECONDS = 240.0
+"""At the most: it ends as soon as enough has happened, however slow the machine is."""
+
+ENOUGH_KILLS = 12
+ENOUGH_GENERATIONS = 3
+"""Of each workspace, on the average."""
+
 SEED = 2611
 SOURCES = ("watchdog", "auto-recovery", "admin:alice")
 AWAY = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, httpx.HTTPError, psycopg.Error, StillNot)
@@ -43,7 +50,16 @@ class Storm:
 
     async def _until_the_end(self, least: float, most: float) -> bool:
         await asyncio.sleep(self.random.uniform(least, most))
-        return time.monotonic() < self._deadline
+        return not self.raged and time.monotonic() < self._deadline
+
+    @property
+    def raged(self) -> bool:
+        """Whether enough has happened to judge what it left."""
+        return (
+            self.killed >= ENOUGH_KILLS
+            and sum(self.generations.values()) >= ENOUGH_GENERATIONS * len(self.workspaces)
+            and min(len(self.answered), len(self.signalled)) > 20
+        )
 
     async def _requests(self) -> None:
         number = 0
@@ -112,10 +128,10 @@ class Storm:
 async def settled(console: Console, workspace: str) -> None:
     """Online by itself, or after a human's word where only that may help."""
     try:
-        await console.until_phase(workspace, Phase.ONLINE, seconds=60)
+        await console.until_phase(workspace, Phase.ONLINE, seconds=120)
     except StillNot:
         await console.ask(workspace, "request_start", requested_by="admin:alice")
-        await console.until_phase(workspace, Phase.ONLINE, seconds=60)
+        await console.until_phase(workspace, Phase.ONLINE, seconds=120)
 
 
 async def test_a_storm_of_requests_and_kills_breaks_no_invariant(stack: Stack, console: Console) -> None:
@@ -128,7 +144,7 @@ async def test_a_storm_of_requests_and_kills_breaks_no_invariant(stack: Stack, c
     for name in stack.pids:
         await asyncio.to_thread(stack.wait_ready, name)
     await asyncio.gather(*(settled(console, workspace) for workspace in workspaces))
-    assert storm.killed > 8
+    assert storm.raged, f"too little happened in {SECONDS:.0f} s"
 
     for workspace in workspaces:
         status, counts = await console.status(workspace), console.aws.counts(workspace)
@@ -161,6 +177,3 @@ async def test_a_storm_of_requests_and_kills_breaks_no_invariant(stack: Stack, c
             "SELECT outcome FROM requests WHERE workspace_id = %s AND request_id = %s", workspace, request_id
         )
         assert row["outcome"] == answer.outcome, "I2: told one thing, recorded another"
-    assert sum(storm.generations.values()) > 2 * len(workspaces), "the storm recreated nothing"
-    assert len(storm.answered) > 20
-    assert len(storm.signalled) > 20

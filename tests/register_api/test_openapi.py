@@ -1,14 +1,10 @@
 """The OpenAPI document is valid, its examples are real, and the API does what it says."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -16,8 +12,9 @@ from register_api import openapi
 from register_api.answers import ANSWERS
 from register_api.errors import error_body
 from register_api.operations import COMMON_CODES, OPERATIONS, Operation
-from tests.register_api.platform import KEYS, OPERATOR_TOKEN
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.examples import examples_process
+from tests.register_api.platform import KEYS
+from tests.register_api.serving import ApiProcess
 
 DOCUMENT = openapi.document()
 BODIES = [operation for operation in OPERATIONS if operation.body is not None]
@@ -25,18 +22,8 @@ BODIES = [operation for operation in OPERATIONS if operation.body is not None]
 
 @pytest.fixture(scope="module")
 def api(database: str) -> Iterator[ApiProcess]:
-    """A process that serves the workspaces of the examples: ws-1 and ws-2, with a box each."""
-    with psycopg.connect(database, autocommit=True) as conn:
-        for number in (1, 2):
-            name = f"ws-{number}"
-            conn.execute("INSERT INTO workspaces (workspace_id, generation) VALUES (%s, 1)", [name])
-            conn.execute(
-                "INSERT INTO generations (workspace_id, generation, key_id, spec, private_ip, url)"
-                " VALUES (%s, 1, 'k1', '{}', '10.0.0.7', 'http://x:8000')",
-                [name],
-            )
-            conn.execute("INSERT INTO beats (workspace_id, generation) VALUES (%s, 1)", [name])
-    with api_process(database) as process:
+    """A process that serves the workspaces of the examples."""
+    with examples_process(database) as process:
         yield process
 
 
@@ -96,19 +83,3 @@ def test_every_code_is_an_answer_to_some_call() -> None:
     documented = {code for operation in OPERATIONS for code in (*operation.codes, *COMMON_CODES)}
     outside = {code for code in ANSWERS if code not in documented}
     assert {code.value for code in outside} == {"path_unknown", "method_not_allowed"}
-
-
-@pytest.mark.storm
-@pytest.mark.timeout(300)
-def test_schemathesis_finds_nothing(api: ApiProcess, tmp_path: Path) -> None:
-    config = tmp_path / "schemathesis.toml"
-    config.write_text("")
-    command = [
-        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "--no-color"),
-        *("run", f"{api.url}/openapi.json", "--checks", "all", "--seed", "2611"),
-        *("--max-examples", "50", "--header", f"Authorization: Bearer {OPERATOR_TOKEN}"),
-        *("--header", f"X-Bootstrap-Token: {KEYS.bootstrap_secret('ws-1', 1, key_id='k1')}"),
-    ]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
-    assert "Test Phases" in ended.stdout or "generated" in ended.stdout
