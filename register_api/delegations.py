@@ -213,7 +213,7 @@ class DelegationRoutes:
         async with conn.transaction():
             await _hold(conn, (known.target_id if by_target else known.source_id) or "", caller, alone=True)
             if not by_target:
-                await delegations.reported(
+                moved = await delegations.reported(
                     conn,
                     known.delegation_id,
                     then,
@@ -221,22 +221,37 @@ class DelegationRoutes:
                     error=error,
                     preview=body.response_preview,
                 )
-            elif then is not DelegationState.QUEUED:
-                moved = await delegations.heard(
-                    conn,
-                    known.delegation_id,
-                    then,
-                    generation=caller.generation,
-                    attempt=None,
-                    error_code="target_failed" if then is DelegationState.FAILED else None,
-                    error=error,
-                    preview=body.response_preview,
-                )
-                if moved and then is DelegationState.PROCESSED:
-                    await processing.processed(conn, known.target_id, generation=caller.generation)
-                if not moved:
-                    await delegations.progressed(conn, known.delegation_id, generation=caller.generation)
-            await delegations.stir(conn, known.delegation_id)
+            else:
+                moved = await self._hear(conn, known, body, then, caller, error=error)
+            if moved:
+                await delegations.stir(conn, known.delegation_id)
+
+    async def _hear(
+        self,
+        conn: Connection,
+        known: Known,
+        body: schemas.UpdateBody,
+        then: DelegationState,
+        caller: Caller,
+        *,
+        error: str | None,
+    ) -> bool:
+        """The target's word; whether its workflow has to look. That it goes on, it finds at its deadline."""
+        if then is DelegationState.QUEUED:
+            return False
+        moved = await delegations.heard(
+            conn,
+            known.delegation_id,
+            then,
+            generation=caller.generation,
+            attempt=None,
+            error_code="target_failed" if then is DelegationState.FAILED else None,
+            error=error,
+            preview=body.response_preview,
+        )
+        if moved and then is DelegationState.PROCESSED:
+            await processing.processed(conn, known.target_id, generation=caller.generation)
+        return moved or await delegations.progressed(conn, known.delegation_id, generation=caller.generation)
 
 
 async def _hold(conn: Connection, workspace_id: str, caller: Caller, *, alone: bool = False) -> None:

@@ -266,15 +266,22 @@ async def reported(
     return moved.rowcount == 1
 
 
-async def progressed(conn: Connection, delegation_id: str, *, generation: int) -> None:
-    """The box said again that it works on it: it is not stalled."""
-    await conn.execute(
+async def progressed(conn: Connection, delegation_id: str, *, generation: int) -> bool:
+    """The box said again that it works on it: it is not stalled. Whether it was."""
+    cursor = await conn.execute(
         """
-        UPDATE delegations SET progressed_at = now(), stalled = false
-        WHERE delegation_id = %s AND target_generation = %s AND state IN ('acked', 'in_progress')
+        WITH before AS (
+            SELECT delegation_id, stalled FROM delegations
+            WHERE delegation_id = %s AND target_generation = %s AND state IN ('acked', 'in_progress')
+            FOR NO KEY UPDATE
+        )
+        UPDATE delegations d SET progressed_at = now(), stalled = false
+        FROM before WHERE d.delegation_id = before.delegation_id RETURNING before.stalled
         """,
         [delegation_id, generation],
     )
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
 async def unreached(conn: Connection, delegation_id: str, *, attempt: int, again_after: timedelta) -> None:
@@ -369,12 +376,23 @@ async def stir(conn: Connection, delegation_id: str) -> None:
 
 
 async def stir_target(conn: Connection, workspace_id: str) -> None:
-    """Something changed about this workspace: all that is under way to it has to be looked at again."""
+    """The workspace's box is no more: all that is under way to it has to be looked at again."""
     await conn.execute(
         """
         INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations
         WHERE target_id = %s AND type = 'delegate'
           AND state IN ('queued', 'delivered', 'acked', 'in_progress')
+        """,
+        [workspace_id],
+    )
+
+
+async def stir_queued(conn: Connection, workspace_id: str) -> None:
+    """The workspace's box can be reached: what waits for it can be sent. What it has already is its own."""
+    await conn.execute(
+        """
+        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations
+        WHERE target_id = %s AND type = 'delegate' AND state = 'queued' AND NOT held
         """,
         [workspace_id],
     )

@@ -181,7 +181,7 @@ async def record_registration(
     row = await cursor.fetchone()
     first = row is not None and bool(row[0])
     if first or url:
-        await delegations.stir_target(conn, workspace_id)  # what waited for this box can be sent now
+        await delegations.stir_queued(conn, workspace_id)
     return first
 
 

@@ -17,7 +17,10 @@ class Stirring:
 
 
 async def take(conn: Connection, limit: int, *, but: Sequence[int] = ()) -> list[Stirring]:
-    """The oldest ones that no other relay holds, held to the end of the caller's transaction."""
+    """The oldest ones that no other relay holds, held to the end of the caller's transaction.
+
+    More of them than are told at once: one word to a delegation's workflow answers all that it finds here.
+    """
     cursor = conn.cursor(row_factory=class_row(Stirring))
     await cursor.execute(
         """

@@ -27,6 +27,9 @@ from workflows.workspace import WorkspaceWorkflow
 BATCH = 50
 """So many signals are sent at once, while their rows are locked."""
 
+STIRRINGS = 1000
+"""So many are read at once: each delegation among them is told once."""
+
 SIGNAL_TIMEOUT = timedelta(seconds=3)
 """A signal takes milliseconds. The rows must be free again before the database gives the session up."""
 
@@ -71,13 +74,14 @@ class Relay:
     async def stir(self, refused: set[int]) -> bool:
         """Have the workflows of one batch of delegations look again; whether to go on."""
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await stirrings.take(connection, BATCH, but=tuple(refused))
-            names = list(dict.fromkeys(each.delegation_id for each in batch))
+            batch = await stirrings.take(connection, STIRRINGS, but=tuple(refused))
+            names = list(dict.fromkeys(each.delegation_id for each in batch))[:BATCH]
             sent = await asyncio.gather(*map(self._stir, names))
             told = {name for name, taken in zip(names, sent, strict=True) if taken}
             done = [each.stirring_id for each in batch if each.delegation_id in told]
             await stirrings.delete(connection, done)
-        refused.update(each.stirring_id for each in batch if each.stirring_id not in done)
+        untold = set(names) - told
+        refused.update(each.stirring_id for each in batch if each.delegation_id in untold)
         return bool(done)
 
     async def _stir(self, delegation_id: str) -> bool:
