@@ -1,0 +1,93 @@
+"""Whether automatic recreates may begin, as far as the whole fleet is concerned. Standard library only.
+
+One box that is silent is a box's trouble; many at once are somebody else's: the register API's, the
+network's, AWS's. Recreating them would make it worse. Judges figures that others have counted.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import floor
+
+ASK_AGAIN_AFTER = timedelta(seconds=30)
+"""A freeze ends by itself: looking again costs one query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPolicy:
+    """How much at once is too much."""
+
+    frozen_share: float = 0.20
+    """Of the workspaces that are meant to run. More of them stale at once, and nothing automatic begins."""
+    frozen_from: int = 5
+    """In a fleet smaller than this, a share says nothing."""
+    concurrent_share: float = 0.10
+    concurrent_least: int = 1
+    concurrent_most: int = 20
+    stale: timedelta = timedelta(seconds=90)
+    """Without a beat for so long, a box is stale; so is the taking in of beats itself."""
+
+    def concurrent(self, running: int) -> int:
+        """How many automatic recreates may be under way in a fleet of this size."""
+        share = floor(running * self.concurrent_share)
+        return max(self.concurrent_least, min(share, self.concurrent_most))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFigures:
+    """What is counted of the fleet."""
+
+    now: datetime
+    running: int
+    """Workspaces that are meant to run, and have been given a box."""
+    stale: int
+    """Of them, those whose box was silent for too long."""
+    recreating: int
+    """Automatic recreates under way."""
+    intake_at: datetime | None
+    """When a register API last could have taken a beat in; None if none ever ran."""
+    intake_since: datetime | None
+    """Since when it could without a gap; None if it always could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetVerdict:
+    """What the figures amount to."""
+
+    frozen: str | None
+    """Why nothing automatic begins; None if it may."""
+    concurrent: int
+    """How many automatic recreates may be under way."""
+    free: int
+    """How many more may begin now; 0 while it is frozen."""
+
+
+def judge(figures: FleetFigures, policy: FleetPolicy) -> FleetVerdict:
+    """Freeze, or say how many more recreates may begin."""
+    concurrent = policy.concurrent(figures.running)
+    frozen = _intake(figures, policy) or _stale(figures, policy)
+    free = 0 if frozen else max(0, concurrent - figures.recreating)
+    return FleetVerdict(frozen=frozen, concurrent=concurrent, free=free)
+
+
+def _intake(figures: FleetFigures, policy: FleetPolicy) -> str | None:
+    if figures.intake_at is not None and figures.now - figures.intake_at >= policy.stale:
+        return (
+            f"no beats are taken in since {figures.intake_at:%H:%M:%S} UTC: no register API runs, or none "
+            "reaches the database"
+        )
+    since = figures.intake_since
+    if since is not None and figures.now - since < policy.stale:
+        until = since + policy.stale
+        return (
+            f"beats are taken in again since {since:%H:%M:%S} UTC: boxes have until {until:%H:%M:%S} to beat"
+        )
+    return None
+
+
+def _stale(figures: FleetFigures, policy: FleetPolicy) -> str | None:
+    if figures.running < policy.frozen_from or figures.stale <= figures.running * policy.frozen_share:
+        return None
+    return (
+        f"{figures.stale} of {figures.running} workspaces are stale at once, over {policy.frozen_share:.0%}: "
+        "that is not a box's trouble"
+    )
