@@ -13,12 +13,14 @@ from workflows.delegations import DelegationState
 from workflows.facts import (
     AddressResult,
     CanaryResult,
+    Consulted,
     Enrolled,
     Evicted,
     FenceObserved,
     GenerationOpened,
     LaunchResult,
     Missing,
+    Watched,
 )
 from workflows.messages import WorkspaceSpec
 from workflows.requests import Request
@@ -33,6 +35,8 @@ __all__ = [
     "AskCanary",
     "CanaryResult",
     "CloseWorkspace",
+    "ConsultFleet",
+    "Consulted",
     "Enroll",
     "Enrolled",
     "Evict",
@@ -50,10 +54,13 @@ __all__ = [
     "RegistrationSeen",
     "RemoveAddress",
     "StatusRecorded",
+    "Watch",
+    "Watched",
     "address",
     "advance_delegation",
     "ask_canary",
     "close_workspace",
+    "consult_fleet",
     "enroll",
     "evict",
     "fence_instances",
@@ -62,6 +69,7 @@ __all__ = [
     "open_generation",
     "record_status",
     "remove_address",
+    "watch",
 ]
 
 SUPERSEDED = "generation_superseded"
@@ -155,6 +163,20 @@ class Inquire:
 
     workspace_id: str
     generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsultFleet:
+    """Ask for leave to recreate a workspace that no human asked for."""
+
+    workspace_id: str
+    generation: int
+    """The one that would be opened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Go one round of the watchdog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +293,18 @@ async def ask_canary(request: AskCanary) -> CanaryResult:
 @activity.defn
 async def inquire(request: Inquire) -> RegistrationSeen:
     """Read registration, last beat, and what the register calls were answered; changes nothing."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def consult_fleet(request: ConsultFleet) -> Consulted:
+    """Judge the fleet, and take one of the places of automatic recreates; a retry finds its own."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def watch(request: Watch) -> Watched:
+    """Ask for other boxes where that is due, in one query; nothing at all while the fleet is frozen."""
     raise NotImplementedError
 
 

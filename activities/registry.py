@@ -14,6 +14,7 @@ from activities.canary import Canary, CanaryConfig
 from activities.delivery import Delivery, DeliveryConfig
 from activities.dns import Addresses, Zone
 from activities.eviction import Eviction
+from activities.fleet import Fleet, FleetConfig
 from activities.generations import Generations
 from activities.inquiries import Inquiries
 from activities.instances import Instances, Patience
@@ -40,6 +41,7 @@ class ActivitiesConfig:
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     patience: Patience = field(default_factory=Patience)
     heartbeat_stale: timedelta = timedelta(seconds=90)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
 
 
 def implementations(
@@ -52,6 +54,7 @@ def implementations(
     eviction = Eviction(aws=aws, pool=pool, owner=owner)
     launching = Launching(aws=aws, pool=pool, keys=keys, owner=owner, defaults=boxes)
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
+    fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
     return {
@@ -64,6 +67,8 @@ def implementations(
             Canary(pool=pool, sender=sender, config=config.canary).ask_canary,
             Records(pool=pool).record_status,
             Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
+            fleet.consult_fleet,
+            fleet.watch,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (instances.fence_instances, eviction.evict, launching.launch),

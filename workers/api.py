@@ -3,12 +3,15 @@
 Puts settings, pool and application together; what is answered is `register_api`'s.
 """
 
+import asyncio
+
 import structlog
 import uvicorn
 
 from register_api.app import create_app
 from register_api.config import ApiConfig
 from register_api.connections import BoundedHttp
+from register_api.intake import keep_noting
 from store.pool import open_pool
 from workers import telemetry
 from workers.settings import ApiSettings, load
@@ -21,8 +24,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 
 def run() -> int:
     """Serve until a signal asks to end; running requests are answered first."""
-    import asyncio
-
     settings = load(ApiSettings)
     telemetry.configure(log_format=settings.log_format, level=settings.log_level)
     return asyncio.run(_serve(settings))
@@ -43,6 +44,7 @@ async def _serve(settings: ApiSettings) -> int:
         maximum=settings.database_pool_size,
         application_name="onebox-api",
     ) as pool:
+        intake = asyncio.create_task(keep_noting(pool, stale=settings.heartbeat_stale))
         host, port = settings.bind
         server = uvicorn.Server(
             uvicorn.Config(
@@ -60,5 +62,6 @@ async def _serve(settings: ApiSettings) -> int:
         )
         log.info("api.started", bind=settings.register_api_bind)
         await server.serve()
+        intake.cancel()
         log.info("api.stopped")
         return 0 if server.started else 1

@@ -17,7 +17,9 @@ from register_api.peers import Network
 from register_api.verdict import Policy
 from store.credentials import InvalidServerKeys, ServerKeys
 from store.processing import Patience
+from store.watching import Patience as WatchPatience
 from workflows.delegations import Deadlines
+from workflows.fleet import FleetPolicy
 from workflows.state import CanaryPolicy, Timings
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -50,8 +52,6 @@ class KeySettings(StoreSettings):
 
     server_keys: SecretStr
     """`id:hex[,id:hex …]`, at least 32 bytes each: the first derives, all verify."""
-    heartbeat_stale_seconds: Annotated[float, Field(gt=0)] = 90
-    """A box that is silent for longer is shown as degraded."""
     allow_loopback_targets: bool = False
     """Call boxes at loopback addresses, and tell of them: for boxes that are processes of this machine."""
 
@@ -69,13 +69,39 @@ class KeySettings(StoreSettings):
         """The parsed key ring."""
         return ServerKeys.parse(self.server_keys.get_secret_value())
 
+
+class FleetSettings(KeySettings):
+    """What judging boxes needs, one or all of them."""
+
+    heartbeat_stale_seconds: Annotated[float, Field(gt=0)] = 90
+    """A box that is silent for longer is shown as degraded."""
+    fleet_freeze_percent: Annotated[float, Field(ge=0, le=100)] = 20
+    """More of the workspaces stale at once than this, and nothing automatic is recreated."""
+    fleet_freeze_from: Annotated[int, Field(ge=1)] = 5
+    """A fleet of fewer workspaces is not frozen for its share of stale ones."""
+    fleet_concurrent_percent: Annotated[float, Field(gt=0, le=100)] = 10
+    """So many of the workspaces may be recreated automatically at once; at least one may."""
+    fleet_concurrent_most: Annotated[int, Field(ge=1)] = 20
+    """And no more than so many, however large the fleet is."""
+
     @property
     def heartbeat_stale(self) -> timedelta:
         """As a duration."""
         return timedelta(seconds=self.heartbeat_stale_seconds)
 
+    @property
+    def fleet_policy(self) -> FleetPolicy:
+        """How much at once is too much."""
+        return FleetPolicy(
+            frozen_share=self.fleet_freeze_percent / 100,
+            frozen_from=self.fleet_freeze_from,
+            concurrent_share=self.fleet_concurrent_percent / 100,
+            concurrent_most=self.fleet_concurrent_most,
+            stale=self.heartbeat_stale,
+        )
 
-class ApiSettings(KeySettings):
+
+class ApiSettings(FleetSettings):
     """The register API."""
 
     register_api_bind: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8080"
@@ -125,7 +151,7 @@ class ApiSettings(KeySettings):
         return host.strip("[]"), int(port)
 
 
-class WorkerSettings(KeySettings):
+class WorkerSettings(FleetSettings):
     """The worker: where boxes are launched, and what they are told."""
 
     aws_region: Annotated[
@@ -177,6 +203,10 @@ class WorkerSettings(KeySettings):
     """Then it expires, whatever its state is."""
     not_processing_seconds: Annotated[float, Field(gt=0)] = 180
     """A box that is degraded for so long because it doesn't process is a reason for recreation."""
+    watchdog_seconds: Annotated[float, Field(ge=1)] = 30
+    """How often the watchdog looks for workspaces that need another box."""
+    recreate_after_seconds: Annotated[float, Field(gt=0)] = 180
+    """A box that is silent, or without a live token, for so long is a reason for recreation."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
@@ -222,6 +252,16 @@ class WorkerSettings(KeySettings):
             whole=timedelta(seconds=self.delegation_expire_seconds),
             beat_stale=self.heartbeat_stale,
         )
+
+    @property
+    def watch_patience(self) -> WatchPatience:
+        """How long something may be wrong before the watchdog asks for another box."""
+        return WatchPatience(silent=timedelta(seconds=self.recreate_after_seconds))
+
+    @property
+    def watchdog_every(self) -> timedelta:
+        """As a duration."""
+        return timedelta(seconds=self.watchdog_seconds)
 
     @property
     def timings(self) -> Timings:

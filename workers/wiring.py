@@ -17,6 +17,7 @@ from activities.aws import Aws
 from activities.canary import CanaryConfig
 from activities.delivery import DeliveryConfig
 from activities.dns import Zone
+from activities.fleet import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
@@ -24,6 +25,7 @@ from workers.settings import InvalidSettings, WorkerSettings
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
 
 DEFAULT_TARGET = "127.0.0.1:7233"
@@ -68,7 +70,7 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 
 def workspace_worker(client: Client, parts: Parts) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
-    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow])
+    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow])
 
 
 def delegations_worker(client: Client, parts: Parts) -> Worker:
@@ -128,5 +130,6 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
             deadlines=settings.delegation_deadlines, allow_loopback=settings.allow_loopback_targets
         ),
         heartbeat_stale=settings.heartbeat_stale,
+        fleet=FleetConfig(policy=settings.fleet_policy, patience=settings.watch_patience),
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

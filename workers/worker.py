@@ -11,7 +11,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from workers import telemetry, wiring
+from workers import schedules, telemetry, wiring
 from workers.relay import Relay
 from workers.settings import WorkerSettings, load
 
@@ -46,6 +46,7 @@ async def run() -> int:
             wiring.ec2_worker(client, parts),
             wiring.delegations_worker(client, parts),
         ):
+            await schedules.ensure(client, [schedules.watchdog(settings.watchdog_every)])
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)

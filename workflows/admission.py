@@ -9,6 +9,7 @@ from typing import assert_never
 
 from workflows import recovery
 from workflows.conditions import is_reachable
+from workflows.facts import Consulted
 from workflows.fencing import is_unconfirmed
 from workflows.requests import Ask, OutcomeKind, Request, RequestKind
 from workflows.state import Box, Fence, Flight, Intent, State
@@ -27,15 +28,31 @@ class _Verdict:
     retry_at: datetime | None = None
 
 
-def admit(state: State, ask: Ask, at: datetime) -> tuple[State, Request]:
-    """Decide a request by the first row that applies; the same request ID always gets the same answer."""
+def admit(
+    state: State, ask: Ask, at: datetime, *, word: Consulted | None = None
+) -> tuple[State, Request | None]:
+    """Decide a request by the first row that applies; the same request ID always gets the same answer.
+
+    An automatic one that nothing here stands against waits for the fleet's `word`: None until that is there.
+    """
     for earlier in state.requests:
         if earlier.request_id == ask.request_id:
             return state, earlier
+    if any(waiting.request_id == ask.request_id for waiting in state.pending):
+        return state, None
     state = recovery.healthy(state, at)
     if gives_up_registration(state, ask):
         state = replace(state, flight=None)
     verdict = _decide(state, ask, at)
+    if verdict.outcome is OutcomeKind.ACCEPTED and _minds_the_fleet(state, ask):
+        if word is None:
+            return replace(state, pending=(*state.pending, ask)), None
+        if not word.granted:
+            verdict = _Verdict(
+                outcome=OutcomeKind.DEFERRED,
+                detail=_held_up(word.reason, frozen=word.frozen),
+                retry_at=at + word.retry_after,
+            )
     if verdict.outcome is OutcomeKind.ACCEPTED:
         state = _take_up(state, ask, at)
     elif verdict.outcome is OutcomeKind.JOINED and state.flight is not None:
@@ -49,6 +66,11 @@ def reject(state: State, ask: Ask, detail: str, *, at: datetime) -> tuple[State,
     return _recorded(state, ask, _Verdict(outcome=OutcomeKind.REJECTED, detail=detail), at)
 
 
+def expire(state: State, ask: Ask, detail: str, *, at: datetime) -> tuple[State, Request]:
+    """Record a request whose cause has gone while it waited to be decided."""
+    return _recorded(state, ask, _Verdict(outcome=OutcomeKind.STALE, detail=detail), at)
+
+
 def gives_up_registration(state: State, ask: Ask) -> bool:
     """Whether a human forces the replacement of a generation that only awaits its registration."""
     return (
@@ -58,6 +80,18 @@ def gives_up_registration(state: State, ask: Ask) -> bool:
         and ask.observed_generation == state.flight.generation
         and state.box.running_since is not None
     )
+
+
+def _minds_the_fleet(state: State, ask: Ask) -> bool:
+    """Whether accepting it is an automatic recreate; a program that starts what was stopped is none."""
+    recreates = ask.kind is RequestKind.RECREATE or (
+        ask.kind is RequestKind.START and state.intent is Intent.RUN
+    )
+    return state.consults and ask.automatic and recreates
+
+
+def _held_up(reason: str, *, frozen: bool) -> str:
+    return f"the fleet is frozen: {reason}" if frozen else f"the fleet is busy: {reason}"
 
 
 def _decide(state: State, ask: Ask, at: datetime) -> _Verdict:
@@ -119,6 +153,13 @@ def _settling(state: State, at: datetime) -> bool:
 
 def _deferral(state: State, ask: Ask, at: datetime) -> _Verdict | None:
     spent = recovery.spent_until(state.recovery, at)
+    futile = recovery.futile(state.recovery) if state.consults else None
+    if futile is not None:
+        return _Verdict(
+            outcome=OutcomeKind.DEFERRED,
+            detail=f"{recovery.SAME_FAILURES} recreates in a row failed alike ({futile}), and a third would; "
+            "request_start, or an admin's force, tries again",
+        )
     if state.recovery.exhausted or spent is not None:
         return _Verdict(
             outcome=OutcomeKind.DEFERRED,
@@ -130,7 +171,7 @@ def _deferral(state: State, ask: Ask, at: datetime) -> _Verdict | None:
     if state.frozen is not None and at < state.frozen.until:
         return _Verdict(
             outcome=OutcomeKind.DEFERRED,
-            detail=f"the fleet is frozen: {state.frozen.reason}",
+            detail=_held_up(state.frozen.reason, frozen=not state.frozen.busy),
             retry_at=state.frozen.until,
         )
     spaced = recovery.spaced_until(state)
@@ -178,7 +219,7 @@ def _take_up(state: State, ask: Ask, at: datetime) -> State:
             if state.intent is Intent.RUN and ask.automatic:
                 noted = recovery.noted(state.recovery, at, automatic=True)
             else:
-                noted = replace(state.recovery, streak=0, exhausted=False)
+                noted = replace(state.recovery, streak=0, exhausted=False, failures=())
             state = replace(state, recovery=noted)
             return begin_flight(state, at, waiting=ask.requested_by)
         case RequestKind.STOP | RequestKind.DELETE:

@@ -157,10 +157,13 @@ def _recreate_allowed(state: State, at: datetime) -> tuple[ConditionStatus, str,
         return FALSE, "Intent", f"the workspace is meant to {state.intent}"
     if state.flight is not None:
         return FALSE, "InFlight", f"generation {state.generation} is on its way; requests join it"
+    futile = recovery.futile(state.recovery)
+    if state.recovery.exhausted and futile is not None:
+        return FALSE, "FailedAlike", f"recreates failed alike ({futile}); request_start tries again"
     if state.recovery.exhausted or recovery.spent_until(state.recovery, at) is not None:
         return FALSE, "BudgetSpent", "the budget of automatic recreates is spent; request_start passes it"
     if state.frozen is not None and at < state.frozen.until:
-        return FALSE, "FleetFrozen", state.frozen.reason
+        return FALSE, "FleetBusy" if state.frozen.busy else "FleetFrozen", state.frozen.reason
     if spaced is not None and at < spaced:
         return FALSE, "Spacing", f"automatic requests wait until {spaced:%H:%M:%S} UTC"
     return TRUE, "Allowed", "a request would be accepted"

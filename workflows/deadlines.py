@@ -6,16 +6,12 @@ Time is an argument; the workflow's timers only say when to ask.
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from workflows import conditions, recovery
+from workflows import conditions, own_requests, recovery
 from workflows.admission import admit
 from workflows.errors import noted
 from workflows.explaining import explain
 from workflows.facts import StepFailed
-from workflows.requests import Ask, OutcomeKind, RequestKind
 from workflows.state import CanaryPolicy, CanaryState, Intent, State, Step
-
-REQUESTER = "lifecycle"
-"""Who asks when a deadline was missed; automatic like any other program."""
 
 
 def asks_canary(state: State) -> bool:
@@ -98,7 +94,13 @@ def passed(state: State, at: datetime) -> State:
         if state.inquires and state.box.seen is None:
             # News of the box may wait behind an outage of ours: a healthy box must not be recreated for it.
             return replace(state, box=replace(state.box, inquiring=True))
-        state = replace(state, flight=None, errors=noted(state, _missed(state), at))
+        missed = _missed(state)
+        state = replace(
+            state,
+            flight=None,
+            errors=noted(state, missed, at),
+            recovery=recovery.failed(state, phase=missed.step, code=missed.code),
+        )
         return _asked_itself(state, at)
     if state.ask_again_at is not None and at >= state.ask_again_at:
         state = replace(state, ask_again_at=None)
@@ -137,19 +139,8 @@ def _missed(state: State) -> StepFailed:
 
 
 def _asked_itself(state: State, at: datetime) -> State:
-    ask = Ask(
-        kind=RequestKind.RECREATE,
-        request_id=f"{REQUESTER}-{state.generation}-{at:%Y%m%dT%H%M%S%f}",
-        requested_by=REQUESTER,
-        reason=state.last_error.message if state.last_error else "the box is not online",
-        observed_generation=state.generation,
-    )
-    state, decided = admit(state, ask, at)
-    if decided.outcome is not OutcomeKind.DEFERRED:
-        return state
-    if recovery.spent_until(state.recovery, at) is not None:
-        return replace(state, recovery=replace(state.recovery, exhausted=True))
-    return replace(state, ask_again_at=decided.retry_at)
+    state, decided = admit(state, own_requests.replacement(state, at), at)
+    return state if decided is None else own_requests.answered(state, decided, at)
 
 
 def _told(duration: timedelta) -> str:

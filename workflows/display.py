@@ -9,6 +9,7 @@ from typing import Any
 from temporalio.common import SearchAttributeUpdate
 
 from workflows import conditions, lifecycle, messages, recovery
+from workflows.facts import Watched
 from workflows.messages import WorkspaceStatus
 from workflows.state import Intent, State, Step
 
@@ -22,6 +23,7 @@ _DOING = {
     Step.CANARY: "asking the agent a question",
     Step.REMOVE_ADDRESS: "removing the DNS name",
     Step.INQUIRE: "reading what the box did, since its deadline has passed",
+    Step.CONSULT: "asking whether the fleet allows an automatic recreate",
     Step.EVICT: "terminating a superseded box that still calls",
 }
 
@@ -103,6 +105,20 @@ def details(state: State, running: Step | None) -> str:
             f"| {_time(it.at)} | {it.requested_by or 'unnamed'} ({it.kind}) | {it.outcome} | {it.detail} |"
             for it in state.requests[-10:]
         ]
+    return "\n".join(lines)
+
+
+def watched(seen: Watched) -> str:
+    """What the watchdog saw, in Markdown."""
+    lines = [
+        f"**{'frozen' if seen.frozen else 'watching'}** — "
+        f"{seen.stale} of {seen.running} workspaces are stale; "
+        f"{seen.recreating} of at most {seen.concurrent} automatic recreates are under way.",
+    ]
+    if seen.frozen:
+        lines += ["", f"Nothing automatic begins: {seen.frozen}. Requests of humans pass."]
+    if seen.asked:
+        lines += ["", f"Asked for another box of: {', '.join(seen.asked)}; {seen.waiting} more wait."]
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ Facts come in whatever order; none of them says what is to be done.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from workflows.state import Intent, Step, Timings
@@ -94,6 +94,37 @@ class CanaryResult:
     answered: bool
     code: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consulted:
+    """Whether the fleet allows this workspace an automatic recreate now."""
+
+    granted: bool
+    frozen: bool = False
+    """Nothing automatic begins anywhere, where `granted` is false; else only too much is under way."""
+    reason: str = ""
+    retry_after: timedelta = timedelta()
+    """When asking again may get another answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What the watchdog saw of the fleet, and what it did."""
+
+    running: int
+    """Workspaces that are meant to run, and have been given a box."""
+    stale: int
+    recreating: int
+    """Automatic recreates under way."""
+    concurrent: int
+    """As many may be."""
+    frozen: str | None
+    """Why nothing automatic begins; None if it may."""
+    asked: tuple[str, ...]
+    """The workspaces for which another box was asked for in this round."""
+    waiting: int
+    """More of them, for which there is no room now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import floor
 
-ASK_AGAIN_AFTER = timedelta(seconds=30)
-"""A freeze ends by itself: looking again costs one query."""
+FROZEN_FOR = timedelta(seconds=60)
+"""A freeze ends by itself; looking again costs a query, and some events in the workflow's history."""
+
+BUSY_FOR = timedelta(seconds=30)
+"""A recreate takes a minute or two: places become free often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from workflows import conditions, deadlines, steps
+from workflows import conditions, consulting, deadlines, steps
 from workflows.admission import admit
 from workflows.errors import cleared, noted
 from workflows.explaining import CREDENTIAL_LOST
@@ -17,6 +17,7 @@ from workflows.facts import (
     BoxChanged,
     BoxFactKind,
     CanaryResult,
+    Consulted,
     Enrolled,
     Evicted,
     FenceObserved,
@@ -62,6 +63,7 @@ Event = (
     | CanaryResult
     | RegistrationSeen
     | Evicted
+    | Consulted
     | StepFailed
     | RecordAhead
     | BoxChanged
@@ -72,13 +74,16 @@ Event = (
 def apply(state: State, event: Event, at: datetime) -> State:
     """Take one fact in."""
     state = deadlines.passed(_taken_in(state, event, at), at)
-    return conditions.refreshed(_arrived(state, at), at)
+    return conditions.refreshed(consulting.settled(_arrived(state, at), at), at)
 
 
-def request(state: State, ask: Ask, at: datetime) -> tuple[State, Request]:
-    """Decide a request, and set out for what it asks if it is accepted."""
+def request(state: State, ask: Ask, at: datetime) -> tuple[State, Request | None]:
+    """Decide a request, and set out for what it asks if it is accepted.
+
+    None if it has to wait for the fleet's word; it is in `pending` then.
+    """
     state, decided = admit(state, ask, at)
-    return conditions.refreshed(state, at), decided
+    return conditions.refreshed(consulting.settled(state, at), at), decided
 
 
 def due(state: State, now: datetime) -> Step | None:
@@ -100,6 +105,8 @@ def _next_step(state: State) -> Step | None:
         if state.intent is Intent.DELETE and not state.address_removed:
             return Step.REMOVE_ADDRESS
         return None
+    if state.pending:
+        return Step.CONSULT
     if state.flight is not None:
         if state.opened < state.generation:
             return Step.OPEN
@@ -170,6 +177,10 @@ def _taken_in(state: State, event: Event, at: datetime) -> State:
             return steps.inquired(state, event, at)
         case Evicted():
             return steps.succeeded(replace(state, intruder=None), Step.EVICT)
+        case Consulted():
+            return consulting.consulted(state, event, at)
+        case StepFailed(step=Step.CONSULT):
+            return consulting.consulted(state, consulting.unreadable(event), at)
         case StepFailed():
             return steps.failed(state, event, at)
         case RecordAhead():
@@ -193,7 +204,7 @@ def _arrived(state: State, at: datetime) -> State:
         online_since=at,
         halted=False,
         ask_again_at=None,
-        recovery=replace(state.recovery, exhausted=False),
+        recovery=replace(state.recovery, exhausted=False, failures=()),
         errors=cleared(state.errors, Step.AWAIT_REGISTRATION),
     )
 

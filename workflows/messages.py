@@ -20,6 +20,10 @@ TASK_QUEUE = "workspaces"
 EC2_TASK_QUEUE = "workspaces-ec2"
 """EC2 mutations only, so that one server-side rate limit covers all workers."""
 
+WATCHDOG_TYPE = "WatchdogWorkflow"
+WATCHDOG_SCHEDULE = "onebox-watchdog"
+"""The schedule's ID: pausing it in the UI or the CLI pauses the watchdog."""
+
 DELEGATION_TYPE = "DelegationWorkflow"
 DELEGATIONS_TASK_QUEUE = "delegations"
 """Apart from the workspaces': a hundred slow targets must not hold up a recreate."""

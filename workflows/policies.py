@@ -33,6 +33,21 @@ DATABASE = Policy(
 )
 """A statement takes milliseconds; a failover of the database some seconds."""
 
+CONSULT = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(seconds=30),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=2),
+        maximum_attempts=3,
+    ),
+)
+"""A query and a look at EC2. Without an answer the request is deferred: that is an answer, too."""
+
+WATCH = replace(CONSULT, retry=RetryPolicy(maximum_attempts=1))
+"""The next round comes by itself, and knows more."""
+
 RECORD = Policy(
     task_queue=TASK_QUEUE,
     start_to_close=timedelta(seconds=15),

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from workflows.state import Recovery, State
+from workflows.state import Recovery, State, Step
 
 FIRST_SPACING = timedelta(minutes=2)
 LONGEST_SPACING = timedelta(minutes=60)
@@ -22,14 +22,31 @@ HEALTHY_AFTER = timedelta(hours=1)
 
 DAY = timedelta(hours=24)
 
+SAME_FAILURES = 2
+"""Recreates that failed alike in a row: what did not help twice does not help a third time."""
+
 
 def noted(recovery: Recovery, at: datetime, *, automatic: bool) -> Recovery:
     """Count an accepted recreate. A human's clears the latch of a spent budget and the streak."""
     kept = tuple(then for then in recovery.accepted if at - then < DAY)
     counted = tuple(then for then in recovery.automatic if at - then < DAY)
     if automatic:
-        return Recovery(automatic=(*counted, at), accepted=(*kept, at), streak=recovery.streak + 1)
+        return replace(recovery, automatic=(*counted, at), accepted=(*kept, at), streak=recovery.streak + 1)
     return Recovery(automatic=counted, accepted=(*kept, at))
+
+
+def failed(state: State, *, phase: Step, code: str) -> Recovery:
+    """Remember how a recreate failed; a box that was the workspace's first one is no recreate."""
+    recovery = state.recovery
+    if state.flight is None or state.flight.first_launch:
+        return recovery
+    return replace(recovery, failures=(*recovery.failures, f"{phase}: {code}")[-SAME_FAILURES:])
+
+
+def futile(recovery: Recovery) -> str | None:
+    """How the last recreates failed, if all of them did alike; None if another one may help."""
+    alike = len(recovery.failures) == SAME_FAILURES and len(set(recovery.failures)) == 1
+    return recovery.failures[0] if alike else None
 
 
 def recreates(recovery: Recovery, at: datetime) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from workflows.requests import Request
+from workflows.requests import Ask, Request
 
 
 class Phase(StrEnum):
@@ -49,6 +49,8 @@ class Step(StrEnum):
     """Asking the record what the box did, before its deadline counts as missed."""
     EVICT = "evict"
     """Ending a superseded box that still calls."""
+    CONSULT = "consult"
+    """Asking whether the fleet allows an automatic recreate now."""
     PROCESS = "process"
     """No step of ours: what the agent does with what it is given."""
 
@@ -244,7 +246,9 @@ class Recovery:
     streak: int = 0
     """Automatic recreates since the box was last online for an hour; sets the spacing."""
     exhausted: bool = False
-    """The budget was spent: nothing automatic happens until a human acts."""
+    """The budget was spent, or nothing helped: nothing automatic happens until a human acts."""
+    failures: tuple[str, ...] = ()
+    """How the last recreates failed: phase and code of each. Empty once a box came online."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +266,8 @@ class Frozen:
 
     until: datetime
     reason: str
+    busy: bool = False
+    """Nothing is wrong with the fleet: as many recreates as may be are under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +299,10 @@ class State:
     ask_again_at: datetime | None = None
     """When the lifecycle repeats its own deferred request."""
     frozen: Frozen | None = None
+    consults: bool = False
+    """Whether this run minds the fleet, and what did not help before; older ones did not."""
+    pending: tuple[Ask, ...] = ()
+    """Automatic requests that this workspace would accept, and the fleet has not been asked about."""
     retry: Retry | None = None
     errors: tuple[LastError, ...] = ()
     """At most one for each step."""

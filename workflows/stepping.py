@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import display, fencing, lifecycle
     from workflows.facts import StepFailed
     from workflows.messages import WorkspaceSpec
-    from workflows.policies import AWS, BOX, DATABASE, EC2, Policy
+    from workflows.policies import AWS, BOX, CONSULT, DATABASE, EC2, Policy
     from workflows.state import Intent, State, Step
 
 _Request = TypeVar("_Request")
@@ -134,6 +134,9 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
         case Step.INQUIRE:
             inquiry = ports.Inquire(workspace_id=workspace_id, generation=generation)
             return await do(ports.inquire, inquiry, DATABASE)
+        case Step.CONSULT:
+            consultation = ports.ConsultFleet(workspace_id=workspace_id, generation=generation + 1)
+            return await do(ports.consult_fleet, consultation, CONSULT)
         case Step.EVICT:
             eviction = ports.Evict(workspace_id=workspace_id, generation=state.intruder or 0)
             return await do(ports.evict, eviction, EC2)

@@ -6,7 +6,7 @@ Each function takes one result in; which step comes next is decided in `lifecycl
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from workflows import conditions, fencing
+from workflows import conditions, fencing, recovery
 from workflows.admission import begin_flight
 from workflows.errors import cleared, noted
 from workflows.facts import (
@@ -169,7 +169,14 @@ def addressed(state: State, event: AddressResult, at: datetime) -> State:
         retryable=True,
     )
     # Another box needs another generation: two boxes of one could not be fenced from each other.
-    return replace(state, errors=noted(state, failure, at), flight=None, retry=None, ask_again_at=at)
+    return replace(
+        state,
+        errors=noted(state, failure, at),
+        recovery=recovery.failed(state, phase=failure.step, code=failure.code),
+        flight=None,
+        retry=None,
+        ask_again_at=at,
+    )
 
 
 def _halted(state: State) -> State:

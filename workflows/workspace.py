@@ -4,7 +4,7 @@ It decides nothing itself: every decision is the lifecycle's, every effect an ac
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
-    from workflows import admission, conditions, deadlines, display, lifecycle, messages, stepping
+    from workflows import admission, conditions, consulting, deadlines, display, lifecycle, messages, stepping
     from workflows.facts import BoxChanged, Enrolled
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
     from workflows.names import InvalidWorkspaceId, check_workspace_id
@@ -29,6 +29,9 @@ MESSAGES_PER_RUN = 1_000
 and its own suggestion to continue looks at events and size only."""
 
 SHOWN_REQUESTS = 50
+
+CONSULTS = "consult-the-fleet"
+"""The patch since which automatic recreates need the fleet's leave, and end where they don't help."""
 
 INQUIRES = "inquire-before-a-missed-registration"
 """The patch since which a deadline is missed only after a look at the record."""
@@ -66,7 +69,7 @@ class WorkspaceWorkflow:
         while True:
             self._raise_what_broke()
             self._apply(lifecycle.Tick())
-            if self._is_run_full():
+            if self._is_run_full() and not self._state.pending:
                 self._continue_as_new_if_idle()
             else:
                 self._start_due_step()
@@ -199,9 +202,17 @@ class WorkspaceWorkflow:
         overdue = deadlines.is_registration_overdue(before, now)
         if overdue and not before.inquires and workflow.patched(INQUIRES):
             before = replace(before, inquires=True)
-        state = lifecycle.apply(before, event, now)
+        state = self._minding_the_fleet(before, lambda state: lifecycle.apply(state, event, now))
         if state != self._state:
             self._became(state)
+
+    def _minding_the_fleet(self, before: State, advance: Callable[[State], State]) -> State:
+        """Advance; runs that began before the fleet was minded do so from their next automatic recreate."""
+        state = advance(before)
+        recreates = consulting.recreates_by_itself(before, state)
+        if recreates and not before.consults and workflow.patched(CONSULTS):
+            return advance(replace(before, consults=True))
+        return state
 
     def _became(self, state: State) -> None:
         self._state = state
@@ -222,22 +233,32 @@ class WorkspaceWorkflow:
         request_id = update.id if update else str(workflow.uuid4())
         if not self._state.enrolled:
             await workflow.wait_condition(lambda: self._state.enrolled or self._unusable is not None)
-        return RequestOutcome.of(self._decide(kind, payload, request_id=request_id))
+        request_id = self._decide(kind, payload, request_id=request_id)
+        while (decided := self._outcome(request_id)) is None:
+            # An automatic one waits for a query of the fleet's state, and for nothing else.
+            await workflow.wait_condition(lambda: self._outcome(request_id) is not None)
+        return RequestOutcome.of(decided)
 
-    def _decide(self, kind: RequestKind, payload: tuple[object, ...], *, request_id: str) -> Request:
+    def _decide(self, kind: RequestKind, payload: tuple[object, ...], *, request_id: str) -> str:
+        """Decide now, or once the fleet has had its word; returns the ID that the request goes by."""
         try:
             ask = messages.ask(kind, payload, request_id=request_id)
         except messages.InvalidPayload as error:
-            return self._reject(kind, f"malformed payload: {error}", request_id=request_id)
-        state, decided = lifecycle.request(self._state, ask, workflow.now())
-        self._became(state)
-        return decided
+            self._reject(kind, f"malformed payload: {error}", request_id=request_id)
+            return request_id
+        now = workflow.now()
+        self._became(
+            self._minding_the_fleet(self._state, lambda state: lifecycle.request(state, ask, now)[0])
+        )
+        return ask.request_id
 
-    def _reject(self, kind: RequestKind, detail: str, *, request_id: str | None = None) -> Request:
+    def _outcome(self, request_id: str) -> Request | None:
+        return next((it for it in reversed(self._state.requests) if it.request_id == request_id), None)
+
+    def _reject(self, kind: RequestKind, detail: str, *, request_id: str | None = None) -> None:
         ask = Ask(kind=kind, request_id=request_id or str(workflow.uuid4()))
-        state, decided = admission.reject(self._state, ask, detail, at=workflow.now())
+        state, _ = admission.reject(self._state, ask, detail, at=workflow.now())
         self._became(state)
-        return decided
 
     def _read(self, model: type[_Message], payload: tuple[object, ...]) -> _Message | None:
         try:

@@ -18,6 +18,10 @@ SETTINGS = {
     "DELEGATION_ACK_SECONDS": "2",
     "DELEGATION_PROGRESS_SECONDS": "6",
     "NOT_PROCESSING_SECONDS": "2",
+    # Tests break their boxes side by side: what that says of the fleet is another test's matter.
+    "FLEET_FREEZE_PERCENT": "100",
+    "FLEET_CONCURRENT_PERCENT": "100",
+    "FLEET_CONCURRENT_MOST": "1000",
 }
 
 CANARY_SECRET_KEY = "c0ffee00" * 8

@@ -8,16 +8,18 @@ from workflows.facts import (
     BoxChanged,
     BoxFactKind,
     CanaryResult,
+    Consulted,
     Enrolled,
     FenceObserved,
     GenerationOpened,
     LaunchResult,
 )
 from workflows.requests import Ask, OutcomeKind, Request, RequestKind
-from workflows.state import CanaryPolicy, Intent, State, Step, Timings
+from workflows.state import CanaryPolicy, Intent, RegistrationSeen, State, Step, Timings
 
 T0 = datetime(2026, 6, 11, 22, 19, tzinfo=UTC)
 NO_CANARY = Timings(canary=CanaryPolicy.OFF)
+GRANTED = Consulted(granted=True)
 NOTHING_SEEN = FenceObserved(terminated=(), alive=(), missing=())
 
 
@@ -61,6 +63,8 @@ def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> St
         Step.LAUNCH: LaunchResult(instance_id=instance_of(generation), private_ip="10.0.0.1"),
         Step.ADDRESS: AddressResult(private_ip="10.0.0.1", dns_name="ws-1.boxes.internal"),
         Step.CANARY: CanaryResult(answered=True),
+        Step.INQUIRE: RegistrationSeen(),
+        Step.CONSULT: GRANTED,
         Step.CLOSE: lifecycle.Closed(),
         Step.REMOVE_ADDRESS: lifecycle.AddressRemoved(),
     }
@@ -114,4 +118,6 @@ def asked(
         force=force,
         instance_id=instance_id,
     )
-    return lifecycle.request(state, ask, at)
+    state, decided = lifecycle.request(state, ask, at)
+    assert decided is not None, "it waits for the fleet's word"
+    return state, decided

@@ -1,0 +1,28 @@
+"""Keeping a note that beats can be taken in: how the fleet tells silent boxes from a deaf control plane.
+
+It takes no beat in itself, and a database that is away is only waited for: that is what the gap tells.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from store import fleet
+from store.pool import Pool, StoreUnavailable, connection
+
+LONGEST_PAUSE = timedelta(seconds=5)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("intake")
+
+
+async def keep_noting(pool: Pool, *, stale: timedelta) -> None:
+    """Note it often enough that only an outage makes a gap of `stale`; runs until cancelled."""
+    pause = min(stale / 10, LONGEST_PAUSE)
+    while True:
+        try:
+            async with connection(pool) as conn:
+                await fleet.note_intake(conn, gap=stale)
+        except StoreUnavailable as error:
+            log.warning("intake.unavailable", cause=str(error))
+        await asyncio.sleep(pause.total_seconds())

@@ -1,0 +1,83 @@
+"""The schedules that go with a worker: made, or brought up to date, when one starts.
+
+A schedule that a human has paused stays paused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+
+from workflows.messages import TASK_QUEUE, WATCHDOG_SCHEDULE, WATCHDOG_TYPE
+
+CATCH_UP = timedelta(seconds=10)
+"""The least that the server allows: a round that was missed is not made up for, the next one sees more."""
+
+LONGEST_ROUND = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A short workflow that is started again and again."""
+
+    schedule_id: str
+    workflow_type: str
+    every: timedelta
+    about: str
+
+
+def watchdog(every: timedelta) -> Round:
+    """The round of the watchdog."""
+    return Round(
+        schedule_id=WATCHDOG_SCHEDULE,
+        workflow_type=WATCHDOG_TYPE,
+        every=every,
+        about="looks for workspaces that need another box",
+    )
+
+
+async def ensure(client: Client, rounds: Sequence[Round]) -> None:
+    """Make each schedule, or give one that stands its present interval; its pause is left alone."""
+    for one in rounds:
+        schedule = _schedule(one)
+        try:
+            await client.create_schedule(one.schedule_id, schedule)
+        except ScheduleAlreadyRunningError:
+            await client.get_schedule_handle(one.schedule_id).update(_updating(schedule))
+
+
+def _updating(wanted: Schedule) -> Callable[[ScheduleUpdateInput], ScheduleUpdate | None]:
+    def update(standing: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        schedule = standing.description.schedule
+        if schedule.spec.intervals == wanted.spec.intervals:
+            return None
+        schedule.spec, schedule.action = wanted.spec, wanted.action
+        return ScheduleUpdate(schedule=schedule)
+
+    return update
+
+
+def _schedule(one: Round) -> Schedule:
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            one.workflow_type,
+            id=one.schedule_id,
+            task_queue=TASK_QUEUE,
+            execution_timeout=LONGEST_ROUND,
+            static_summary=one.about,
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=one.every)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=CATCH_UP),
+    )
