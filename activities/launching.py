@@ -5,7 +5,7 @@ It never terminates anything.
 """
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -19,7 +19,7 @@ from activities.inventory import Instance
 from activities.ports import Launch, LaunchResult
 from activities.specs import BoxDefaults, ResolvedSpec
 from activities.user_data import InvalidUserData, fill_secret, render_template
-from store import generations, launches
+from store import generations, launches, offerings
 from store.credentials import ServerKeys
 from store.generations import Current
 from store.launches import Launch as FrozenLaunch
@@ -35,12 +35,22 @@ log = structlog.get_logger()
 class Launching:
     """Needs EC2, PostgreSQL, and the server's keys for the bootstrap secret."""
 
-    def __init__(self, *, aws: Aws, pool: Pool, keys: ServerKeys, owner: str, defaults: BoxDefaults) -> None:
+    def __init__(
+        self,
+        *,
+        aws: Aws,
+        pool: Pool,
+        keys: ServerKeys,
+        owner: str,
+        defaults: BoxDefaults,
+        offerings_bad_for: timedelta,
+    ) -> None:
         self._aws = aws
         self._pool = pool
         self._keys = keys
         self._owner = owner
         self._defaults = defaults
+        self._offerings_bad_for = offerings_bad_for
 
     @activity.defn(name="launch")
     async def launch(self, request: Launch) -> LaunchResult:
@@ -128,6 +138,9 @@ class Launching:
             known = _known(opened, frozen)
             if known is not None:
                 return known
+            full = await self._known_to_be_full(conn, opened, frozen)
+            if full is not None:
+                return full
             user_data = self._filled(frozen, opened)
             mark = await launches.mark_called(conn, frozen)
         try:
@@ -136,6 +149,24 @@ class Launching:
             return await self._refused(opened, frozen, error, mark=mark)
         await log.ainfo("instance.launched", instance=launched.instance_id, attempt=request.attempt)
         return await self._record(frozen, launched, adopted=False)
+
+    async def _known_to_be_full(
+        self, conn: Connection, opened: Current, frozen: FrozenLaunch
+    ) -> LaunchResult | None:
+        """The same refusal, if EC2 gave it to somebody a moment ago, and this launch was never sent."""
+        if frozen.called_at is not None:
+            return None
+        instance_type, subnet_id = _offering(frozen)
+        bad = await offerings.recall(conn, instance_type=instance_type, subnet_id=subnet_id)
+        if bad is None:
+            return None
+        await launches.refuse(conn, frozen, code=bad.code)
+        await log.ainfo("launch.skipped", attempt=frozen.attempt, code=bad.code, until=bad.until)
+        where = f"{instance_type} in {subnet_id or 'the default subnets'}"
+        message = (
+            f"no room for {where}, by an answer of a moment ago; asked again after {bad.until:%H:%M:%S} UTC"
+        )
+        return _out_of_capacity(opened, bad.code, message)
 
     def _filled(self, frozen: FrozenLaunch, opened: Current) -> str:
         """The user data with the generation's bootstrap secret: the same bytes each time."""
@@ -163,8 +194,17 @@ class Launching:
                 await log.ainfo("instance.adopted", instance=mine.instance_id, attempt=frozen.attempt)
                 return await self._record(frozen, mine, adopted=True)
         if aws_codes.is_capacity(code) or aws_codes.is_ended(code):
-            async with connection(self._pool) as conn:
+            async with connection(self._pool) as conn, conn.transaction():
                 await launches.refuse(conn, frozen, code=code)
+                if aws_codes.is_capacity(code):
+                    instance_type, subnet_id = _offering(frozen)
+                    await offerings.remember(
+                        conn,
+                        instance_type=instance_type,
+                        subnet_id=subnet_id,
+                        code=code,
+                        lasts=self._offerings_bad_for,
+                    )
             return _out_of_capacity(opened, code, aws_codes.message_of(error))
         if aws_codes.had_no_effect(error) and frozen.called_at is None:
             # Nothing was launched under this token, so nothing has to be proven gone before the next one.
@@ -196,6 +236,12 @@ def client_token(owner: str, launch: Launch) -> str:
     """At most 64 characters. A token lives longer than its instance, so it names generation and attempt."""
     parts = (owner, launch.workspace_id, str(launch.generation), str(launch.attempt))
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _offering(frozen: FrozenLaunch) -> tuple[str, str | None]:
+    """The type and the zone that the frozen request asks for."""
+    subnet_id = frozen.request.get("SubnetId")
+    return str(frozen.request["InstanceType"]), None if subnet_id is None else str(subnet_id)
 
 
 def _known(opened: Current, frozen: FrozenLaunch) -> LaunchResult | None:

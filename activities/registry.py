@@ -41,6 +41,8 @@ class ActivitiesConfig:
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     patience: Patience = field(default_factory=Patience)
     heartbeat_stale: timedelta = timedelta(seconds=90)
+    offerings_bad_for: timedelta = timedelta(minutes=3)
+    """Capacity comes back in minutes; until then, nobody's time is spent on asking."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
 
 
@@ -52,7 +54,14 @@ def implementations(
     generations = Generations(pool=pool, keys=keys, defaults=boxes, heartbeat_stale=config.heartbeat_stale)
     instances = Instances(aws=aws, pool=pool, owner=owner, patience=patience)
     eviction = Eviction(aws=aws, pool=pool, owner=owner)
-    launching = Launching(aws=aws, pool=pool, keys=keys, owner=owner, defaults=boxes)
+    launching = Launching(
+        aws=aws,
+        pool=pool,
+        keys=keys,
+        owner=owner,
+        defaults=boxes,
+        offerings_bad_for=config.offerings_bad_for,
+    )
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
     fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
     sender = Sender()

@@ -130,6 +130,7 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
             deadlines=settings.delegation_deadlines, allow_loopback=settings.allow_loopback_targets
         ),
         heartbeat_stale=settings.heartbeat_stale,
+        offerings_bad_for=timedelta(seconds=settings.offering_bad_seconds),
         fleet=FleetConfig(policy=settings.fleet_policy, patience=settings.watch_patience),
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

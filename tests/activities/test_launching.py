@@ -1,7 +1,9 @@
 """One instance for one launch, whatever answers are lost and whatever lists are late."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -124,6 +126,45 @@ async def test_a_capacity_error_is_a_result_and_the_next_attempt_goes_elsewhere(
     assert first["request"] != second["request"]
     assert first["client_token"] != second["client_token"]
     assert world.launches == 1
+
+
+@pytest.fixture
+async def remembering(world: World) -> AsyncIterator[World]:
+    """A control plane that remembers where EC2 had no room."""
+    yield world.with_config(replace(world.config, offerings_bad_for=timedelta(minutes=3)))
+    await world.rows("DELETE FROM bad_offerings")
+
+
+async def test_where_there_was_no_room_nobody_asks_for_a_while(remembering: World) -> None:
+    other = replace(remembering, workspace_id=f"{remembering.workspace_id}-other")
+    for world in (remembering, other):
+        assert await world.opened() == 1
+    remembering.endpoint.inject(
+        "RunInstances", "error", code="InsufficientInstanceCapacity", workspace=remembering.workspace_id
+    )
+    await remembering.run(ports.launch, remembering.launch(1))
+    skipped = await other.run(ports.launch, other.launch(1))
+    assert (skipped.capacity_code, skipped.instance_id) == ("InsufficientInstanceCapacity", None)
+    assert "asked again after" in skipped.capacity_message
+    asked = [entry.action for entry in other.endpoint.journal(workspace=other.workspace_id)]
+    assert "RunInstances" not in asked
+    assert await other.launched(1, attempt=2), "another zone is another question"
+    await other.rows("UPDATE bad_offerings SET until = now()")
+    third = replace(remembering, workspace_id=f"{remembering.workspace_id}-third")
+    await third.opened()
+    assert await third.launched(1), "the memory ends"
+
+
+async def test_a_launch_that_was_sent_once_is_not_skipped_for_what_is_remembered(remembering: World) -> None:
+    await remembering.opened()
+    remembering.endpoint.inject("RunInstances", "lost_answer", workspace=remembering.workspace_id)
+    await remembering.fails(ports.launch, remembering.launch(1))
+    await remembering.rows(
+        "INSERT INTO bad_offerings SELECT request->>'InstanceType', request->>'SubnetId', 'Unsupported',"
+        " now() + interval '1 minute' FROM launches WHERE workspace_id = %(workspace_id)s"
+    )
+    assert await remembering.launched(1) in remembering.states()
+    assert remembering.launches == 1
 
 
 async def test_throttling_says_nothing_about_capacity_and_leaves_nothing_to_prove(world: World) -> None:

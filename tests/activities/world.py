@@ -181,6 +181,7 @@ def config_for(info: Info) -> ActivitiesConfig:
         ),
         zone=Zone(zone_id=info.hosted_zone_id, name=info.hosted_zone_name),
         canary=CanaryConfig(allow_loopback=True, answer_within=timedelta(seconds=1)),
+        offerings_bad_for=timedelta(0),
         patience=Patience(
             termination=timedelta(seconds=3), running=timedelta(seconds=3), poll=timedelta(milliseconds=20)
         ),

@@ -18,6 +18,7 @@ SETTINGS = {
     "DELEGATION_ACK_SECONDS": "2",
     "DELEGATION_PROGRESS_SECONDS": "6",
     "NOT_PROCESSING_SECONDS": "2",
+    "OFFERING_BAD_SECONDS": "0",
     # Tests break their boxes side by side: what that says of the fleet is another test's matter.
     "FLEET_FREEZE_PERCENT": "100",
     "FLEET_CONCURRENT_PERCENT": "100",
