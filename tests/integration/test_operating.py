@@ -1,10 +1,14 @@
 """What admins and on-call do: the temporal CLI, exported histories, `onebox dev` and its end."""
 
+import asyncio
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -13,11 +17,14 @@ import pytest
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from devstack.temporal import temporal_cli
+from workers import schedules
+from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.requests import OutcomeKind
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 
+README = Path(__file__).parents[2] / "README.md"
 REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
 
 
@@ -195,3 +202,46 @@ async def test_a_worker_that_is_away_loses_no_signal(stack: Stack, console: Cons
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     [request] = await console.requests(workspace)
     assert request.outcome is OutcomeKind.ACCEPTED
+
+
+def readme(language: str, containing: str) -> str:
+    """The README's block that contains the words."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    [block] = [block for block in blocks if containing in block]
+    return str(block)
+
+
+async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    await console.start(workspace)
+    await console.until_phase(workspace, Phase.ONLINE)
+    program = readme("python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
+    # Its exit code says nothing: the SDK sometimes crashes at the interpreter's end, after its work is done.
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, workspace, "1")
+    await asyncio.wait_for(child.wait(), 60)
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    [request] = await console.requests(workspace)
+    assert (request.requested_by, request.outcome) == ("my-watchdog", OutcomeKind.ACCEPTED)
+
+
+async def test_the_watchdogs_schedule_is_seen_paused_and_thawed_as_the_readme_says(
+    stack: Stack, console: Console
+) -> None:
+    listed, pause, unpause, rounds = readme("sh", "onebox-watchdog").splitlines()
+
+    def say(line: str) -> str:
+        return temporal(stack, *shlex.split(line)[1:])
+
+    assert WATCHDOG_SCHEDULE in say(listed)
+    handle = console.client.get_schedule_handle(WATCHDOG_SCHEDULE)
+    say(pause)
+    paused = (await handle.describe()).schedule.state
+    assert (paused.paused, paused.note) == (True, "migrating the network")
+    await schedules.ensure(console.client, [schedules.watchdog(timedelta(seconds=7))])
+    standing = (await handle.describe()).schedule
+    assert standing.state.paused, "a worker that starts leaves a human's pause alone"
+    assert [each.every for each in standing.spec.intervals] == [timedelta(seconds=7)]
+    say(unpause)
+    assert not (await handle.describe()).schedule.state.paused
+    await eventually(lambda: asyncio.to_thread(say, rounds), lambda said: "WatchdogWorkflow" in said)
