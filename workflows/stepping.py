@@ -3,6 +3,7 @@
 Builds requests and translates failures; which step is due is the lifecycle's decision.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, assert_never
 
@@ -27,7 +28,8 @@ async def carry_out(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.
         return await _run(step, state, spec)
     except ActivityError as error:
         if is_cancelled_exception(error):
-            raise
+            # Ends this step's task as cancelled; as an error of an activity it would end the workflow.
+            raise asyncio.CancelledError from error
         return failure(step, error)
 
 

@@ -340,7 +340,8 @@ class WorkspaceWorkflow:
         """An error in the program fails the workflow task, where it is seen, instead of spinning."""
         for task in (self._step_task, self._record_task):
             if task is not None and task.done() and not task.cancelled() and (error := task.exception()):
-                raise error
+                # Not as it is: an error of Temporal's own would fail the workflow, and not the task.
+                raise RuntimeError(f"a step broke: {type(error).__name__}") from error
 
     def _is_run_full(self) -> bool:
         full = self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested()

@@ -1,11 +1,15 @@
 """Overlapping recreate requests on the whole stack: one launch, no outcome missing."""
 
 import asyncio
+import os
+import signal
 from collections import Counter
 
 import pytest
 
 from devstack.console import Console, eventually
+from devstack.stack import Stack
+from tests.integration.wire import Wire
 from workflows.requests import OutcomeKind
 from workflows.state import Phase
 
@@ -183,3 +187,21 @@ async def test_a_cancellation_does_nothing_and_is_seen(console: Console, workspa
     assert seen.outcome is OutcomeKind.REJECTED
     await console.ask(workspace, requested_by="admin:alice")
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
+
+
+async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
+    stack: Stack, console: Console, wire: Wire, workspace: str
+) -> None:
+    with wire.interfere(workspace, "/registry/heartbeat", hold=True) as held:
+        await console.start(workspace)
+        assert await asyncio.to_thread(held.caught.wait, 60)
+        [box] = [box for box in stack.boxes if box.workspace == workspace]
+        os.killpg(box.pid, signal.SIGSTOP)  # it has beaten, and answers nothing any more
+    asking = await eventually(
+        lambda: console.status(workspace), lambda status: "asking the agent" in status.waiting_for
+    )
+    assert asking.phase is Phase.AWAITING_REGISTRATION
+    outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)
+    assert outcome.outcome is OutcomeKind.ACCEPTED
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    assert console.aws.counts(workspace).max_unterminated_at_once == 1
