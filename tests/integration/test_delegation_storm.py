@@ -17,14 +17,14 @@ from devstack.stack import Stack
 from workflows.messages import WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase
 
-pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
 
 SEED = 2611
 WORKSPACES = 20
 DELEGATIONS = 1000
 CALLERS = 10
 KILLS = 25
-SETTLED_WITHIN = 240.0
+SETTLED_WITHIN = 900.0
 TERMINAL = ("processed", "failed", "expired", "canceled")
 REPLACED = "target_replaced"
 

@@ -1,6 +1,6 @@
 """Delegations as boxes, tools and operators call for them; and the ledger, looked at from behind."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, LiteralString
 
 import httpx
@@ -58,6 +58,13 @@ async def delegate(
         json={"target_id": target_id, "task": "do it", **body},
         headers=source.headers() if headers is None else headers,
     )
+
+
+async def patiently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """As a client does it: whoever finds the lines full is told so, and comes again."""
+    while (answer := await call()).status_code == 503:
+        assert answer.json()["retryable"]
+    return answer
 
 
 async def delegated(source: Box, target: Box, **body: Any) -> str:
