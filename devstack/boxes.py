@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -65,6 +65,7 @@ class Box:
         self._directory = directory
         self._configs = directory / "configs"
         self._powered_off = directory / "powered-off"
+        self._device = directory / "data-device"
         self._configs.mkdir(parents=True, exist_ok=True)
         script = directory / "user-data"
         with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700), "w") as file:
@@ -94,6 +95,16 @@ class Box:
     def kill(self) -> None:
         """Switch the machine off: everything of it ends at once."""
         self._child.kill()
+
+    def connect(self, data_volumes: Sequence[str], *, volumes: Path) -> None:
+        """Let it find the data volume that is attached to it: a directory stands for the volume."""
+        wanted = volumes / data_volumes[0] if data_volumes else None
+        if (self._device.readlink() if self._device.is_symlink() else None) == wanted:
+            return
+        self._device.unlink(missing_ok=True)
+        if wanted is not None:
+            wanted.mkdir(parents=True, exist_ok=True)
+            self._device.symlink_to(wanted)
 
     def forget_power_off(self) -> None:
         """It was switched off; when it is started again, it stays on."""
@@ -128,6 +139,7 @@ class Box:
     def _environment(self, host: Mapping[str, str]) -> dict[str, str]:
         return {name: host[name] for name in PASSED_ON if name in host} | {
             "CONFIGS_DIR": str(self._configs),
+            "ONEBOX_DATA_DEVICE": str(self._device),
             "ONEBOX_FOREGROUND": "1",
             "ONEBOX_BOX_IP": self.view.private_ip,
             "ONEBOX_POWER_OFF_COMMAND": shlex.join(["touch", str(self._powered_off)]),
@@ -157,6 +169,7 @@ class Host:
                 self._boxes[instance_id] = box
                 box.start()
                 changed = True
+            self._boxes[instance_id].connect(view.data_volumes, volumes=self._directory / "volumes")
         for instance_id, box in self._boxes.items():
             if box.powered_off:
                 box.kill()

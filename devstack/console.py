@@ -123,11 +123,24 @@ class Console:
 
     async def tell_box(self, workspace_id: str, mode: str) -> None:
         """Put the runtime of the current box into a mode: healthy, silent, braindead, lose_token."""
+        await self._call_box(workspace_id, "POST", "/_control", {"mode": mode})
+
+    async def write_data(self, workspace_id: str, name: str, text: str) -> None:
+        """Have the runtime of the current box write a file on the data volume."""
+        await self._call_box(workspace_id, "POST", f"/_data/{name}", {"text": text})
+
+    async def read_data(self, workspace_id: str, name: str) -> str:
+        """Have the runtime of the current box read one."""
+        answer = await self._call_box(workspace_id, "GET", f"/_data/{name}")
+        return str(answer["text"])
+
+    async def _call_box(self, workspace_id: str, method: str, path: str, body: JSON | None = None) -> JSON:
         record = await self.record(workspace_id)
         port = urlsplit(str(record["url"])).port
         async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
-            answer = await http.post(f"http://{record['private_ip']}:{port}/_control", json={"mode": mode})
+            answer = await http.request(method, f"http://{record['private_ip']}:{port}{path}", json=body)
             answer.raise_for_status()
+            return cast("JSON", answer.json())
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ class AwsEndpoint:
     def instances(self, workspace: str | None = None) -> list[InstanceView]:
         """The instances, also those that ended within the hour."""
         views = [
-            InstanceView(**item)  # type: ignore[arg-type]
+            InstanceView(**item | {"data_volumes": tuple(map(str, item["data_volumes"]))})  # type: ignore[arg-type, call-overload]
             for item in _objects(self._send("GET", "/_onebox/instances"))
         ]
         return [view for view in views if workspace is None or view.workspace == workspace]

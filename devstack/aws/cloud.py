@@ -33,11 +33,12 @@ TOKEN_LIFETIME = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A launch that a client token stands for."""
+    """A launch that a client token stands for, or the creation of a volume."""
 
     digest: str
     """Of its parameters: others under the same token are refused."""
     instance_ids: tuple[str, ...]
+    """Or the volume's."""
     at: float
 
 

@@ -18,6 +18,7 @@ from devstack.aws.journal import count, timestamp
 from devstack.aws.launches import power_off
 from devstack.aws.machines import Machine
 from devstack.aws.values import Fault, InvalidFault
+from devstack.aws.volumes import data_volumes
 from devstack.aws.wire import Environ
 
 ROUTES = Map(
@@ -108,6 +109,7 @@ def _view(machine: Machine) -> dict[str, object]:
         "launched_at": timestamp(machine.launched_at),
         "tags": machine.tags,
         "user_data_sha256": hashlib.sha256(machine.user_data.encode()).hexdigest(),
+        "data_volumes": data_volumes(machine),
     }
 
 

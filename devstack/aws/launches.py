@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 from devstack.aws.cloud import Cloud, Replay
 from devstack.aws.machines import STATE_CODES, Machine
 from devstack.aws.values import GENERATION_TAG, WORKSPACE_TAG, Outcome
+from devstack.aws.volumes import holding_on
 from devstack.aws.wire import Call, Refused, all_of, ec2_answer, error_code, read_xml, text_of, write_xml
 
 CLIENT_TOKEN_LENGTH = 64
@@ -66,7 +67,8 @@ def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
         machine for instance_id in call.listed("InstanceId") if (machine := cloud.machines.get(instance_id))
     ]
     before = {machine.instance_id: machine.state for machine in machines}
-    response = cloud.dispatch(call)
+    with holding_on(machines):
+        response = cloud.dispatch(call)
     if response.status_code != 200:
         return response
     for machine in machines:
@@ -88,7 +90,8 @@ def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
 def power_off(cloud: Cloud, machine: Machine, *, now: float) -> None:
     """The instance shut itself down from inside: what follows was chosen at its launch."""
     if machine.instance.instance_initiated_shutdown_behavior == "terminate":
-        machine.instance.terminate()
+        with holding_on([machine]):
+            machine.instance.terminate()
         cloud.machines.terminate(machine, now=now)
     else:
         cloud.machines.stop(machine, now=now)

@@ -10,16 +10,13 @@ from dataclasses import asdict
 
 from werkzeug.wrappers import Response
 
-from devstack.aws import launches, records
+from devstack.aws import launches, records, volumes
 from devstack.aws.cloud import Cloud, Saver
 from devstack.aws.control import Control
 from devstack.aws.faults import ArmedFault, Faults
 from devstack.aws.machines import Machine
 from devstack.aws.values import JSON, WORKSPACE_TAG, FaultKind, Outcome
 from devstack.aws.wire import EC2, Call, Environ, Refused, error_answer, error_code, read_call
-
-SNAPSHOT_SPACING = 15.0
-"""EC2 refuses a second snapshot of the same volume sooner."""
 
 StartResponse = Callable[..., object]
 
@@ -71,6 +68,7 @@ class Layer:
             if name not in {"UserData", "Action", "Version"}
         }
         workspace, generation = launches.names_of(call, machines)
+        workspace = workspace or self._workspace_of_volume(call)
         outcome = Outcome.DONE
         try:
             for armed in met:
@@ -88,8 +86,8 @@ class Layer:
                     parameters = {"changes": [{"action": c.action, **asdict(c.record)} for c in changes]}
                     workspace = records.workspace_of(changes)
                     response = records.apply_changes(self._cloud, call, changes)
-                case "CreateSnapshot":
-                    response = self._snapshot(call, now=now)
+                case action if action in volumes.ACTIONS:
+                    response = volumes.answer(self._cloud, call, now=now)
                 case _:
                     response = self._cloud.dispatch(call)
         except Refused as refused:
@@ -122,18 +120,6 @@ class Layer:
             )
         return launches.without(launches.describe_instances(self._cloud, call), unseen)
 
-    def _snapshot(self, call: Call, *, now: float) -> Response:
-        volume_id = call.parameters.get("VolumeId", "")
-        if now - self._cloud.snapshots.get(volume_id, 0.0) < SNAPSHOT_SPACING:
-            raise Refused(
-                "SnapshotCreationPerVolumeRateExceeded",
-                "The maximum per volume CreateSnapshot request rate has been exceeded.",
-            )
-        response = self._cloud.dispatch(call)
-        if response.status_code == 200:
-            self._cloud.snapshots[volume_id] = now
-        return response
-
     def _machines(self, call: Call) -> list[Machine]:
         """The instances that a call names, or whose volume it names."""
         if call.service != EC2:
@@ -143,6 +129,11 @@ class Layer:
             volume = self._cloud.ec2(call.region).volumes.get(volume_id)
             names.append(volume.attachment.instance.id if volume and volume.attachment else "")
         return [machine for name in names if (machine := self._cloud.machines.get(name))]
+
+    def _workspace_of_volume(self, call: Call) -> str | None:
+        if call.service != EC2 or (volume := volumes.named(self._cloud, call)) is None:
+            return None
+        return volumes.workspace_of(volume)
 
     def _workspaces(self, call: Call) -> set[str]:
         """The workspaces that a call is about."""
@@ -154,4 +145,5 @@ class Layer:
                 return set()  # it will be refused for what it is
         with self._cloud.lock:
             names |= {machine.workspace for machine in self._machines(call)}
+            names.add(self._workspace_of_volume(call))
         return {name for name in names if name}

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+from moto.ec2.models.elastic_block_store import Volume, VolumeAttachment
 from moto.ec2.models.instances import Instance
 
 from devstack.aws.journal import ALIVE, TERMINATED, Journal
-from devstack.aws.values import GENERATION_TAG, STATE_CHANGE, WORKSPACE_TAG
+from devstack.aws.values import GENERATION_TAG, STATE_CHANGE, VOLUME_CHANGE, WORKSPACE_TAG, VolumeChange
 
 STATE_CODES = {
     "pending": 0,
@@ -139,6 +140,18 @@ class Machines:
             del self._machines[machine.instance_id]
         return forgotten
 
+    def tell_volume(self, machine: Machine, volume_id: str, change: VolumeChange, *, now: float) -> None:
+        """Write down that an instance got hold of a volume, or let it go."""
+        self._journal.add(
+            VOLUME_CHANGE,
+            change,
+            at=now,
+            workspace=machine.workspace,
+            generation=machine.generation,
+            instance_ids=[machine.instance_id],
+            parameters={"VolumeId": volume_id},
+        )
+
     def _go(self, machine: Machine, state: str, *, now: float) -> None:
         machine.state = state
         machine.ended_at = now if state == TERMINATED else None
@@ -151,6 +164,10 @@ class Machines:
             generation=machine.generation,
             instance_ids=[machine.instance_id],
         )
+        if state == TERMINATED:
+            for volume, _ in attached_to(machine):
+                volume.attachment = None
+                self.tell_volume(machine, str(volume.id), VolumeChange.DETACHED, now=now)
 
     def _tell(self, machine: Machine) -> None:
         # The very object that moto's filters look at.
@@ -165,3 +182,12 @@ class Machines:
             address = str(IPv4Address(int(PRIVATE_NETWORK.network_address) + offset))
             if address not in used:
                 return address
+
+
+def attached_to(machine: Machine) -> list[tuple[Volume, VolumeAttachment]]:
+    """All volumes that an instance has, its root among them."""
+    return [
+        (volume, volume.attachment)
+        for volume in machine.instance.ec2_backend.volumes.values()
+        if volume.attachment is not None and volume.attachment.instance is machine.instance
+    ]

@@ -98,8 +98,19 @@ STATE_CHANGE = "StateChange"
 """The action of a journal entry that nobody asked for: an instance went on to its next state."""
 
 
+VOLUME_CHANGE = "VolumeChange"
+"""The action of an entry that tells of a volume: an instance got hold of it, or let it go."""
+
+
+class VolumeChange(StrEnum):
+    """What became of it: the outcome of such an entry."""
+
+    ATTACHED = "attached"
+    DETACHED = "detached"
+
+
 class Outcome(StrEnum):
-    """What became of a request that changes something; state changes have the state's name."""
+    """What became of a request that changes something; changes that nobody asked for have their own words."""
 
     DONE = "done"
     LAUNCHED = "launched"
@@ -109,14 +120,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the journal: a request that changes something, or an instance's next state."""
+    """One line of the journal: a request that changes something, or what became of instances and volumes."""
 
     seq: int
     at: str
     """ISO 8601, UTC."""
     action: str
     outcome: str
-    """One of `Outcome`; for a `StateChange` the instance's new state."""
+    """One of `Outcome`; for a `StateChange` the instance's new state; for a `VolumeChange` that."""
     workspace: str | None = None
     generation: int | None = None
     instance_ids: tuple[str, ...] = ()
@@ -165,6 +176,8 @@ class InstanceView:
     launched_at: str
     tags: dict[str, str]
     user_data_sha256: str
+    data_volumes: tuple[str, ...] = ()
+    """Attached to it since its launch."""
 
     @property
     def workspace(self) -> str | None:

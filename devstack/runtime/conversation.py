@@ -68,6 +68,8 @@ class Runtime:
     heartbeat_seconds: float
     ledger: Path | None = None
     """Where the IDs of processed messages are kept, across boxes: repeats are dropped by it."""
+    data: Path | None = None
+    """The data volume, if the workspace has one."""
     seen: Seen = field(default_factory=Seen)
     token: str = field(default="", repr=False)
     started: float = field(default_factory=time.monotonic)
@@ -87,6 +89,7 @@ class Runtime:
             ledger=Path(kept) / environment["WORKSPACE_ID"]
             if (kept := environment.get("ONEBOX_LEDGERS"))
             else None,
+            data=Path(environment["DATA_DIR"]) if environment.get("DATA_DIR") else None,
         )
 
     @property
@@ -128,6 +131,12 @@ class Runtime:
         else:
             self.seen.mode = Mode(mode)
         self.stirred.set()
+
+    def file(self, name: str) -> Path:
+        """A file on the data volume. Raises `ValueError` if there is no volume, or the name is none."""
+        if self.data is None or not name.isalnum():
+            raise ValueError("there is no data volume" if self.data is None else "letters and digits only")
+        return self.data / name
 
     def watched(self) -> dict[str, object]:
         """What it did, and how it is."""

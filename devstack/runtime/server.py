@@ -1,13 +1,16 @@
-"""Where a runtime listens: A2A at every path, its card, and `/_control` for tests and demo.
+"""Where a runtime listens: A2A at every path, its card, and `/_control` and `/_data/NAME` for tests and demo.
 
 What is answered is the conversation's matter.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 from devstack.runtime.conversation import Mode, Runtime
+
+DATA = "/_data/"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -21,6 +24,8 @@ class Handler(BaseHTTPRequestHandler):
         """Show the card, or what it did."""
         if self.path == "/_control":
             self._send(200, self.runtime.watched())
+        elif self.path.startswith(DATA):
+            self._data(lambda file: {"text": file.read_text()})
         elif self.runtime.seen.mode is Mode.SILENT:
             self.close_connection = True
         elif self.path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
@@ -41,12 +46,22 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(400, {"error": str(error)})
             else:
                 self._send(200, self.runtime.watched())
+        elif self.path.startswith(DATA):
+            text = str(body.get("text", "")) if isinstance(body, dict) else ""
+            self._data(lambda file: {"written": file.write_text(text)})
         elif self.runtime.seen.mode is Mode.SILENT:
             self.close_connection = True  # without a word
         elif isinstance(body, dict):
             self._send(200, self.runtime.answer(body))
         else:
             self._send(400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "no JSON"}})
+
+    def _data(self, use: Callable[[Path], dict[str, object]]) -> None:
+        """Write or read a file on the data volume."""
+        try:
+            self._send(200, use(self.runtime.file(self.path.removeprefix(DATA))))
+        except (OSError, ValueError) as error:
+            self._send(404, {"error": str(error)})
 
     # typing.override is 3.12's, and typing_extensions would double the time to start.
     def log_message(self, format: str, *arguments: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
