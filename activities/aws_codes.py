@@ -11,12 +11,14 @@ LONGEST_MESSAGE = 500
 _THROTTLED = frozenset(
     {
         "BandwidthLimitExceeded",
+        "ConcurrentSnapshotLimitExceeded",
         "EC2ThrottledException",
         "PriorRequestNotComplete",
         "RequestLimitExceeded",
         "RequestThrottled",
         "RequestThrottledException",
         "SlowDown",
+        "SnapshotCreationPerVolumeRateExceeded",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
@@ -42,7 +44,10 @@ _QUOTA = frozenset(
         "AddressLimitExceeded",
         "InstanceLimitExceeded",
         "MaxIOPSLimitExceeded",
+        "MaxStorageLimitExceeded",
         "NetworkInterfaceLimitExceeded",
+        "PendingSnapshotLimitExceeded",
+        "SnapshotLimitExceeded",
         "VcpuLimitExceeded",
         "VolumeLimitExceeded",
     }
@@ -70,6 +75,7 @@ _TRANSIENT = frozenset(
         "ExpiredToken",
         "ExpiredTokenException",
         "IncorrectInstanceState",
+        "IncorrectState",
         "InternalError",
         "InternalFailure",
         "InternalServiceError",
@@ -78,9 +84,11 @@ _TRANSIENT = frozenset(
         "RequestTimeoutException",
         "ServiceUnavailable",
         "Unavailable",
+        "VolumeInUse",
     }
 )
-"""Pass by themselves: AWS's own trouble, and credentials that are being renewed."""
+"""Pass by themselves: AWS's own trouble, states on their way to others, and credentials that are being
+renewed."""
 
 _CONFLICT = frozenset({"IdempotentParameterMismatch", "InvalidChangeBatch"})
 _PROTECTED = "OperationNotPermitted"
@@ -100,6 +108,9 @@ _HINTS = {
     ),
     "InvalidGroup.NotFound": (
         "The security group does not exist in this VPC: correct BOX_SECURITY_GROUP_IDS or the spec."
+    ),
+    "InvalidVolume.ZoneMismatch": (
+        "The box was launched in another zone than its data volume: request a recreate, which launches there."
     ),
     "NoSuchHostedZone": "The hosted zone does not exist in this account: correct DNS_ZONE_ID.",
     "OptInRequired": "The account has not subscribed to this image: accept its terms in AWS Marketplace.",

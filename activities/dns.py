@@ -3,22 +3,20 @@
 The name changes by compare-and-swap only, once for a launch, and forwards. It launches and ends nothing.
 """
 
-import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
 from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, dns_records, failures, inventory
+from activities import aws_codes, dns_records, failures
 from activities.aws import Aws
 from activities.dns_records import Claim, InSync, Overtaken, Swap, Taken
 from activities.execution import execution
 from activities.instances import Patience
-from activities.inventory import Instance, InstanceState
 from activities.ports import Address, AddressResult, RemoveAddress
+from activities.running import Ended, once_running, still_pending
 from store import generations, launches
 from store.pool import Pool, connection
 
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 
 TRIES = 4
 """A lost race is read again at once; losing four in a row means that somebody keeps writing."""
-
-UNLISTED_MEANS_GONE_AFTER = timedelta(minutes=5)
-"""As old as a launch must be before its absence says anything. The fence asks for more proof than this."""
 
 log = structlog.get_logger()
 
@@ -64,15 +59,11 @@ class Addresses:
         """Wait until running, then one compare-and-swap change batch; nothing if it is in sync."""
         async with execution(request.workspace_id, request.generation):
             await self._require_current(request)
-            instance = await self._settled(request)
-            if instance is None or instance.state is not InstanceState.RUNNING:
-                detail = (
-                    "EC2 no longer lists it" if instance is None else instance.state_reason or instance.state
-                )
-                await log.ainfo("instance.ended", instance=request.instance_id, detail=detail)
-                return AddressResult(gone=True, detail=detail)
+            instance = await once_running(request, aws=self._aws, pool=self._pool, patience=self._patience)
+            if isinstance(instance, Ended):
+                return AddressResult(gone=True, detail=instance.detail)
             if instance.private_ip is None:
-                raise _still_pending(f"{request.instance_id} runs without a private address yet")
+                raise still_pending(f"{request.instance_id} runs without a private address yet")
             await self._record(request, instance.private_ip)
             name = self._zone.name_of(request.workspace_id)
             await self._point(request, name, instance.private_ip)
@@ -103,27 +94,6 @@ class Addresses:
                     await generations.erase_dns_name(conn, request.workspace_id)
                 return
             raise _conflict(name)
-
-    async def _settled(self, request: Address) -> Instance | None:
-        """The instance once it is no longer pending; None if EC2 has lost sight of an old one."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._patience.running.total_seconds()
-        seen = False
-        while True:
-            for instance in await self._aws.call(inventory.by_ids, self._aws.ec2, [request.instance_id]):
-                seen = True
-                if instance.state is not InstanceState.PENDING:
-                    return instance
-            if clock() >= deadline:
-                break
-            await asyncio.sleep(self._patience.poll.total_seconds())
-        async with connection(self._pool) as conn:
-            age = await launches.age(
-                conn, request.workspace_id, generation=request.generation, attempt=request.attempt
-            )
-        if not seen and age is not None and age >= UNLISTED_MEANS_GONE_AFTER:
-            return None
-        raise _still_pending(f"{request.instance_id} is {'pending' if seen else 'not listed yet'}")
 
     async def _require_current(self, request: Address) -> None:
         async with connection(self._pool) as conn:
@@ -208,12 +178,6 @@ def _records_at(route53: "Route53Client", zone_id: str, name: str) -> "list[Reso
 
 def _change(route53: "Route53Client", zone_id: str, swap: Swap) -> None:
     route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": list(swap.changes)})
-
-
-def _still_pending(message: str) -> Exception:
-    return failures.try_again(
-        "instance_pending", message, hint="EC2 is still starting the instance; it is waited for by itself."
-    )
 
 
 def _conflict(name: str) -> Exception:

@@ -3,6 +3,7 @@
 What is asked for and when is the lifecycle's decision; the numbers come from the database.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -11,14 +12,15 @@ from temporalio import activity
 from activities import failures, specs
 from activities.execution import execution
 from activities.ports import CloseWorkspace, Enroll, Enrolled, GenerationOpened, OpenGeneration
-from activities.specs import BoxDefaults
-from store import generations, records
+from activities.specs import BoxDefaults, ResolvedSpec
+from store import generations, records, volumes
 from store.credentials import ServerKeys
 from store.generations import Workspace
 from store.pool import Connection, Pool, connection
+from workflows.messages import DataVolume
 from workflows.names import InvalidWorkspaceId, check_workspace_id
 from workflows.requests import is_human
-from workflows.state import Intent, Phase
+from workflows.state import Intent, Phase, SnapshotPolicy
 
 RECREATES_WITHIN = timedelta(hours=24)
 """The longest window of the recreate budget."""
@@ -54,7 +56,9 @@ class Generations:
                 await generations.enroll(conn, workspace_id, spec=specs.overrides(request.spec))
                 record = await generations.read(conn, workspace_id, beat_fresh_for=self._heartbeat_stale)
                 recreates = await records.accepted_recreates(conn, workspace_id, within=RECREATES_WITHIN)
+                volume = await volumes.read(conn, workspace_id)
             await log.ainfo("workspace.enrolled", current=record.current, at_generation=record.generation)
+            opened = specs.load(record.opened_spec) if record.current and record.opened_spec else None
             return Enrolled(
                 intent=Intent(record.intent),
                 deleted=record.deleted,
@@ -70,6 +74,8 @@ class Generations:
                 credential_lost_at=record.credential_lost_at,
                 not_processing_since=record.not_processing_since,
                 not_processing_why=record.not_processing_why or "",
+                has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
+                snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
             )
 
     @activity.defn(name="open_generation")
@@ -92,7 +98,13 @@ class Generations:
                 if not workspace.current:
                     raise failures.superseded(request.after + 1)  # closed meanwhile: a stop was accepted
                 await log.ainfo("generation.found_open", generation=workspace.generation)
-                return GenerationOpened(generation=workspace.generation, timings=resolved.timings)
+                found = await generations.current(conn, request.workspace_id, workspace.generation)
+                standing = specs.load(found.spec) if found is not None else resolved
+                return _opened(workspace.generation, replace(standing, timings=resolved.timings))
+            volume = await volumes.read(conn, request.workspace_id)
+            if volume is not None and resolved.data_volume is None:
+                # A spec that no longer names it must not leave a box without its data.
+                resolved = replace(resolved, data_volume=DataVolume())
             generation = max(workspace.generation, request.after) + 1
             await generations.open_generation(
                 conn,
@@ -103,7 +115,7 @@ class Generations:
                 phase=Phase.PROVISIONING if workspace.generation == 0 else Phase.RECREATING,
             )
             await log.ainfo("generation.opened", generation=generation)
-            return GenerationOpened(generation=generation, timings=resolved.timings)
+            return _opened(generation, resolved)
 
     @activity.defn(name="close_workspace")
     async def close_workspace(self, request: CloseWorkspace) -> None:
@@ -122,6 +134,15 @@ class Generations:
                 conn, request.workspace_id, generation=request.generation, intent=request.intent
             )
             await log.ainfo("workspace.closed", intent=request.intent)
+
+
+def _opened(generation: int, resolved: ResolvedSpec) -> GenerationOpened:
+    return GenerationOpened(
+        generation=generation,
+        timings=resolved.timings,
+        has_volume=resolved.data_volume is not None,
+        snapshots=resolved.snapshot,
+    )
 
 
 async def _locked(conn: Connection, workspace_id: str) -> Workspace:

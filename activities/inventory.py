@@ -17,6 +17,8 @@ OWNER_TAG = "onebox:owner"
 WORKSPACE_TAG = "onebox:workspace"
 GENERATION_TAG = "onebox:generation"
 ATTEMPT_TAG = "onebox:attempt"
+VOLUME_TAG = "onebox:volume"
+"""On a data volume only: boxes' own volumes have the tags above, too."""
 
 
 class InstanceState(StrEnum):
@@ -43,6 +45,7 @@ class Instance:
     attempt: int
     launched_at: datetime
     state_reason: str
+    zone: str = ""
 
     @property
     def terminated(self) -> bool:
@@ -94,6 +97,7 @@ def read(described: "InstanceTypeDef") -> Instance:
         attempt=_number(tags, ATTEMPT_TAG),
         launched_at=described["LaunchTime"],
         state_reason=described.get("StateReason", {}).get("Message", ""),
+        zone=described.get("Placement", {}).get("AvailabilityZone", ""),
     )
 
 

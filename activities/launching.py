@@ -5,6 +5,8 @@ It never terminates anything.
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -12,14 +14,14 @@ import structlog
 from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, failures, inventory, specs
+from activities import aws_codes, ebs, failures, inventory, specs
 from activities.aws import Aws
 from activities.execution import execution, to_the_end
 from activities.inventory import Instance
 from activities.ports import Launch, LaunchResult
-from activities.specs import BoxDefaults, ResolvedSpec
+from activities.specs import BoxDefaults, NoSubnetInZone, ResolvedSpec
 from activities.user_data import InvalidUserData, fill_secret, render_template
-from store import generations, launches, offerings
+from store import generations, launches, offerings, volumes
 from store.credentials import ServerKeys
 from store.generations import Current
 from store.launches import Launch as FrozenLaunch
@@ -56,8 +58,9 @@ class Launching:
     async def launch(self, request: Launch) -> LaunchResult:
         """Adopt by tag, else RunInstances with the durable ClientToken and the frozen request."""
         async with execution(request.workspace_id, request.generation):
+            pin = await self._pinned(request)
             async with connection(self._pool) as conn, conn.transaction():
-                opened, frozen = await self._freeze(conn, request)
+                opened, frozen = await self._freeze(conn, request, pin)
             known = _known(opened, frozen)
             if known is not None:
                 return known
@@ -70,9 +73,20 @@ class Launching:
             if mine is not None:
                 await log.ainfo("instance.adopted", instance=mine.instance_id, attempt=request.attempt)
                 return await to_the_end(self._record(frozen, mine, adopted=True))
-            return await to_the_end(self._run(request))
+            return await to_the_end(self._run(request, pin))
 
-    async def _freeze(self, conn: Connection, request: Launch) -> tuple[Current, FrozenLaunch]:
+    async def _pinned(self, request: Launch) -> "_Pin":
+        """What the zone of the data volume makes of the spec: only its subnets are offered."""
+        async with connection(self._pool) as conn:
+            volume = await volumes.read(conn, request.workspace_id)
+            opened = await generations.current(conn, request.workspace_id, request.generation)
+        if volume is None or opened is None:
+            return _anywhere
+        zone, subnets = volume.zone, specs.load(opened.spec).subnet_ids
+        zones = await self._aws.call(ebs.zones_of, self._aws.ec2, subnets) if subnets else {}
+        return lambda spec: specs.pinned(spec, zone=zone, zones=zones)
+
+    async def _freeze(self, conn: Connection, request: Launch, pin: "_Pin") -> tuple[Current, FrozenLaunch]:
         """The launch request as it was first made, while the generation is held open."""
         opened = await generations.hold(conn, request.workspace_id, request.generation)
         if opened is None:
@@ -80,7 +94,16 @@ class Launching:
         newest = await launches.newest_attempt(conn, request.workspace_id, request.generation)
         if newest > request.attempt:
             raise failures.superseded(request.generation, by=f"attempt {newest} took over")
-        spec = specs.load(opened.spec)
+        try:
+            spec = pin(specs.load(opened.spec))
+        except NoSubnetInZone as error:
+            raise failures.give_up(
+                "no_subnet_in_zone",
+                str(error),
+                hint="Add a subnet of that zone to BOX_SUBNET_IDS or the spec's subnet_ids, then request a "
+                "recreate.",
+            ) from None
+        opened = replace(opened, spec=specs.dump(spec))
         frozen = await launches.freeze(
             conn,
             request.workspace_id,
@@ -109,6 +132,7 @@ class Launching:
                 runtime_user=defaults.runtime_user,
                 runtime_port=spec.runtime_port,
                 configs_dir=defaults.configs_dir,
+                data_dir=defaults.data_dir if spec.data_volume is not None else "",
             )
         except InvalidUserData as error:
             raise failures.give_up(
@@ -130,11 +154,11 @@ class Launching:
         }
         return tuple(sorted(recorded | seen - dead))
 
-    async def _run(self, request: Launch) -> LaunchResult:
+    async def _run(self, request: Launch, pin: "_Pin") -> LaunchResult:
         # The mark and the generation's row are one transaction: either a newer generation is opened first
         # and this call doesn't happen, or its fence sees the mark and waits for what comes of the call.
         async with connection(self._pool) as conn, conn.transaction():
-            opened, frozen = await self._freeze(conn, request)
+            opened, frozen = await self._freeze(conn, request, pin)
             known = _known(opened, frozen)
             if known is not None:
                 return known
@@ -232,6 +256,14 @@ class Launching:
         return LaunchResult(instance_id=instance.instance_id, private_ip=instance.private_ip, adopted=adopted)
 
 
+_Pin = Callable[[ResolvedSpec], ResolvedSpec]
+"""Raises `NoSubnetInZone`."""
+
+
+def _anywhere(spec: ResolvedSpec) -> ResolvedSpec:
+    return spec
+
+
 def client_token(owner: str, launch: Launch) -> str:
     """At most 64 characters. A token lives longer than its instance, so it names generation and attempt."""
     parts = (owner, launch.workspace_id, str(launch.generation), str(launch.attempt))
@@ -239,9 +271,12 @@ def client_token(owner: str, launch: Launch) -> str:
 
 
 def _offering(frozen: FrozenLaunch) -> tuple[str, str | None]:
-    """The type and the zone that the frozen request asks for."""
-    subnet_id = frozen.request.get("SubnetId")
-    return str(frozen.request["InstanceType"]), None if subnet_id is None else str(subnet_id)
+    """The type and the subnet or zone that the frozen request asks for."""
+    place = frozen.request.get("SubnetId")
+    placement = frozen.request.get("Placement")
+    if place is None and isinstance(placement, dict):
+        place = placement.get("AvailabilityZone")
+    return str(frozen.request["InstanceType"]), None if place is None else str(place)
 
 
 def _known(opened: Current, frozen: FrozenLaunch) -> LaunchResult | None:

@@ -12,6 +12,7 @@ from temporalio import activity
 from workflows.delegations import DelegationState
 from workflows.facts import (
     AddressResult,
+    AttachResult,
     CanaryResult,
     Consulted,
     Enrolled,
@@ -20,6 +21,8 @@ from workflows.facts import (
     GenerationOpened,
     LaunchResult,
     Missing,
+    SnapshotSettled,
+    VolumeDetached,
     Watched,
 )
 from workflows.messages import WorkspaceSpec
@@ -33,10 +36,14 @@ __all__ = [
     "Advance",
     "Advanced",
     "AskCanary",
+    "AttachResult",
+    "AttachVolume",
     "CanaryResult",
     "CloseWorkspace",
     "ConsultFleet",
     "Consulted",
+    "DeleteVolume",
+    "DetachVolume",
     "Enroll",
     "Enrolled",
     "Evict",
@@ -53,14 +60,20 @@ __all__ = [
     "RecordStatus",
     "RegistrationSeen",
     "RemoveAddress",
+    "SnapshotSettled",
+    "SnapshotVolume",
     "StatusRecorded",
+    "VolumeDetached",
     "Watch",
     "Watched",
     "address",
     "advance_delegation",
     "ask_canary",
+    "attach_volume",
     "close_workspace",
     "consult_fleet",
+    "delete_volume",
+    "detach_volume",
     "enroll",
     "evict",
     "fence_instances",
@@ -69,6 +82,7 @@ __all__ = [
     "open_generation",
     "record_status",
     "remove_address",
+    "snapshot_volume",
     "watch",
 ]
 
@@ -126,6 +140,41 @@ class Launch:
     workspace_id: str
     generation: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachVolume:
+    """See that no box of before has the data volume; the box of this very launch may keep it."""
+
+    workspace_id: str
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotVolume:
+    """Ask for a snapshot of the data volume, if one is due."""
+
+    workspace_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachVolume:
+    """Wait for the instance to run, and give it the data volume; create that if it was never there."""
+
+    workspace_id: str
+    generation: int
+    attempt: int
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteVolume:
+    """Delete the data volume of a deleted workspace."""
+
+    workspace_id: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +318,30 @@ async def fence_instances(request: FenceInstances) -> FenceObserved:
 @activity.defn
 async def launch(request: Launch) -> LaunchResult:
     """Adopt by tag, else RunInstances with the durable ClientToken and the frozen request."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def detach_volume(request: DetachVolume) -> VolumeDetached:
+    """Detach it from our boxes only, by force only from one that was declared dead, until it is available."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def snapshot_volume(request: SnapshotVolume) -> SnapshotSettled:
+    """Never a second one within 15 min or beside a pending one; a refusal is a result, not an error."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def attach_volume(request: AttachVolume) -> AttachResult:
+    """Find it by record or tag, else CreateVolume with the durable ClientToken; then attach it."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def delete_volume(request: DeleteVolume) -> None:
+    """Delete it, by record and by tag; its snapshots too if the spec says so."""
     raise NotImplementedError
 
 

@@ -20,7 +20,9 @@ from activities.inquiries import Inquiries
 from activities.instances import Instances, Patience
 from activities.launching import Launching
 from activities.records import Records
+from activities.snapshots import Snapshots
 from activities.specs import BoxDefaults
+from activities.volumes import Volumes
 from store.credentials import ServerKeys
 from store.pool import Pool
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
@@ -64,6 +66,8 @@ def implementations(
     )
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
     fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
+    volumes = Volumes(aws=aws, pool=pool, owner=owner, patience=patience)
+    snapshots = Snapshots(aws=aws, pool=pool, owner=owner)
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
     return {
@@ -80,5 +84,13 @@ def implementations(
             fleet.watch,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
-        EC2_TASK_QUEUE: (instances.fence_instances, eviction.evict, launching.launch),
+        EC2_TASK_QUEUE: (
+            instances.fence_instances,
+            eviction.evict,
+            launching.launch,
+            volumes.detach_volume,
+            volumes.attach_volume,
+            volumes.delete_volume,
+            snapshots.snapshot_volume,
+        ),
     }

@@ -3,6 +3,7 @@
 Pure values; it reads no settings and calls nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import cast
@@ -11,8 +12,8 @@ from pydantic import TypeAdapter
 
 from activities.inventory import box_tags
 from store.generations import Json
-from workflows.messages import WorkspaceSpec
-from workflows.state import Timings
+from workflows.messages import DataVolume, WorkspaceSpec
+from workflows.state import SnapshotPolicy, Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class BoxDefaults:
     runtime_user: str
     runtime_port: int
     configs_dir: str
+    data_dir: str = "/data"
+    """Where a box mounts the data volume, if there is one."""
     timings: Timings = field(default_factory=Timings)
 
 
@@ -42,6 +45,10 @@ class ResolvedSpec:
     security_group_ids: tuple[str, ...]
     runtime_port: int
     timings: Timings
+    data_volume: DataVolume | None = None
+    snapshot: SnapshotPolicy = SnapshotPolicy.OFF
+    zone: str | None = None
+    """Where the data volume is; None: anywhere. Known to a launch, and not stored."""
 
     @property
     def offerings(self) -> int:
@@ -79,7 +86,26 @@ def resolve(defaults: BoxDefaults, stored: Json) -> ResolvedSpec:
         else spec.security_group_ids,
         runtime_port=spec.runtime_port or defaults.runtime_port,
         timings=replace(timings, canary=spec.canary or timings.canary),
+        data_volume=spec.data_volume,
+        snapshot=spec.snapshot or SnapshotPolicy.OFF,
     )
+
+
+class NoSubnetInZone(ValueError):
+    """The data volume is where no box can be launched; the text says where that is."""
+
+
+def pinned(resolved: ResolvedSpec, *, zone: str, zones: Mapping[str, str]) -> ResolvedSpec:
+    """The same, but only in the zone of the data volume. `zones` are those of the subnets.
+
+    Raises `NoSubnetInZone`.
+    """
+    there = tuple(subnet for subnet in resolved.subnet_ids if zones.get(subnet) == zone)
+    if resolved.subnet_ids and not there:
+        raise NoSubnetInZone(
+            f"the data volume is in {zone}, and none of the subnets {', '.join(resolved.subnet_ids)} is"
+        )
+    return replace(resolved, subnet_ids=there, zone=zone)
 
 
 def dump(resolved: ResolvedSpec) -> Json:
@@ -114,6 +140,8 @@ def run_instances_request(
     }
     if subnet_id is not None:
         request["SubnetId"] = subnet_id
+    elif resolved.zone is not None:
+        request["Placement"] = {"AvailabilityZone": resolved.zone}
     if resolved.security_group_ids:
         request["SecurityGroupIds"] = list(resolved.security_group_ids)
     return request

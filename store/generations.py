@@ -35,6 +35,8 @@ class Record:
     credential_lost_at: datetime | None
     not_processing_since: datetime | None
     not_processing_why: str | None
+    opened_spec: Json | None
+    """What its generation was opened with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ async def read(conn: Connection, workspace_id: str, *, beat_fresh_for: timedelta
                w.revision, w.spec, g.registered_at, b.last_beat_at AS beating_at,
                (SELECT l.credential_lost_at FROM beats l
                 WHERE l.workspace_id = w.workspace_id AND l.generation = w.generation) AS credential_lost_at,
-               g.not_processing_since, g.not_processing_why,
+               g.not_processing_since, g.not_processing_why, g.spec AS opened_spec,
                coalesce((SELECT max(l.attempt) FROM launches l
                          WHERE l.workspace_id = w.workspace_id AND l.generation = w.generation), 1) AS attempt
         FROM workspaces w

@@ -216,6 +216,24 @@ async def instances(conn: Connection, workspace_id: str, generation: int) -> fro
     return frozenset(row[0] for row in await cursor.fetchall())
 
 
+async def all_instances(conn: Connection, workspace_id: str) -> frozenset[str]:
+    """All instances that the workspace is known to have had, in whatever generation."""
+    cursor = await conn.execute(
+        "SELECT instance_id FROM launches WHERE workspace_id = %s AND instance_id IS NOT NULL", [workspace_id]
+    )
+    return frozenset(row[0] for row in await cursor.fetchall())
+
+
+async def instance_of(conn: Connection, workspace_id: str, *, generation: int, attempt: int) -> str | None:
+    """The instance of one launch, if it is known."""
+    cursor = await conn.execute(
+        "SELECT instance_id FROM launches WHERE (workspace_id, generation, attempt) = (%s, %s, %s)",
+        [workspace_id, generation, attempt],
+    )
+    row = await cursor.fetchone()
+    return row[0] if row is not None else None
+
+
 async def declared_dead(conn: Connection, workspace_id: str) -> frozenset[str]:
     """The instances that a human declared dead."""
     cursor = await conn.execute(

@@ -186,6 +186,8 @@ class WorkerSettings(FleetSettings):
     """Where the runtime looks for `.auth_token`."""
     offering_bad_seconds: Annotated[float, Field(ge=0)] = 180
     """For so long a type and zone in which EC2 had no room isn't asked for, by any workspace."""
+    box_data_dir: Annotated[str, Field(pattern="^/")] = "/data"
+    """Where a box mounts the workspace's data volume, if it has one; the runtime is told as `DATA_DIR`."""
     ec2_mutations_per_second: Annotated[float, Field(gt=0)] = 2.0
     """Across all workers; EC2 refills RunInstances at about this rate."""
     register_deadline_seconds: Annotated[float, Field(gt=0)] = 600

@@ -117,6 +117,7 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
         runtime_user=settings.box_runtime_user,
         runtime_port=settings.box_runtime_port,
         configs_dir=settings.box_configs_dir,
+        data_dir=settings.box_data_dir,
         timings=settings.timings,
     )
     config = ActivitiesConfig(

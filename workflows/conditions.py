@@ -65,7 +65,8 @@ def _closing_phase(state: State) -> Phase:
     closed = state.closed and state.fence.confirmed
     if state.intent is Intent.STOP:
         return Phase.STOPPED if closed else Phase.STOPPING
-    return Phase.DELETED if closed and state.address_removed else Phase.DELETING
+    gone = state.address_removed and (state.volume_deleted or not state.has_volume)
+    return Phase.DELETED if closed and gone else Phase.DELETING
 
 
 def refreshed(state: State, at: datetime) -> State:

@@ -25,6 +25,10 @@ _DOING = {
     Step.INQUIRE: "reading what the box did, since its deadline has passed",
     Step.CONSULT: "asking whether the fleet allows an automatic recreate",
     Step.EVICT: "terminating a superseded box that still calls",
+    Step.DETACH: "seeing that the data volume is free",
+    Step.SNAPSHOT: "asking for a snapshot of the data volume",
+    Step.ATTACH: "waiting for the instance to run, then attaching the data volume",
+    Step.DELETE_VOLUME: "deleting the data volume",
 }
 
 
@@ -85,7 +89,8 @@ def details(state: State, running: Step | None) -> str:
     box = state.box
     lines = [
         f"**{conditions.phase(state)}** — generation {state.generation}, "
-        f"instance {box.instance_id or 'none'}, {box.private_ip or 'no address'}",
+        f"instance {box.instance_id or 'none'}, {box.private_ip or 'no address'}"
+        + (f", data volume {box.volume_id or 'not attached'}" if state.has_volume else ""),
         "",
         f"Now: {waiting_for(state, running)}.",
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from workflows.state import Intent, Step, Timings
+from workflows.state import Intent, SnapshotPolicy, Step, Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,9 @@ class Enrolled:
     credential_lost_at: datetime | None = None
     not_processing_since: datetime | None = None
     not_processing_why: str = ""
+    has_volume: bool = False
+    """Whether there is a data volume, or the open generation is to get one."""
+    snapshots: SnapshotPolicy = SnapshotPolicy.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class GenerationOpened:
 
     generation: int
     timings: Timings
+    has_volume: bool = False
+    snapshots: SnapshotPolicy = SnapshotPolicy.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,39 @@ class LaunchResult:
     """How many combinations of zone and type there are to go through."""
     strays: tuple[str, ...] = ()
     """Instances alive under the workspace's tag that are not this attempt's: fence again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeDetached:
+    """The data volume is attached to no box of before, or was never created."""
+
+    kept: bool = False
+    """It is attached to the current generation's own box, and stays there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSettled:
+    """What became of the snapshot that the policy wants."""
+
+    snapshot_id: str | None = None
+    """The one that was asked for now."""
+    covered: bool = False
+    """None was needed: one is under way or recent, or there is nothing to take one of."""
+    code: str = ""
+    """Why there is none: EC2's refusal, or that it is being spared after one."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachResult:
+    """Exactly one of `volume_id`, `gone` and `occupied_by` says what happened."""
+
+    volume_id: str | None = None
+    gone: bool = False
+    """The instance ended instead of running."""
+    detail: str = ""
+    occupied_by: str | None = None
+    """The volume is attached to this other instance: detach again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from workflows import conditions, consulting, deadlines, steps
+from workflows import conditions, consulting, deadlines, steps, volumes
 from workflows.admission import admit
 from workflows.errors import cleared, noted
 from workflows.explaining import CREDENTIAL_LOST
 from workflows.facts import (
     AddressResult,
+    AttachResult,
     BoxChanged,
     BoxFactKind,
     CanaryResult,
@@ -23,7 +24,9 @@ from workflows.facts import (
     FenceObserved,
     GenerationOpened,
     LaunchResult,
+    SnapshotSettled,
     StepFailed,
+    VolumeDetached,
 )
 from workflows.requests import Ask, Request
 from workflows.state import Frozen, Intent, RegistrationSeen, State, Step
@@ -47,6 +50,11 @@ class AddressRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeDeleted:
+    """The data volume of a deleted workspace is gone, or there never was one."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordAhead:
     """PostgreSQL has a newer generation than this workflow knows, as after a reset to an older point."""
 
@@ -60,6 +68,10 @@ Event = (
     | LaunchResult
     | AddressResult
     | AddressRemoved
+    | VolumeDetached
+    | SnapshotSettled
+    | AttachResult
+    | VolumeDeleted
     | CanaryResult
     | RegistrationSeen
     | Evicted
@@ -104,7 +116,7 @@ def _next_step(state: State) -> Step | None:
             return Step.FENCE
         if state.intent is Intent.DELETE and not state.address_removed:
             return Step.REMOVE_ADDRESS
-        return None
+        return volumes.due_before_deleted(state) if state.intent is Intent.DELETE else None
     if state.pending:
         return Step.CONSULT
     if state.flight is not None:
@@ -112,8 +124,12 @@ def _next_step(state: State) -> Step | None:
             return Step.OPEN
         if not state.fence.confirmed:
             return Step.FENCE
+        if (moving := volumes.due_before_launch(state)) is not None:
+            return moving
         if state.box.instance_id is None:
             return Step.LAUNCH
+        if (attaching := volumes.due_before_address(state)) is not None:
+            return attaching
         if state.box.running_since is None:
             return Step.ADDRESS
         if state.box.inquiring:
@@ -171,6 +187,14 @@ def _taken_in(state: State, event: Event, at: datetime) -> State:
             return steps.addressed(state, event, at)
         case AddressRemoved():
             return steps.succeeded(replace(state, address_removed=True), Step.REMOVE_ADDRESS)
+        case VolumeDetached():
+            return volumes.detached(state, event)
+        case SnapshotSettled():
+            return volumes.snapshot_settled(state, event, at)
+        case AttachResult():
+            return volumes.attached(state, event, at)
+        case VolumeDeleted():
+            return volumes.deleted(state)
         case CanaryResult():
             return steps.canary_asked(state, event, at)
         case RegistrationSeen():

@@ -5,15 +5,16 @@ Outsiders (watchdogs, admins, the temporal CLI) depend on every name here; it de
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, TypeVar
+from enum import StrEnum
+from typing import Annotated, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from temporalio.common import SearchAttributeKey
 
 from workflows.delegations import DelegationState
 from workflows.facts import BoxFactKind
 from workflows.requests import Ask, OutcomeKind, Request, RequestKind
-from workflows.state import CanaryPolicy, Condition, LastError, Phase
+from workflows.state import CanaryPolicy, Condition, LastError, Phase, SnapshotPolicy
 
 WORKFLOW_TYPE = "WorkspaceWorkflow"
 TASK_QUEUE = "workspaces"
@@ -116,6 +117,41 @@ class BoxFact(_Message):
     detail: Reason = ""
 
 
+class VolumeType(StrEnum):
+    """EC2's types of volumes for general use and for databases."""
+
+    GP3 = "gp3"
+    GP2 = "gp2"
+    IO2 = "io2"
+
+
+class DataVolume(_Message):
+    """A volume that outlives the workspace's boxes. What it says counts when the volume is created."""
+
+    size_gib: Annotated[int, Field(ge=1, le=16_384)] = 20
+    type: VolumeType = VolumeType.GP3
+    iops: Annotated[int, Field(ge=100, le=64_000)] | None = None
+    """For `gp3` at least 3000, which it has without; `io2` must name it; `gp2` has none to choose."""
+    throughput_mibps: Annotated[int, Field(ge=125, le=1000)] | None = None
+    """For `gp3` only."""
+    encrypted: bool = True
+    """With the account's default key."""
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.iops is None and self.type is VolumeType.IO2:
+            raise ValueError("io2 needs iops")
+        if self.iops is not None and self.type is VolumeType.GP2:
+            raise ValueError("gp2 has no iops to choose")
+        if self.iops is not None and self.type is VolumeType.GP3 and not 3000 <= self.iops <= 16_000:
+            raise ValueError("gp3 takes 3000 to 16000 iops")
+        if self.type is VolumeType.IO2 and self.size_gib < 4:
+            raise ValueError("io2 has at least 4 GiB")
+        if self.throughput_mibps is not None and self.type is not VolumeType.GP3:
+            raise ValueError("only gp3 has a throughput to choose")
+        return self
+
+
 class WorkspaceSpec(_Message):
     """What makes this workspace differ from the worker's settings. `{}` takes them as they are."""
 
@@ -129,6 +165,13 @@ class WorkspaceSpec(_Message):
     register_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """From the instance running to its first authenticated beat."""
     canary: CanaryPolicy | None = None
+    data_volume: DataVolume | None = None
+    """Once there is one, it stays until the workspace is deleted, also if a later spec does not name it."""
+    snapshot: SnapshotPolicy | None = None
+    """When a snapshot of it is asked for: `off` (default), or `recreate`."""
+    delete_snapshots: bool | None = None
+    """Whether deleting the workspace deletes its snapshots too; by default they stay, as the backup that they
+    are."""
 
 
 class RequestOutcome(_Message):

@@ -71,6 +71,13 @@ EC2 = Policy(
 """A call answers within 20 s, a termination is watched for a minute; a dead worker shows after 10 s,
 for every activity sends a heartbeat each second."""
 
+SNAPSHOT = replace(
+    EC2,
+    start_to_close=timedelta(seconds=30),
+    retry=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
+)
+"""A recreate must not wait for a snapshot: what two calls don't settle is left to the next recreate."""
+
 AWS = replace(EC2, task_queue=TASK_QUEUE)
 """Reading EC2 and writing Route 53: as above, outside the rate limit of EC2's mutations."""
 

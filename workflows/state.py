@@ -51,6 +51,13 @@ class Step(StrEnum):
     """Ending a superseded box that still calls."""
     CONSULT = "consult"
     """Asking whether the fleet allows an automatic recreate now."""
+    DETACH = "detach"
+    """Seeing that the data volume is free of the boxes before; only where there is one, as the next three."""
+    SNAPSHOT = "snapshot"
+    """Asking for a snapshot of it, by the policy; nothing waits for it."""
+    ATTACH = "attach"
+    """Creating it if it was never there, and attaching it to the box that runs."""
+    DELETE_VOLUME = "delete_volume"
     PROCESS = "process"
     """No step of ours: what the agent does with what it is given."""
 
@@ -63,6 +70,14 @@ class CanaryPolicy(StrEnum):
     """Once for each generation, since a canary costs a model call."""
     IDLE = "idle"
     """Also when nothing was processed for a while."""
+
+
+class SnapshotPolicy(StrEnum):
+    """When a snapshot of the data volume is asked for."""
+
+    OFF = "off"
+    RECREATE = "recreate"
+    """Before the next box gets it."""
 
 
 class CanaryState(StrEnum):
@@ -159,6 +174,10 @@ class Fence:
     since: datetime | None = None
     suspects: tuple[Suspect, ...] = ()
     declared_dead: tuple[str, ...] = ()
+    volume_free: bool = False
+    """The data volume is attached to none of them."""
+    snapshot_over: bool = False
+    """The policy's snapshot was asked for, or will not be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +212,8 @@ class Box:
     instance_id: str | None = None
     private_ip: str | None = None
     dns_name: str | None = None
+    volume_id: str | None = None
+    """The data volume, once it is attached to this box."""
     running_since: datetime | None = None
     """When it ran and its DNS name was written; the register deadline counts from here."""
     registered_at: datetime | None = None
@@ -285,6 +306,10 @@ class State:
     closed: bool = False
     """PostgreSQL is known to have the intent to stop or delete, and the tokens are revoked."""
     address_removed: bool = False
+    has_volume: bool = False
+    """Whether the workspace has a data volume, or is to get one; without, no step knows of it."""
+    snapshots: SnapshotPolicy = SnapshotPolicy.OFF
+    volume_deleted: bool = False
     fence: Fence = field(default_factory=Fence)
     box: Box = field(default_factory=Box)
     flight: Flight | None = None

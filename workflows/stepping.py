@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import display, fencing, lifecycle
     from workflows.facts import StepFailed
     from workflows.messages import WorkspaceSpec
-    from workflows.policies import AWS, BOX, CONSULT, DATABASE, EC2, Policy
+    from workflows.policies import AWS, BOX, CONSULT, DATABASE, EC2, SNAPSHOT, Policy
     from workflows.state import Intent, State, Step
 
 _Request = TypeVar("_Request")
@@ -114,6 +114,24 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
         case Step.LAUNCH:
             launch = ports.Launch(workspace_id=workspace_id, generation=generation, attempt=attempt)
             return await do(ports.launch, launch, EC2)
+        case Step.DETACH:
+            detach = ports.DetachVolume(workspace_id=workspace_id, generation=generation, attempt=attempt)
+            return await do(ports.detach_volume, detach, EC2)
+        case Step.SNAPSHOT:
+            snapshot = ports.SnapshotVolume(workspace_id=workspace_id, generation=generation)
+            return await do(ports.snapshot_volume, snapshot, SNAPSHOT)
+        case Step.ATTACH:
+            attach = ports.AttachVolume(
+                workspace_id=workspace_id,
+                generation=generation,
+                attempt=attempt,
+                instance_id=state.box.instance_id or "",
+            )
+            return await do(ports.attach_volume, attach, EC2)
+        case Step.DELETE_VOLUME:
+            deletion = ports.DeleteVolume(workspace_id=workspace_id, generation=generation)
+            await do(ports.delete_volume, deletion, EC2)
+            return lifecycle.VolumeDeleted()
         case Step.ADDRESS:
             address = ports.Address(
                 workspace_id=workspace_id,

@@ -80,12 +80,19 @@ def enrolled(state: State, event: Enrolled, at: datetime) -> State:
             streak=max(state.recovery.streak, len(event.automatic)),
         ),
         fence=Fence(),
+        has_volume=event.has_volume,
+        snapshots=event.snapshots,
         retry=None,
         errors=cleared(state.errors, Step.ENROLL),
     )
     if event.deleted:
         return replace(
-            known, intent=Intent.DELETE, closed=True, address_removed=True, fence=Fence(confirmed=True)
+            known,
+            intent=Intent.DELETE,
+            closed=True,
+            address_removed=True,
+            volume_deleted=True,
+            fence=Fence(confirmed=True),
         )
     if state.intent is not Intent.RUN:
         return replace(known, closed=False)  # accepted here, and not in the record yet
@@ -136,7 +143,8 @@ def fenced(state: State, event: FenceObserved, at: datetime) -> State:
 def launched(state: State, event: LaunchResult, at: datetime) -> State:
     """An instance, a refusal for lack of capacity, or strangers that have to go first."""
     if event.strays:
-        return _retried(replace(state, fence=Fence(since=at)), Step.FENCE, at, after=timedelta(seconds=2))
+        fence = Fence(since=at, snapshot_over=state.fence.snapshot_over)
+        return _retried(replace(state, fence=fence), Step.FENCE, at, after=timedelta(seconds=2))
     if event.capacity_code is None:
         box = replace(state.box, instance_id=event.instance_id, private_ip=event.private_ip)
         return succeeded(replace(state, box=box), Step.LAUNCH)
@@ -161,10 +169,15 @@ def addressed(state: State, event: AddressResult, at: datetime) -> State:
     if not event.gone:
         box = replace(state.box, private_ip=event.private_ip, dns_name=event.dns_name, running_since=at)
         return succeeded(replace(state, box=box), Step.ADDRESS)
+    return ended(state, Step.ADDRESS, event.detail, at)
+
+
+def ended(state: State, step: Step, detail: str, at: datetime) -> State:
+    """The instance ended before it ran: the lifecycle asks for the next one."""
     failure = StepFailed(
-        step=Step.ADDRESS,
+        step=step,
         code="instance_ended",
-        message=f"{state.box.instance_id} ended before it ran: {event.detail}",
+        message=f"{state.box.instance_id} ended before it ran: {detail}",
         hint="See the instance's state reason in EC2; often a volume, key or image that cannot be used.",
         retryable=True,
     )
@@ -188,9 +201,12 @@ def failed(state: State, event: StepFailed, at: datetime) -> State:
     state = replace(state, errors=noted(state, event, at))
     if event.step is Step.FENCE:
         state = replace(state, fence=replace(state.fence, since=state.fence.since or at))
+    if event.step is Step.SNAPSHOT:
+        # The volume survives: a snapshot that can't be had holds nothing up.
+        return replace(state, retry=None, fence=replace(state.fence, snapshot_over=True))
     if event.retryable:
         return _retried(state, event.step, at)
-    if event.step in (Step.OPEN, Step.LAUNCH, Step.ADDRESS):
+    if event.step in (Step.OPEN, Step.DETACH, Step.LAUNCH, Step.ATTACH, Step.ADDRESS):
         return _halted(state)
     return _retried(state, event.step, at, after=SLOW_RETRY)
 
@@ -288,6 +304,12 @@ def opened(state: State, event: GenerationOpened) -> State:
     """The number comes from the database, whatever this workflow expected."""
     flight = replace(state.flight, generation=event.generation) if state.flight else None
     state = replace(
-        state, generation=event.generation, opened=event.generation, timings=event.timings, flight=flight
+        state,
+        generation=event.generation,
+        opened=event.generation,
+        timings=event.timings,
+        has_volume=event.has_volume,
+        snapshots=event.snapshots,
+        flight=flight,
     )
     return succeeded(state, Step.OPEN)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bootstrap script of a box: gets the box a token, keeps it, runs the runtime, ends when it is told.
+"""The bootstrap script of a box: mounts its data volume, gets it a token, runs the runtime, ends when told.
 
 Standard library and Python 3.8 only; it is the user data of an instance, so it must stay under 16 KB.
 It never shows a secret, and never decides by itself that the box is superseded.
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import glob
 import http.client
 import json
 import os
@@ -18,6 +20,7 @@ import re
 import shlex
 import signal
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -40,6 +43,9 @@ OVER = ("superseded", "stopping", "stopped", "deleting", "deleted")
 INSTALLED = Path("/opt/onebox/onebox_box.py")
 UNIT = Path("/etc/systemd/system/onebox-box.service")
 PR_SET_PDEATHSIG = 1
+DEVICE = "/dev/sdf"  # as EC2 calls the data volume's attachment
+NVME_IOCTL_ADMIN_CMD = 0xC0484E41
+BLANK_BYTES = 1 << 20  # every file system and partition table has something in the first MiB
 
 TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")  # anything else cannot stand in a header (RFC 9110, section 5.5)
 
@@ -61,6 +67,8 @@ class Box:
         self.account = pwd.getpwnam(user) if user and os.geteuid() == 0 else None
         self.port = str(parameters["runtime_port"])
         self.configs = Path(environ.get("CONFIGS_DIR") or str(parameters["configs_dir"]))
+        self.data_dir = str(parameters.get("data_dir") or "")
+        self.device = environ.get("ONEBOX_DATA_DEVICE")
         self.address = environ.get("ONEBOX_BOX_IP")
         self.watch_seconds = float(environ.get("ONEBOX_WATCH_SECONDS") or 60)
         self.power_off_command = environ.get("ONEBOX_POWER_OFF_COMMAND")
@@ -154,6 +162,63 @@ def token_lost(box: Box, token: str) -> bool:
     return refused and status == 200
 
 
+def find_device(box: Box) -> str | None:
+    """The data volume's device, whatever the kernel calls it; None if it is not attached yet."""
+    for path in [box.device] if box.device else [DEVICE, "/dev/xvdf"]:
+        if os.path.exists(path):
+            return path
+    for path in [] if box.device else sorted(glob.glob("/dev/nvme*n1")):
+        with contextlib.suppress(OSError):
+            if DEVICE.endswith("/" + nvme_name(path).rpartition("/")[2]):
+                return path
+    return None
+
+
+def nvme_name(path: str) -> str:
+    """What EC2 calls a disk of a Nitro instance: in the vendor's part of its Identify Controller data."""
+    data = ctypes.create_string_buffer(4096)
+    command = struct.pack("<BBHIIIQQII6III", 6, *[0] * 6, ctypes.addressof(data), 0, 4096, 1, *[0] * 7)
+    with open(path, "rb") as disk:
+        fcntl.ioctl(disk, NVME_IOCTL_ADMIN_CMD, bytearray(command))
+    return data.raw[3072:3104].decode("ascii", "replace").strip("\0 ")
+
+
+def mount_volume(box: Box) -> None:
+    """Wait for the data volume and mount it; a file system is made on a blank one only."""
+    log("waiting for the data volume")
+    look_at, failures = time.monotonic() + jittered(box.watch_seconds), 0
+    while True:
+        device = find_device(box)
+        try:
+            if device is not None:
+                _mount(box, device)
+                log(f"data volume {device} is at {box.data_dir}")
+                return
+        except (OSError, subprocess.CalledProcessError) as error:
+            log(f"the data volume cannot be mounted: {error}")
+            failures += 1
+        if time.monotonic() >= look_at:
+            token_lost(box, box.secret)  # raises Over: its volume may be another box's by now
+            look_at = time.monotonic() + jittered(box.watch_seconds)
+        time.sleep(backoff(failures) if failures else POLL_SECONDS)
+
+
+def _mount(box: Box, device: str) -> None:
+    if os.path.isdir(device):  # a directory stands for the volume
+        box.data_dir = device
+        return
+    if not os.path.ismount(box.data_dir):
+        with open(device, "rb") as disk:
+            blank = not any(disk.read(BLANK_BYTES))
+        if blank:
+            log(f"{device} is blank: making a file system")
+            subprocess.check_call(["mkfs.ext4", "-q", device])  # noqa: S603, S607
+        os.makedirs(box.data_dir, exist_ok=True)
+        subprocess.check_call(["mount", device, box.data_dir])  # noqa: S603, S607
+    if box.account is not None:
+        os.chown(box.data_dir, box.account.pw_uid, box.account.pw_gid)
+
+
 class TokenFile:
     """`.auth_token`, and beside it whose it is: a volume can outlive the box that wrote on it."""
 
@@ -227,6 +292,8 @@ class Runtime:
             CONFIGS_DIR=str(self.box.configs),
             RUNTIME_PORT=self.box.port,
         )
+        if self.box.data_dir:
+            environ["DATA_DIR"] = self.box.data_dir
         account = self.box.account
         if account is not None:
             environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
@@ -295,7 +362,9 @@ def _child(account: pwd.struct_passwd | None) -> Callable[[], None]:
 
 
 def serve(box: Box, runtime: Runtime) -> NoReturn:
-    """Token, runtime, watch; for ever, or until Over."""
+    """Volume, token, runtime, watch; for ever, or until Over."""
+    if box.data_dir:
+        mount_volume(box)
     file = TokenFile(box)
     token = register(box, file.read())
     file.write(token)

@@ -34,7 +34,20 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 class Machine:
     """One instance with the user data of one generation; `boot` may follow `kill`."""
 
-    def __init__(self, directory: Path, *, url: str, secret: str, generation: int = 2) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        url: str,
+        secret: str,
+        generation: int = 2,
+        data_dir: str = "",
+        device: Path | None = None,
+        commands: Path | None = None,
+    ) -> None:
+        """`commands` is a directory whose programs are found before those of the system."""
+        self._device = device
+        self._commands = commands
         self.configs = directory / "configs"
         self.journal = directory / "journal"
         self.off = directory / "powered-off"
@@ -50,6 +63,7 @@ class Machine:
             runtime_user="",
             runtime_port=8000,
             configs_dir=str(self.configs),
+            data_dir=data_dir,
         )
         self._script.write_text(fill_secret(template, secret))
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,11 +76,12 @@ class Machine:
     def boot(self) -> None:
         """Execute the user data."""
         environ = {
-            "PATH": os.environ["PATH"],
+            "PATH": os.pathsep.join(filter(None, [str(self._commands or ""), os.environ["PATH"]])),
             "ONEBOX_FOREGROUND": "1",
             "ONEBOX_WATCH_SECONDS": "0.2",
             "ONEBOX_POWER_OFF_COMMAND": f"touch '{self.off}'",
             "ONEBOX_BOX_IP": "127.0.0.1",
+            **({"ONEBOX_DATA_DEVICE": str(self._device)} if self._device is not None else {}),
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, str(self._script)], env=environ, stderr=log)

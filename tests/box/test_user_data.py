@@ -39,11 +39,27 @@ def parameters_of(script: str) -> dict[str, object]:
 
 
 def test_the_user_data_is_a_script_that_ec2_takes_whole() -> None:
-    script = fill_secret(rendered(), SECRET)
+    script = fill_secret(rendered(data_dir="/data"), SECRET)
     assert script.startswith("#!/usr/bin/env python3\n")
     # Room for a command line that starts a container with dozens of options.
     assert len(script.encode()) < LIMIT_BYTES - 2048
     assert ast.get_docstring(ast.parse(script)) is None
+
+
+def test_a_box_without_a_data_volume_is_told_of_none() -> None:
+    assert "data_dir" not in parameters_of(rendered())
+    assert parameters_of(rendered(data_dir="/data"))["data_dir"] == "/data"
+
+
+def test_what_is_left_out_of_the_script_is_no_code() -> None:
+    source = Path(onebox_box.__file__).read_text()
+    told = ast.parse(source)
+    for node in ast.walk(told):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    template = rendered(data_dir="/data")
+    line = next(line for line in template.splitlines() if line.startswith("PARAMETERS = "))
+    assert ast.dump(ast.parse(template.replace(line, 'PARAMETERS = "{}"'))) == ast.dump(told)
 
 
 def test_the_template_is_the_same_each_time_and_holds_no_secret() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
-from workflows.messages import WorkspaceSpec
-from workflows.state import CanaryPolicy, Phase
+from workflows.messages import DataVolume, WorkspaceSpec
+from workflows.state import CanaryPolicy, Phase, SnapshotPolicy
 from workflows.workspace import MESSAGES_PER_RUN
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -131,6 +131,27 @@ async def delegated(console: Console, stack: Stack) -> str:
     return delegation
 
 
+async def volume(console: Console, stack: Stack) -> None:
+    """A data volume: snapshots taken and refused, an attachment tried again, a stop, a start, a deletion."""
+    name = "volume"
+    await console.start(
+        name, WorkspaceSpec(data_volume=DataVolume(size_gib=1), snapshot=SnapshotPolicy.RECREATE)
+    )
+    await console.until_phase(name, Phase.ONLINE)
+    console.aws.inject(
+        "CreateSnapshot", "error", code="SnapshotCreationPerVolumeRateExceeded", status=400, workspace=name
+    )
+    console.aws.inject("AttachVolume", "lost_answer", workspace=name)
+    await console.ask(name, requested_by="admin:alice", observed_generation=1)
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+    await console.ask(name, "request_stop", requested_by="admin:alice")
+    await console.until_phase(name, Phase.STOPPED)
+    await console.ask(name, "request_start", requested_by="admin:alice")
+    await console.until_phase(name, Phase.ONLINE, generation=3)
+    await console.ask(name, "request_delete", requested_by="admin:alice")
+    await console.workflow(name).result()
+
+
 async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
     """As the register API would tell it."""
     await console.rows(
@@ -142,7 +163,8 @@ async def _told(console: Console, name: str, kind: str, *, generation: int) -> N
 
 
 PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
-    path.__name__: path for path in (incident, intents, refused, troubled, continued, unregistered, delegated)
+    path.__name__: path
+    for path in (incident, intents, refused, troubled, continued, unregistered, delegated, volume)
 }
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from workflows import lifecycle
 from workflows.facts import (
     AddressResult,
+    AttachResult,
     BoxChanged,
     BoxFactKind,
     CanaryResult,
@@ -13,6 +14,8 @@ from workflows.facts import (
     FenceObserved,
     GenerationOpened,
     LaunchResult,
+    SnapshotSettled,
+    VolumeDetached,
 )
 from workflows.requests import Ask, OutcomeKind, Request, RequestKind
 from workflows.state import CanaryPolicy, Intent, RegistrationSeen, State, Step, Timings
@@ -58,7 +61,9 @@ def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> St
     generation = state.generation
     results: dict[Step, lifecycle.Event] = {
         Step.ENROLL: enrolled(generation=generation, timings=timings),
-        Step.OPEN: GenerationOpened(generation=generation, timings=timings),
+        Step.OPEN: GenerationOpened(
+            generation=generation, timings=timings, has_volume=state.has_volume, snapshots=state.snapshots
+        ),
         Step.FENCE: NOTHING_SEEN,
         Step.LAUNCH: LaunchResult(instance_id=instance_of(generation), private_ip="10.0.0.1"),
         Step.ADDRESS: AddressResult(private_ip="10.0.0.1", dns_name="ws-1.boxes.internal"),
@@ -67,6 +72,10 @@ def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> St
         Step.CONSULT: GRANTED,
         Step.CLOSE: lifecycle.Closed(),
         Step.REMOVE_ADDRESS: lifecycle.AddressRemoved(),
+        Step.DETACH: VolumeDetached(),
+        Step.SNAPSHOT: SnapshotSettled(snapshot_id="snap-1"),
+        Step.ATTACH: AttachResult(volume_id="vol-1"),
+        Step.DELETE_VOLUME: lifecycle.VolumeDeleted(),
     }
     step = lifecycle.due(state, at)
     assert step is not None

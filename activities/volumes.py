@@ -1,0 +1,280 @@
+"""The data volume of a workspace: created once, at one box at a time, deleted with the workspace.
+
+It launches and ends no instance. EC2 refuses to attach a volume twice; what is done here leaves it nothing to
+refuse: a volume is detached from the boxes before once they are gone, and only then attached.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from botocore.exceptions import ClientError
+from temporalio import activity
+
+from activities import aws_codes, ebs, failures, inventory, specs
+from activities.aws import Aws
+from activities.ebs import Volume
+from activities.execution import execution, to_the_end
+from activities.instances import Patience
+from activities.ports import AttachResult, AttachVolume, DeleteVolume, DetachVolume, VolumeDetached
+from activities.running import Ended, once_running
+from activities.snapshots import delete_all
+from store import generations, launches, volumes
+from store.pool import Pool, connection
+from workflows.messages import DataVolume, WorkspaceSpec
+
+UNLISTED_MEANS_GONE_AFTER = timedelta(minutes=5)
+"""EC2's listings are late by minutes at most."""
+
+log = structlog.get_logger()
+
+
+class Volumes:
+    """Needs EC2 and PostgreSQL."""
+
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, patience: Patience) -> None:
+        self._aws = aws
+        self._pool = pool
+        self._owner = owner
+        self._patience = patience
+
+    @activity.defn(name="detach_volume")
+    async def detach_volume(self, request: DetachVolume) -> VolumeDetached:
+        """Detach it from our boxes only, by force only from one that was declared dead, until available."""
+        async with execution(request.workspace_id, request.generation):
+            async with connection(self._pool) as conn:
+                if await generations.current(conn, request.workspace_id, request.generation) is None:
+                    raise failures.superseded(request.generation)
+                volume = await volumes.read(conn, request.workspace_id)
+                own = await launches.instance_of(
+                    conn, request.workspace_id, generation=request.generation, attempt=request.attempt
+                )
+            if volume is None or volume.volume_id is None:
+                return VolumeDetached()
+            if not await self._freed(request.workspace_id, volume.volume_id, by=request, keep=own):
+                return VolumeDetached(kept=True)
+            async with connection(self._pool) as conn:
+                await volumes.mark_free(conn, request.workspace_id, generation=request.generation)
+            await log.ainfo("volume.free", volume=volume.volume_id)
+            return VolumeDetached()
+
+    @activity.defn(name="attach_volume")
+    async def attach_volume(self, request: AttachVolume) -> AttachResult:
+        """Find it by record or tag, else CreateVolume with the durable ClientToken; then attach it."""
+        async with execution(request.workspace_id, request.generation):
+            instance = await once_running(request, aws=self._aws, pool=self._pool, patience=self._patience)
+            if isinstance(instance, Ended):
+                return AttachResult(gone=True, detail=instance.detail)
+            volume_id = await self._recorded(request)
+            if volume_id is None:
+                volume_id = await to_the_end(self._created(request, zone=instance.zone))
+            return await self._attached(request, volume_id)
+
+    @activity.defn(name="delete_volume")
+    async def delete_volume(self, request: DeleteVolume) -> None:
+        """Delete it, by record and by tag; its snapshots too if the spec says so."""
+        workspace_id = request.workspace_id
+        async with execution(workspace_id, request.generation):
+            async with connection(self._pool) as conn, conn.transaction():
+                workspace = await generations.lock(conn, workspace_id)
+                recorded = await volumes.read(conn, workspace_id)
+                age = await volumes.age(conn, workspace_id)
+            if workspace is None or workspace.current:
+                raise failures.superseded(request.generation, by="the workspace is not closed")
+            tagged = await self._aws.call(
+                ebs.volumes_by_tags, self._aws.ec2, owner=self._owner, workspace_id=workspace_id
+            )
+            doomed = {volume.volume_id for volume in tagged}
+            if recorded is not None and recorded.volume_id is not None:
+                doomed.add(recorded.volume_id)
+            elif recorded is not None and not doomed and age is not None and age < UNLISTED_MEANS_GONE_AFTER:
+                # The answer of CreateVolume was lost, and an empty list proves nothing yet.
+                raise failures.try_again(
+                    "volume_unclear",
+                    "whether EC2 has created the data volume is not clear yet",
+                    hint="It is looked for by its tags until 5 min after the call, and deleted if found.",
+                )
+            for volume_id in sorted(doomed):
+                await self._freed(workspace_id, volume_id, by=request, may_be_missing=True)
+                await self._aws.call(ebs.delete_volume, self._aws.ec2, volume_id)
+                await log.ainfo("volume.deleted", volume=volume_id)
+            if WorkspaceSpec.model_validate(workspace.spec).delete_snapshots:
+                await delete_all(self._aws, self._pool, workspace_id)
+            async with connection(self._pool) as conn:
+                await volumes.mark_deleted(conn, workspace_id)
+
+    async def _recorded(self, request: AttachVolume) -> str | None:
+        """The volume's ID, if the record has it and the generation is the current one."""
+        async with connection(self._pool) as conn:
+            if await generations.current(conn, request.workspace_id, request.generation) is None:
+                raise failures.superseded(request.generation)
+            volume = await volumes.read(conn, request.workspace_id)
+        return volume.volume_id if volume is not None else None
+
+    async def _created(self, request: AttachVolume, *, zone: str) -> str:
+        """The volume that has our tags, or a new one."""
+        workspace_id = request.workspace_id
+        async with connection(self._pool) as conn, conn.transaction():
+            opened = await generations.hold(conn, workspace_id, request.generation)
+            if opened is None:
+                raise failures.superseded(request.generation)
+            wanted = specs.load(opened.spec).data_volume or DataVolume()
+            frozen = await volumes.freeze(
+                conn,
+                workspace_id,
+                client_token=ebs.client_token(self._owner, workspace_id),
+                request=ebs.create_volume_request(
+                    wanted, zone=zone, owner=self._owner, workspace_id=workspace_id
+                ),
+                zone=zone,
+            )
+            if frozen.volume_id is not None:
+                return frozen.volume_id
+            # As with a launch: the mark stands before the call, and what has it can't be forgotten.
+            mark = await volumes.mark_called(conn, workspace_id)
+        tagged = await self._aws.call(
+            ebs.volumes_by_tags, self._aws.ec2, owner=self._owner, workspace_id=workspace_id
+        )
+        if tagged:
+            await log.ainfo("volume.adopted", volume=tagged[0].volume_id)
+            return await self._record(workspace_id, tagged[0])
+        try:
+            created = await self._aws.call(
+                ebs.create_volume, self._aws.ec2, frozen.request, frozen.client_token
+            )
+        except ClientError as error:
+            if aws_codes.had_no_effect(error) and frozen.called_at is None:
+                async with connection(self._pool) as conn:
+                    await volumes.forget(conn, workspace_id, mark=mark)
+            raise
+        await log.ainfo("volume.created", volume=created.volume_id, zone=created.zone)
+        return await self._record(workspace_id, created)
+
+    async def _record(self, workspace_id: str, volume: Volume) -> str:
+        async with connection(self._pool) as conn:
+            await volumes.record(
+                conn,
+                workspace_id,
+                volume_id=volume.volume_id,
+                zone=volume.zone,
+                created_at=volume.created_at,
+            )
+            recorded = await volumes.read(conn, workspace_id)
+        return recorded.volume_id if recorded and recorded.volume_id else volume.volume_id
+
+    async def _attached(self, request: AttachVolume, volume_id: str) -> AttachResult:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._patience.running.total_seconds()
+        while True:
+            volume = await self._described(request.workspace_id, volume_id)
+            if volume is not None:
+                others = [one for one in volume.attachments if one.instance_id != request.instance_id]
+                if others:
+                    return AttachResult(occupied_by=others[0].instance_id)
+                if any(one.attached for one in volume.attachments):
+                    await log.ainfo("volume.attached", volume=volume_id, instance=request.instance_id)
+                    return AttachResult(volume_id=volume_id)
+                if volume.available:
+                    await to_the_end(self._attach(request, volume_id))
+            if clock() >= deadline:
+                raise failures.try_again(
+                    "volume_not_attached",
+                    f"{volume_id} is {volume.state if volume else 'not listed yet'}, "
+                    f"and not attached to {request.instance_id}",
+                    hint="EC2 is still creating or attaching the data volume; it is waited for by itself.",
+                )
+            await asyncio.sleep(self._patience.poll.total_seconds())
+
+    async def _attach(self, request: AttachVolume, volume_id: str) -> None:
+        # The mark and the generation's row are one transaction: either a newer generation is opened first and
+        # this call doesn't happen, or that one finds whom the volume may be attached to.
+        async with connection(self._pool) as conn, conn.transaction():
+            if await generations.hold(conn, request.workspace_id, request.generation) is None:
+                raise failures.superseded(request.generation)
+            await volumes.mark_attaching(
+                conn,
+                request.workspace_id,
+                instance_id=request.instance_id,
+                generation=request.generation,
+            )
+        try:
+            await self._aws.call(ebs.attach, self._aws.ec2, volume_id, request.instance_id)
+        except ClientError as error:
+            if aws_codes.code_of(error) != "VolumeInUse":
+                raise
+            # The list was late: the next look says by whom.
+            await log.ainfo("volume.in_use", volume=volume_id)
+
+    async def _freed(
+        self,
+        workspace_id: str,
+        volume_id: str,
+        *,
+        by: DetachVolume | DeleteVolume,
+        keep: str | None = None,
+        may_be_missing: bool = False,
+    ) -> bool:
+        """Wait until no instance has the volume; False if the one to keep has it."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._patience.termination.total_seconds()
+        asked: set[str] = set()
+        while True:
+            volume = await self._described(workspace_id, volume_id, may_be_missing=may_be_missing)
+            if volume is None and may_be_missing:
+                return True
+            if volume is not None and volume.available:
+                return True
+            holders = [one.instance_id for one in volume.attachments] if volume is not None else []
+            if keep in holders:
+                return False
+            for instance_id in holders:
+                if instance_id not in asked:
+                    await self._detach(by, volume_id, instance_id)
+                    asked.add(instance_id)
+            if clock() >= deadline:
+                raise failures.try_again(
+                    "volume_not_free",
+                    f"{volume_id} is still attached to {', '.join(holders) or 'what EC2 does not say'}",
+                    hint="EC2 detaches a volume within seconds of its instance's end; it is waited for.",
+                )
+            await asyncio.sleep(self._patience.poll.total_seconds())
+
+    async def _detach(self, by: DetachVolume | DeleteVolume, volume_id: str, instance_id: str) -> None:
+        """Take it from a box of ours; one that is terminated lets go by itself."""
+        async with connection(self._pool) as conn, conn.transaction():
+            workspace = await generations.lock(conn, by.workspace_id)
+            # Who has it was read before: a newer generation's box cannot be among them if there is none now.
+            if workspace is None or workspace.generation > by.generation:
+                raise failures.superseded(by.generation)
+            ours = await launches.all_instances(conn, by.workspace_id)
+            dead = await launches.declared_dead(conn, by.workspace_id)
+        listed = await self._aws.call(inventory.by_ids, self._aws.ec2, [instance_id])
+        if any(instance.terminated for instance in listed):
+            return
+        if instance_id not in ours:
+            raise failures.try_again(
+                "volume_in_use",
+                f"{volume_id} is attached to {instance_id}, which is no box of this workspace",
+                hint="Somebody attached the data volume there. Detach it, and it goes on by itself.",
+            )
+        force = instance_id in dead
+        await log.awarning("volume.detaching", volume=volume_id, instance=instance_id, force=force)
+        await self._aws.call(ebs.detach, self._aws.ec2, volume_id, instance_id, force)
+
+    async def _described(
+        self, workspace_id: str, volume_id: str, *, may_be_missing: bool = False
+    ) -> Volume | None:
+        """The volume as EC2 has it; None if a new one is not listed yet. A lost one is never replaced."""
+        volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
+        if volume is not None or may_be_missing:
+            return volume
+        async with connection(self._pool) as conn:
+            age = await volumes.age(conn, workspace_id)
+        if age is not None and age >= UNLISTED_MEANS_GONE_AFTER:
+            raise failures.give_up(
+                "volume_missing",
+                f"the data volume {volume_id} is not in this account and region any longer",
+                hint="No empty one is put in its place: create a volume from its newest snapshot, with its "
+                "tags, and write the ID into the table volumes; or delete the workspace.",
+            )
+        return None
