@@ -75,11 +75,11 @@ class Snapshots:
                 await snapshots.settle(conn, earlier.key, state=lost)
 
     async def _decide(self, request: SnapshotVolume) -> tuple[Verdict, UUID | None]:
-        """Judge and, if one is due, write it down before the call; wishes take turns at the volume's row."""
+        """Judge and, if one is due, write that down before the call; wishes take turns."""
         async with connection(self._pool) as conn, conn.transaction():
             if await generations.hold(conn, request.workspace_id, request.generation) is None:
                 raise failures.superseded(request.generation)
-            volume = await volumes.lock(conn, request.workspace_id)
+            volume = await volumes.read(conn, request.workspace_id)
             if volume is None or volume.volume_id is None:
                 return Verdict.RECENT, None
             past = Past(

@@ -46,12 +46,6 @@ async def read(conn: Connection, workspace_id: str) -> Volume | None:
     return await cursor.fetchone()
 
 
-async def lock(conn: Connection, workspace_id: str) -> Volume | None:
-    """The same, held to the end of the transaction: wishes for a snapshot take turns."""
-    await conn.execute("SELECT FROM volumes WHERE workspace_id = %s FOR NO KEY UPDATE", [workspace_id])
-    return await read(conn, workspace_id)
-
-
 async def freeze(
     conn: Connection, workspace_id: str, *, client_token: str, request: Json, zone: str
 ) -> Volume:
@@ -63,7 +57,7 @@ async def freeze(
         """,
         [workspace_id, client_token, Jsonb(request), zone],
     )
-    volume = await lock(conn, workspace_id)
+    volume = await read(conn, workspace_id)
     if volume is None:
         raise LookupError(f"the data volume of {workspace_id} was deleted")
     return volume

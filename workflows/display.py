@@ -42,6 +42,7 @@ def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
         instance_id=None if gone else state.box.instance_id,
         private_ip=None if gone else state.box.private_ip,
         dns_name=state.box.dns_name,
+        volume_id=None if gone else state.box.volume_id,
         recreates=recovery.recreates(state.recovery, at),
         last_error=state.last_error,
         conditions=state.conditions,

@@ -217,6 +217,8 @@ class WorkspaceStatus(_Message):
     instance_id: str | None
     private_ip: str | None
     dns_name: str | None
+    volume_id: str | None = None
+    """The data volume, while the box has it."""
     recreates: int
     """Accepted in the last 24 h."""
     last_error: LastError | None

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from activities import ebs, ports
 from activities.box import onebox_box
@@ -115,6 +116,16 @@ async def test_a_lost_answer_of_the_creation_leaves_one_volume(world: World, for
     assert result.volume_id == volume.volume_id
 
 
+async def test_a_volume_is_found_by_its_tags_when_its_token_is_long_forgotten(world: World) -> None:
+    instance_id = await world.launched(await world.opened(spec=SPEC))
+    world.endpoint.inject("CreateVolume", "lost_answer", workspace=world.workspace_id)
+    await world.fails(ports.attach_volume, attach(world, 1, instance_id))
+    [volume] = await volumes(world)
+    await world.rows("UPDATE volumes SET client_token = 'new' WHERE workspace_id = %(workspace_id)s")
+    result = await world.run(ports.attach_volume, attach(world, 1, instance_id))
+    assert result.volume_id == volume.volume_id
+
+
 async def test_a_lost_answer_of_the_attachment_attaches_once(world: World) -> None:
     instance_id = await world.launched(await world.opened(spec=SPEC))
     world.endpoint.inject("AttachVolume", "lost_answer", workspace=world.workspace_id)
@@ -207,12 +218,12 @@ async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_t
 ) -> None:
     first, _ = await with_volume(world)
     await world.opened(after=1)  # generation 2 waits for the volume of a box that still runs
-    held = world.endpoint.inject("DescribeVolumes", "hold", workspace=None)
+    held = world.endpoint.inject("DescribeVolumes", "hold")
     late = asyncio.create_task(world.run(ports.detach_volume, detach(world, 2)))
     await asyncio.to_thread(world.endpoint.wait_until_held, held)
     await world.opened(after=2)
     await asyncio.to_thread(world.endpoint.release, held)
-    with pytest.raises(Exception, match="not the current one"):
+    with pytest.raises(ApplicationError, match="not the current one"):
         await late
     [volume] = await volumes(world)
     assert holders(volume) == [first]
@@ -224,6 +235,22 @@ async def test_a_late_attaching_of_an_older_generation_attaches_nothing(world: W
     await world.opened(after=1)
     assert (await world.fails(ports.attach_volume, attach(world, 1, instance_id))).type == ports.SUPERSEDED
     assert await volumes(world) == []
+
+
+async def test_an_attaching_that_is_overtaken_while_it_waits_attaches_nothing(world: World) -> None:
+    await with_volume(world)
+    await fenced(world)
+    await world.run(ports.detach_volume, detach(world, 2))
+    second = await world.launched(2)
+    held = world.endpoint.inject("DescribeVolumes", "hold")
+    late = asyncio.create_task(world.run(ports.attach_volume, attach(world, 2, second)))
+    await asyncio.to_thread(world.endpoint.wait_until_held, held)
+    await world.opened(after=2)
+    await asyncio.to_thread(world.endpoint.release, held)
+    with pytest.raises(ApplicationError, match="not the current one"):
+        await late
+    [volume] = await volumes(world)
+    assert volume.available
 
 
 async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_volume_at_two_boxes(

@@ -146,6 +146,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     status = await console.until_phase(workspace, Phase.ONLINE, generation=2, seconds=60)
     holders = never_at_two_instances(console, workspace)
     assert holders[-1] == status.instance_id
+    assert status.volume_id is not None
     assert len(holders) == 2
     assert [it.outcome for it in entries(console, workspace, "CreateVolume")] == ["done"]
     assert console.aws.counts(workspace).max_alive_at_once == 1
