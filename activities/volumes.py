@@ -166,6 +166,7 @@ class Volumes:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._patience.running.total_seconds()
         while True:
+            late = clock() >= deadline  # before the look: what an attachment came to is always looked at
             volume = await self._described(request.workspace_id, volume_id)
             if volume is not None:
                 others = [one for one in volume.attachments if one.instance_id != request.instance_id]
@@ -174,9 +175,9 @@ class Volumes:
                 if any(one.attached for one in volume.attachments):
                     await log.ainfo("volume.attached", volume=volume_id, instance=request.instance_id)
                     return AttachResult(volume_id=volume_id)
-                if volume.available:
+                if volume.available and not late:
                     await to_the_end(self._attach(request, volume_id))
-            if clock() >= deadline:
+            if late:
                 raise failures.try_again(
                     "volume_not_attached",
                     f"{volume_id} is {volume.state if volume else 'not listed yet'}, "

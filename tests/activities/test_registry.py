@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_stubs_are_found() -> None:
-    assert len(STUBS) == 16
+    assert len(STUBS) == 18
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)

@@ -266,7 +266,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     second = await world.launched(2)
     await world.run(ports.attach_volume, attach(world, 2, second))
     await asyncio.to_thread(world.endpoint.release, held)
-    result = await late
+    result = await late  # however long it was held: it looks again
     assert result == ports.AttachResult(occupied_by=second)
     assert moves(world) == [("attached", first), ("detached", first), ("attached", second)]
     [volume] = await volumes(world)
