@@ -85,6 +85,12 @@ def companion(name: str) -> str:
     return f"_onebox.{name}"
 
 
+def host_of(name: str) -> str | None:
+    """The host name whose claim would stand at this name; None if it is no such place."""
+    host = name.rstrip(".").lower().removeprefix("_onebox.")
+    return host if same_name(companion(host), name) else None
+
+
 def same_name(one: str, other: str) -> bool:
     """Route 53 adds the final dot, and names have no case."""
     return one.rstrip(".").lower() == other.rstrip(".").lower()

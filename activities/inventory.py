@@ -19,6 +19,11 @@ GENERATION_TAG = "onebox:generation"
 ATTEMPT_TAG = "onebox:attempt"
 VOLUME_TAG = "onebox:volume"
 """On a data volume only: boxes' own volumes have the tags above, too."""
+PROTECT_TAG = "onebox:protect"
+"""A human's, whatever its value: it keeps the orphan sweep away."""
+
+PAGE = 500
+"""Instances in one answer: a fleet is a few requests, and none of them is slow."""
 
 
 class InstanceState(StrEnum):
@@ -46,6 +51,8 @@ class Instance:
     launched_at: datetime
     state_reason: str
     zone: str = ""
+    workspace_id: str | None = None
+    protected: bool = False
 
     @property
     def terminated(self) -> bool:
@@ -80,6 +87,11 @@ def by_tags(ec2: "EC2Client", *, owner: str, workspace_id: str) -> list[Instance
     )
 
 
+def by_owner(ec2: "EC2Client", *, owner: str) -> list[Instance]:
+    """All instances of a control plane, in any state, page by page. Blocks."""
+    return _described(ec2, [{"Name": f"tag:{OWNER_TAG}", "Values": [owner]}], page=PAGE)
+
+
 def by_ids(ec2: "EC2Client", instance_ids: Sequence[str]) -> list[Instance]:
     """Those of the instances that EC2 lists; a filter, because an unknown ID as such is an error. Blocks."""
     return _described(ec2, [{"Name": "instance-id", "Values": list(instance_ids)}]) if instance_ids else []
@@ -98,6 +110,8 @@ def read(described: "InstanceTypeDef") -> Instance:
         launched_at=described["LaunchTime"],
         state_reason=described.get("StateReason", {}).get("Message", ""),
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
+        workspace_id=tags.get(WORKSPACE_TAG),
+        protected=PROTECT_TAG in tags,
     )
 
 
@@ -110,8 +124,12 @@ def of_launch(instances: Iterable[Instance], *, generation: int, attempt: int) -
     )
 
 
-def _described(ec2: "EC2Client", filters: "list[FilterTypeDef]") -> list[Instance]:
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
+def _described(
+    ec2: "EC2Client", filters: "list[FilterTypeDef]", *, page: int | None = None
+) -> list[Instance]:
+    pages = ec2.get_paginator("describe_instances").paginate(
+        Filters=filters, PaginationConfig={} if page is None else {"PageSize": page}
+    )
     return [
         read(described)
         for page in pages

@@ -22,10 +22,12 @@ from workflows.facts import (
     LaunchResult,
     Missing,
     SnapshotSettled,
+    StraysEnded,
     VolumeDetached,
     Watched,
 )
 from workflows.messages import WorkspaceSpec
+from workflows.orphans import OrphanKind, Verdict
 from workflows.requests import Request
 from workflows.state import Condition, Intent, LastError, Phase, RegistrationSeen
 
@@ -44,12 +46,14 @@ __all__ = [
     "Consulted",
     "DeleteVolume",
     "DetachVolume",
+    "EndOrphans",
     "Enroll",
     "Enrolled",
     "Evict",
     "Evicted",
     "FenceInstances",
     "FenceObserved",
+    "FindOrphans",
     "GenerationOpened",
     "Inquire",
     "Launch",
@@ -57,12 +61,15 @@ __all__ = [
     "Missing",
     "OpenGeneration",
     "Order",
+    "OrphanSeen",
+    "OrphansFound",
     "RecordStatus",
     "RegistrationSeen",
     "RemoveAddress",
     "SnapshotSettled",
     "SnapshotVolume",
     "StatusRecorded",
+    "StraysEnded",
     "VolumeDetached",
     "Watch",
     "Watched",
@@ -74,9 +81,12 @@ __all__ = [
     "consult_fleet",
     "delete_volume",
     "detach_volume",
+    "end_orphans",
     "enroll",
     "evict",
     "fence_instances",
+    "find_orphan_instances",
+    "find_orphan_names",
     "inquire",
     "launch",
     "open_generation",
@@ -236,6 +246,54 @@ class Evict:
     generation: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindOrphans:
+    """Look once for what carries our tags and nobody claims."""
+
+    pass_id: str
+    """A look that is repeated under the same one sees nothing new."""
+    used: int = 0
+    """How much was done in this pass before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphanSeen:
+    """One that nobody claims, and what becomes of it."""
+
+    kind: OrphanKind
+    name: str
+    workspace_id: str
+    generation: int
+    attempt: int
+    verdict: Verdict
+    times: int
+    """In how many passes it was seen so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphansFound:
+    """What one look saw."""
+
+    looked_at: int
+    """How many carry our tags, claimed or not."""
+    verdicts: dict[Verdict, int]
+    orphans: tuple[OrphanSeen, ...]
+    """Those that people should see, bounded; first those about which something is done."""
+    dry_run: bool
+    """The verdicts say what would be done; nothing is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOrphans:
+    """Terminate instances that nobody claims, if still nobody does."""
+
+    workspace_id: str
+    instances: tuple[str, ...]
+    generation: int | None = None
+    """The workspace's newest one, if its workflow asks. None: the sweep asks, for a workspace that has no
+    workflow, since it is deleted or not on the record."""
+
+
 class Order(StrEnum):
     """A human's word about a delegation."""
 
@@ -384,6 +442,24 @@ async def watch(request: Watch) -> Watched:
 @activity.defn
 async def evict(request: Evict) -> Evicted:
     """Terminate the instances of a superseded generation that are alive; those declared dead, too."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def find_orphan_instances(request: FindOrphans) -> OrphansFound:
+    """List all instances with our owner tag, judge them in one transaction, report to the workflows."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def find_orphan_names(request: FindOrphans) -> OrphansFound:
+    """List the names of the zone that carry our claim, and judge them in one transaction."""
+    raise NotImplementedError
+
+
+@activity.defn
+async def end_orphans(request: EndOrphans) -> StraysEnded:
+    """Terminate those that are still there, ours, unprotected, and claimed by nobody."""
     raise NotImplementedError
 
 

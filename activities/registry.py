@@ -19,6 +19,7 @@ from activities.generations import Generations
 from activities.inquiries import Inquiries
 from activities.instances import Instances, Patience
 from activities.launching import Launching
+from activities.orphans import Orphans
 from activities.records import Records
 from activities.snapshots import Snapshots
 from activities.specs import BoxDefaults
@@ -26,6 +27,7 @@ from activities.volumes import Volumes
 from store.credentials import ServerKeys
 from store.pool import Pool
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.orphans import OrphanPolicy
 
 Implementation = Callable[..., Coroutine[Any, Any, object]]
 """An activity; its request and result are those of its port, and differ from port to port."""
@@ -46,6 +48,7 @@ class ActivitiesConfig:
     offerings_bad_for: timedelta = timedelta(minutes=3)
     """Capacity comes back in minutes; until then, nobody's time is spent on asking."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    orphans: OrphanPolicy = field(default_factory=OrphanPolicy)
 
 
 def implementations(
@@ -68,6 +71,7 @@ def implementations(
     fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
     volumes = Volumes(aws=aws, pool=pool, owner=owner, patience=patience)
     snapshots = Snapshots(aws=aws, pool=pool, owner=owner)
+    sweep = Orphans(aws=aws, pool=pool, owner=owner, zone=config.zone, policy=config.orphans)
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
     return {
@@ -82,6 +86,8 @@ def implementations(
             Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
             fleet.consult_fleet,
             fleet.watch,
+            sweep.find_orphan_instances,
+            sweep.find_orphan_names,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (
@@ -92,5 +98,6 @@ def implementations(
             volumes.attach_volume,
             volumes.delete_volume,
             snapshots.snapshot_volume,
+            sweep.end_orphans,
         ),
     }

@@ -24,7 +24,7 @@ _DOING = {
     Step.REMOVE_ADDRESS: "removing the DNS name",
     Step.INQUIRE: "reading what the box did, since its deadline has passed",
     Step.CONSULT: "asking whether the fleet allows an automatic recreate",
-    Step.EVICT: "terminating a superseded box that still calls",
+    Step.EVICT: "terminating boxes that are not this generation's",
     Step.DETACH: "seeing that the data volume is free",
     Step.SNAPSHOT: "asking for a snapshot of the data volume",
     Step.ATTACH: "waiting for the instance to run, then attaching the data volume",

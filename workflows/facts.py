@@ -173,6 +173,17 @@ class Evicted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StraysEnded:
+    """What became of instances that nobody claims."""
+
+    instances: tuple[str, ...]
+    """All that were looked at, whatever was found."""
+    terminated: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    """Those that were not touched, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed:
     """A step that did not succeed, after the retries that its policy allows."""
 
@@ -195,6 +206,14 @@ class BoxFactKind(StrEnum):
     NOT_PROCESSING = "not_processing"
     """The box takes work, and its agent does nothing about it."""
     PROCESSING = "processing"
+    STRAY = "stray"
+    """The sweep saw an instance of the workspace that no launch accounts for; the detail is its ID."""
+    UNCLAIMED = "unclaimed"
+    """The sweep saw the instance of the newest launch, whose answer was lost; the detail is its ID."""
+
+
+SWEPT = frozenset({BoxFactKind.STRAY, BoxFactKind.UNCLAIMED})
+"""What only the sweep tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

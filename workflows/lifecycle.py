@@ -26,6 +26,7 @@ from workflows.facts import (
     LaunchResult,
     SnapshotSettled,
     StepFailed,
+    StraysEnded,
     VolumeDetached,
 )
 from workflows.requests import Ask, Request
@@ -76,6 +77,7 @@ Event = (
     | RegistrationSeen
     | Evicted
     | Consulted
+    | StraysEnded
     | StepFailed
     | RecordAhead
     | BoxChanged
@@ -114,9 +116,9 @@ def _next_step(state: State) -> Step | None:
             return Step.CLOSE
         if not state.fence.confirmed:
             return Step.FENCE
-        if state.intent is Intent.DELETE and not state.address_removed:
-            return Step.REMOVE_ADDRESS
-        return volumes.due_before_deleted(state) if state.intent is Intent.DELETE else None
+        if state.intent is Intent.DELETE:
+            return volumes.due_before_deleted(state) if state.address_removed else Step.REMOVE_ADDRESS
+        return Step.EVICT if state.strays else None
     if state.pending:
         return Step.CONSULT
     if state.flight is not None:
@@ -134,7 +136,7 @@ def _next_step(state: State) -> Step | None:
             return Step.ADDRESS
         if state.box.inquiring:
             return Step.INQUIRE
-    if state.intruder is not None:
+    if state.intruder is not None or state.strays:
         return Step.EVICT
     if deadlines.asks_canary(state):
         return Step.CANARY
@@ -205,6 +207,8 @@ def _taken_in(state: State, event: Event, at: datetime) -> State:
             return consulting.consulted(state, event, at)
         case StepFailed(step=Step.CONSULT):
             return consulting.consulted(state, consulting.unreadable(event), at)
+        case StraysEnded():
+            return steps.strays_ended(state, event)
         case StepFailed():
             return steps.failed(state, event, at)
         case RecordAhead():
@@ -238,6 +242,8 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
         return replace(state, enrolled=False)  # the record is ahead of us: read it
     if event.kind is BoxFactKind.INTRUDER:
         return _intruded(state, event.generation)
+    if event.kind is BoxFactKind.STRAY:
+        return steps.stray_seen(state, event.detail)
     if event.generation < state.generation or state.intent is not Intent.RUN:
         return state
     box, older = state.box, state.box.heard_at is not None and event.at < state.box.heard_at
@@ -263,6 +269,8 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
             return steps.not_processing(state, event.detail or NOT_PROCESSING, at)
         case BoxFactKind.PROCESSING:
             return steps.processing(replace(state, box=replace(box, processing_heard_at=event.at)), at)
+        case BoxFactKind.UNCLAIMED:
+            return steps.unclaimed_seen(state, at)
         case BoxFactKind.CREDENTIAL_LOST:
             errors = noted(state, _credential_lost(), at)
             lost = replace(box, credential_lost_at=event.at, heard_at=event.at)

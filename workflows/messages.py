@@ -29,6 +29,11 @@ DELEGATION_TYPE = "DelegationWorkflow"
 DELEGATIONS_TASK_QUEUE = "delegations"
 """Apart from the workspaces': a hundred slow targets must not hold up a recreate."""
 
+SWEEP_TYPE = "SweepWorkflow"
+SWEEP_SCHEDULE = "onebox-sweep"
+SWEEP_ID = "onebox/sweep"
+"""With the time appended, the ID of one pass. The slash keeps it apart from all workspaces."""
+
 PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
 INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
 ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")

@@ -48,7 +48,7 @@ class Step(StrEnum):
     INQUIRE = "inquire"
     """Asking the record what the box did, before its deadline counts as missed."""
     EVICT = "evict"
-    """Ending a superseded box that still calls."""
+    """Ending a superseded box that still calls, or an instance that nobody claims."""
     CONSULT = "consult"
     """Asking whether the fleet allows an automatic recreate now."""
     DETACH = "detach"
@@ -317,6 +317,8 @@ class State:
     """Whether this run asks the record before a deadline counts as missed; older ones did not."""
     intruder: int | None = None
     """A superseded generation whose box called, and must be ended."""
+    strays: tuple[str, ...] = ()
+    """Instances that the sweep saw and nobody claims."""
     online_since: datetime | None = None
     halted: bool = False
     """A step failed for good: nothing is tried until somebody asks."""

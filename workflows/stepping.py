@@ -157,6 +157,11 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
         case Step.CONSULT:
             consultation = ports.ConsultFleet(workspace_id=workspace_id, generation=generation + 1)
             return await do(ports.consult_fleet, consultation, CONSULT)
+        case Step.EVICT if state.intruder is None:
+            ending = ports.EndOrphans(
+                workspace_id=workspace_id, generation=generation, instances=state.strays
+            )
+            return await do(ports.end_orphans, ending, EC2)
         case Step.EVICT:
             eviction = ports.Evict(workspace_id=workspace_id, generation=state.intruder or 0)
             return await do(ports.evict, eviction, EC2)

@@ -17,6 +17,7 @@ from workflows.facts import (
     GenerationOpened,
     LaunchResult,
     StepFailed,
+    StraysEnded,
 )
 from workflows.state import (
     Box,
@@ -40,6 +41,9 @@ IDLE_RETRY = timedelta(seconds=60)
 """After the first miss, before the second question decides."""
 
 READ_AGAIN_AFTER = timedelta(seconds=1)
+
+MOST_STRAYS = 50
+"""More are told of again: the sweep does so as long as they are there."""
 
 SLOW_RETRY = timedelta(seconds=60)
 """For what must go on although trying again is unlikely to help, such as a termination."""
@@ -298,6 +302,30 @@ def processing(state: State, at: datetime) -> State:
     # What was to be asked for again was asked for because it did not process, if its box is there.
     ask_again_at = None if conditions.is_reachable(state) else state.ask_again_at
     return replace(state, box=box, ask_again_at=ask_again_at, errors=cleared(state.errors, Step.PROCESS))
+
+
+def stray_seen(state: State, instance_id: str) -> State:
+    """Keep in mind what nobody claims, until there is time to end it; who is ours is judged again then."""
+    known = (*state.strays, state.box.instance_id, "")
+    if instance_id in known or len(state.strays) >= MOST_STRAYS:
+        return state
+    return replace(state, strays=(*state.strays, instance_id))
+
+
+def strays_ended(state: State, event: StraysEnded) -> State:
+    """They were looked at; the sweep tells again of what is still there."""
+    left = tuple(stray for stray in state.strays if stray not in event.instances)
+    return succeeded(replace(state, strays=left), Step.EVICT)
+
+
+def unclaimed_seen(state: State, at: datetime) -> State:
+    """The launch whose answer was lost has an instance: launch again, which adopts it."""
+    if state.box.instance_id is not None or state.opened < state.generation:
+        return state
+    if state.flight is None:
+        state = replace(state, flight=Flight(generation=state.generation, since=at), halted=False)
+    again = state.retry is not None and state.retry.step is Step.LAUNCH
+    return replace(state, retry=None) if again else state
 
 
 def opened(state: State, event: GenerationOpened) -> State:

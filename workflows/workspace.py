@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
     from workflows import admission, conditions, consulting, deadlines, display, lifecycle, messages, stepping
-    from workflows.facts import BoxChanged, Enrolled
+    from workflows.facts import SWEPT, BoxChanged, Enrolled
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
     from workflows.names import InvalidWorkspaceId, check_workspace_id
     from workflows.recording import Recording
@@ -35,6 +35,9 @@ CONSULTS = "consult-the-fleet"
 
 INQUIRES = "inquire-before-a-missed-registration"
 """The patch since which a deadline is missed only after a look at the record."""
+
+STRAYS = "take-strays"
+"""The patch since which the workflow takes the sweep's facts; older code rejected their kinds."""
 
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
@@ -129,7 +132,9 @@ class WorkspaceWorkflow:
         """See `BoxFact`."""
         self._messages += 1
         fact = self._read(messages.BoxFact, payload)
-        if fact is not None:
+        if fact is not None and fact.kind in SWEPT and not workflow.patched(STRAYS):
+            self._reject(RequestKind.UNKNOWN, f"malformed payload: kind: {fact.kind} is not known yet")
+        elif fact is not None:
             changed = BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at, detail=fact.detail)
             if self._state.enrolled:
                 self._apply(changed)

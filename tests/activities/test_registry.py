@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_stubs_are_found() -> None:
-    assert len(STUBS) == 18
+    assert len(STUBS) == 21
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)
@@ -34,7 +34,7 @@ async def test_only_the_mutations_of_ec2_are_on_the_rate_limited_queue(world: Wo
     queues = implementations(aws=world.aws, pool=world.pool, keys=world.keys, config=world.config)
     assert set(queues) == {TASK_QUEUE, EC2_TASK_QUEUE, DELEGATIONS_TASK_QUEUE}
     assert {name_of(one) for one in queues[EC2_TASK_QUEUE]} == {
-        *("evict", "fence_instances", "launch"),
+        *("end_orphans", "evict", "fence_instances", "launch"),
         *("attach_volume", "delete_volume", "detach_volume", "snapshot_volume"),
     }
     assert sum(map(len, queues.values())) == len(STUBS)
