@@ -20,7 +20,13 @@ from temporalio.client import (
     ScheduleUpdateInput,
 )
 
-from workflows.messages import TASK_QUEUE, WATCHDOG_SCHEDULE, WATCHDOG_TYPE
+from workflows.messages import (
+    SWEEP_SCHEDULE,
+    SWEEP_TYPE,
+    TASK_QUEUE,
+    WATCHDOG_SCHEDULE,
+    WATCHDOG_TYPE,
+)
 
 CATCH_UP = timedelta(seconds=10)
 """The least that the server allows: a round that was missed is not made up for, the next one sees more."""
@@ -48,8 +54,18 @@ def watchdog(every: timedelta) -> Round:
     )
 
 
+def sweep(every: timedelta) -> Round:
+    """The round of the orphan sweep."""
+    return Round(
+        schedule_id=SWEEP_SCHEDULE,
+        workflow_type=SWEEP_TYPE,
+        every=every,
+        about="looks for instances and DNS names that no generation claims",
+    )
+
+
 async def ensure(client: Client, rounds: Sequence[Round]) -> None:
-    """Make each schedule, or give one that stands its present interval; its pause is left alone."""
+    """Make each schedule, or bring one that stands to its present form; its pause is left alone."""
     for one in rounds:
         schedule = _schedule(one)
         try:
@@ -61,9 +77,9 @@ async def ensure(client: Client, rounds: Sequence[Round]) -> None:
 def _updating(wanted: Schedule) -> Callable[[ScheduleUpdateInput], ScheduleUpdate | None]:
     def update(standing: ScheduleUpdateInput) -> ScheduleUpdate | None:
         schedule = standing.description.schedule
-        if schedule.spec.intervals == wanted.spec.intervals:
+        if _shape(schedule) == _shape(wanted):
             return None
-        schedule.spec, schedule.action = wanted.spec, wanted.action
+        schedule.spec, schedule.action, schedule.policy = wanted.spec, wanted.action, wanted.policy
         return ScheduleUpdate(schedule=schedule)
 
     return update
@@ -81,3 +97,15 @@ def _schedule(one: Round) -> Schedule:
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=one.every)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=CATCH_UP),
     )
+
+
+def _shape(schedule: Schedule) -> tuple[object, ...]:
+    """What is ours to say of a schedule, in a form that the server's answer has, too."""
+    action, policy = schedule.action, schedule.policy
+    started = (
+        (action.workflow, action.id, action.task_queue, action.execution_timeout)
+        if isinstance(action, ScheduleActionStartWorkflow)
+        else None
+    )
+    rhythm = [(each.every, each.offset or timedelta()) for each in schedule.spec.intervals]
+    return started, rhythm, policy.overlap, policy.catchup_window

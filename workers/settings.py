@@ -5,6 +5,7 @@ Says what is wrong by the variable's name; it opens no connection and holds no d
 
 import hashlib
 import re
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Annotated, TypeVar
@@ -20,6 +21,7 @@ from store.processing import Patience
 from store.watching import Patience as WatchPatience
 from workflows.delegations import Deadlines
 from workflows.fleet import FleetPolicy
+from workflows.orphans import OrphanPolicy
 from workflows.state import CanaryPolicy, Timings
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -211,6 +213,14 @@ class WorkerSettings(FleetSettings):
     """How often the watchdog looks for workspaces that need another box."""
     recreate_after_seconds: Annotated[float, Field(gt=0)] = 180
     """A box that is silent, or without a live token, for so long is a reason for recreation."""
+    orphan_sweep_seconds: Annotated[float, Field(ge=1, le=86_400)] = 120
+    """How often instances and DNS names that no generation claims are looked for."""
+    orphan_age_seconds: Annotated[float, Field(ge=0)] = 300
+    """Younger ones are left alone: a launch that is on its way looks the same."""
+    orphans_per_pass: Annotated[int, Field(ge=0, le=100)] = 5
+    """So many are terminated, removed, or reported to their workflows in one pass."""
+    orphan_dry_run: bool = False
+    """Only say what would be done about them, in the result of the pass and in the log."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
@@ -266,6 +276,24 @@ class WorkerSettings(FleetSettings):
     def watchdog_every(self) -> timedelta:
         """As a duration."""
         return timedelta(seconds=self.watchdog_seconds)
+
+    @property
+    def sweep_every(self) -> timedelta:
+        """As a duration."""
+        return timedelta(seconds=self.orphan_sweep_seconds)
+
+    @property
+    def orphan_policy(self) -> OrphanPolicy:
+        """How sure the sweep must be, and how much it does at once."""
+        policy = OrphanPolicy(
+            age=timedelta(seconds=self.orphan_age_seconds),
+            again_after=timedelta(seconds=self.orphan_age_seconds),
+            most=self.orphans_per_pass,
+            dry_run=self.orphan_dry_run,
+        )
+        # Two passes in a row must be able to see the same thing, however seldom they are.
+        lasts = max(policy.sighting_lasts, 5 * self.sweep_every)
+        return replace(policy, sighting_lasts=lasts)
 
     @property
     def timings(self) -> Timings:

@@ -25,6 +25,7 @@ from workers.settings import InvalidSettings, WorkerSettings
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.sweep import SweepWorkflow
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
 
@@ -70,7 +71,7 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 
 def workspace_worker(client: Client, parts: Parts) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
-    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow])
+    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow])
 
 
 def delegations_worker(client: Client, parts: Parts) -> Worker:
@@ -133,5 +134,6 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
         heartbeat_stale=settings.heartbeat_stale,
         offerings_bad_for=timedelta(seconds=settings.offering_bad_seconds),
         fleet=FleetConfig(policy=settings.fleet_policy, patience=settings.watch_patience),
+        orphans=settings.orphan_policy,
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

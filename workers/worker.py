@@ -46,7 +46,8 @@ async def run() -> int:
             wiring.ec2_worker(client, parts),
             wiring.delegations_worker(client, parts),
         ):
-            await schedules.ensure(client, [schedules.watchdog(settings.watchdog_every)])
+            rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
+            await schedules.ensure(client, rounds)
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)

@@ -31,8 +31,6 @@ DELEGATIONS_TASK_QUEUE = "delegations"
 
 SWEEP_TYPE = "SweepWorkflow"
 SWEEP_SCHEDULE = "onebox-sweep"
-SWEEP_ID = "onebox/sweep"
-"""With the time appended, the ID of one pass. The slash keeps it apart from all workspaces."""
 
 PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
 INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")

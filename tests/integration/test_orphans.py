@@ -1,0 +1,269 @@
+"""The orphan sweep on a whole stack: twenty planted instances, and exactly the right ones go."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import boto3
+import pytest
+from botocore.config import Config
+from temporalio.client import ScheduleActionExecutionStartWorkflow
+
+from devstack.console import Console, connected, eventually
+from devstack.stack import Stack
+from tests.integration.conftest import SETTINGS
+from workers.schedules import Round, ensure
+from workflows.messages import SWEEP_SCHEDULE
+from workflows.orphans import Verdict
+from workflows.state import Phase
+from workflows.sweep import SweepReport
+
+pytestmark = pytest.mark.anyio
+
+SWEEP = {"ORPHAN_SWEEP_SECONDS": "3600", "ORPHAN_AGE_SECONDS": "0.5", "ORPHANS_PER_PASS": "5"}
+"""By hand, so that the test knows which pass did what."""
+
+ALIVE = ("pending", "running")
+
+
+@pytest.fixture(scope="module")
+def swept_stack() -> Iterator[Stack]:
+    with Stack(
+        free_ports=True,
+        fsync=False,
+        settings=SETTINGS | SWEEP,
+        pending_seconds=0.2,
+        terminating_seconds=0.2,
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def console(swept_stack: Stack) -> AsyncIterator[Console]:
+    async with connected(
+        temporal=swept_stack.temporal_address,
+        register_api=swept_stack.register_api_url,
+        aws_endpoint=swept_stack.aws_url,
+        database=swept_stack.database_url,
+        operator_token=swept_stack.operator_token,
+    ) as console:
+        yield console
+        console.aws.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planting:
+    """Launches what no launch on the record accounts for."""
+
+    stack: Stack
+    console: Console
+
+    async def plant(
+        self,
+        workspace: str,
+        *,
+        generation: int | None = 1,
+        attempt: int = 1,
+        owner: str | None = None,
+        protect: bool = False,
+    ) -> str:
+        tags = {
+            "onebox:owner": owner or self.stack.environment["ONEBOX_OWNER"],
+            "onebox:workspace": workspace,
+            "onebox:attempt": str(attempt),
+        }
+        if generation is not None:
+            tags["onebox:generation"] = str(generation)
+        if protect:
+            tags["onebox:protect"] = "kept for a look by core-devops"
+        return await asyncio.to_thread(self._launch, tags)
+
+    def _launch(self, tags: dict[str, str]) -> str:
+        info = self.console.aws.info()
+        ec2 = boto3.client(
+            "ec2",
+            endpoint_url=self.stack.aws_url,
+            config=Config(region_name=info.region),
+            aws_access_key_id="x",
+            aws_secret_access_key="y",
+        )
+        launched = ec2.run_instances(
+            ImageId=info.image_id,
+            InstanceType="t3.small",
+            MinCount=1,
+            MaxCount=1,
+            UserData="#!/bin/sh\nexec sleep 3600\n",
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}
+            ],
+        )
+        ec2.close()
+        return str(launched["Instances"][0]["InstanceId"])
+
+
+@pytest.fixture
+def planting(swept_stack: Stack, console: Console) -> Planting:
+    return Planting(stack=swept_stack, console=console)
+
+
+async def one_pass(console: Console) -> SweepReport:
+    """Trigger the schedule, as an operator would, and wait for the pass's result."""
+    schedule = console.client.get_schedule_handle(SWEEP_SCHEDULE)
+
+    async def passes() -> dict[str, str]:
+        """Run IDs with their workflow IDs, which two passes of one second share."""
+        recent = (await schedule.describe()).info.recent_actions
+        return {
+            it.action.first_execution_run_id: it.action.workflow_id
+            for it in recent
+            if isinstance(it.action, ScheduleActionExecutionStartWorkflow)
+        }
+
+    before = set(await passes())
+    await schedule.trigger()
+    after = await eventually(passes, lambda seen: bool(set(seen) - before))
+    [new] = set(after) - before
+    handle = console.client.get_workflow_handle(after[new], run_id=new, result_type=SweepReport)
+    report: SweepReport = await handle.result()
+    assert report.failures == ()
+    assert report.instances is not None
+    return report
+
+
+async def alive(console: Console) -> set[str]:
+    return {it.instance_id for it in console.aws.instances() if it.state in ALIVE}
+
+
+def acted(report: SweepReport) -> int:
+    found = [it for it in (report.instances, report.names) if it is not None]
+    return sum(one.verdict.acts for it in found for one in it.orphans)
+
+
+async def lost(console: Console, workspace: str) -> str:
+    """A workspace that failed with its launch's answer lost: its instance runs, and nobody knows."""
+    console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
+    late = console.aws.inject("DescribeInstances", "empty_list", times=None, workspace=workspace)
+    await console.start(workspace)
+
+    async def launched() -> list[str]:
+        return [it.instance_id for it in console.aws.instances(workspace)]
+
+    [instance] = await eventually(launched, lambda seen: len(seen) == 1)
+    refused = console.aws.inject(
+        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=workspace
+    )
+    await console.until_phase(workspace, Phase.FAILED)
+    for fault in (late, refused):
+        console.aws.release(fault)
+    return instance
+
+
+async def test_of_twenty_planted_instances_exactly_the_right_ones_go(
+    console: Console, planting: Planting, swept_stack: Stack
+) -> None:
+    for name in ("live", "stopped", "dead"):
+        await console.start(name)
+    for name in ("live", "stopped", "dead"):
+        await console.until_phase(name, Phase.ONLINE)
+    await console.ask("live", requested_by="admin:alice", observed_generation=1)
+    await console.ask("stopped", "request_stop", requested_by="admin:alice")
+    await console.ask("dead", "request_delete", requested_by="admin:alice")
+    await console.workflow("dead").result()
+    await console.until_phase("stopped", Phase.STOPPED)
+    box = (await console.until_phase("live", Phase.ONLINE, generation=2)).instance_id
+    unrecorded = await lost(console, "lost")
+
+    go = {
+        "an older generation": await planting.plant("live", generation=1, attempt=4),
+        "an even older one": await planting.plant("live", generation=None),
+        "a second one of the current launch": await planting.plant("live", generation=2),
+        "a later attempt": await planting.plant("live", generation=2, attempt=3),
+        "stopped": await planting.plant("stopped"),
+        "stopped, too": await planting.plant("stopped", attempt=2),
+        "dead": await planting.plant("dead"),
+        "dead, too": await planting.plant("dead", attempt=2),
+        "dead, three": await planting.plant("dead", generation=9),
+        "nobody's": await planting.plant("nobody"),
+        "nobody's, too": await planting.plant("nobody", generation=7),
+    }
+    stay = {
+        "foreign, stopped": await planting.plant("stopped", generation=8, owner="elsewhere"),
+        "protected": await planting.plant("live", protect=True),
+        "protected, dead": await planting.plant("dead", protect=True),
+        "protected, nobody's": await planting.plant("nobody", protect=True),
+        "foreign": await planting.plant("live", owner="another-control-plane"),
+        "foreign, dead": await planting.plant("dead", owner="another-control-plane"),
+        "foreign, nobody's": await planting.plant("nobody", owner="another-control-plane"),
+        "without a workspace": await planting.plant(""),
+    }
+    assert len(go) + len(stay) + len([unrecorded]) == 20
+
+    reports = [await one_pass(console)]
+    assert acted(reports[0]) == 0, "seen once is not enough"
+    assert await alive(console) == {*go.values(), *stay.values(), unrecorded, str(box)}
+    while len(reports) < 8 and (len(reports) < 4 or acted(reports[-1])):
+        reports.append(await one_pass(console))
+        assert acted(reports[-1]) <= 5
+    assert await eventually(lambda: alive(console), lambda it: not it & set(go.values())) == {
+        *stay.values(),
+        unrecorded,
+        str(box),
+    }
+
+    adopted = await console.until_phase("lost", Phase.ONLINE)
+    assert (adopted.instance_id, adopted.generation) == (unrecorded, 1)
+    assert console.aws.counts("lost").launches == 1
+    status = await console.status("live")
+    assert (status.phase, status.generation, status.instance_id) == (Phase.ONLINE, 2, box)
+    assert (await console.status("stopped")).phase is Phase.STOPPED
+    by_sweep = {name for report in reports for name in report.ended}
+    assert by_sweep == {go[name] for name in go if name.startswith(("dead", "nobody"))}
+    last = await one_pass(console)
+    assert last.instances is not None
+    assert {one.name for one in last.instances.orphans if one.verdict is Verdict.PROTECTED} == {
+        stay[name] for name in stay if name.startswith("protected")
+    }
+    assert acted(last) == 0
+    assert "orphan.terminated" in swept_stack.log("worker").read_text()
+
+
+async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(console: Console) -> None:
+    each_hour = Round(
+        schedule_id="a-round", workflow_type="SweepWorkflow", every=timedelta(hours=1), about="a test's"
+    )
+    await asyncio.gather(*(ensure(console.client, [each_hour]) for _ in range(8)))
+    handle = console.client.get_schedule_handle("a-round")
+    first = await handle.describe()
+    assert first.schedule.spec.intervals[0].every == timedelta(hours=1)
+    assert first.info.last_updated_at is None
+
+    await handle.pause(note="by admin:alice, while she looks")
+    await ensure(console.client, [each_hour])
+    paused = await handle.describe()
+    assert paused.schedule.state.paused
+    await ensure(console.client, [replace(each_hour, every=timedelta(hours=2))])
+    changed = await handle.describe()
+    assert changed.schedule.spec.intervals[0].every == timedelta(hours=2)
+    assert changed.schedule.state.paused
+    assert changed.schedule.state.note == "by admin:alice, while she looks"
+    await handle.delete()
+
+
+async def test_the_worker_sweeps_by_the_clock_and_a_pause_outlives_it(
+    console: Console, swept_stack: Stack
+) -> None:
+    handle = console.client.get_schedule_handle(SWEEP_SCHEDULE)
+    found = await handle.describe()
+    assert found.schedule.spec.intervals[0].every == timedelta(hours=1)
+    await handle.pause(note="a look")
+    started = swept_stack.log("worker").read_text().count("worker.started")
+    await asyncio.to_thread(swept_stack.restart, "worker")
+
+    async def starts() -> int:
+        return swept_stack.log("worker").read_text().count("worker.started")
+
+    await eventually(starts, lambda number: number > started)
+    await one_pass(console)  # a trigger passes a pause by
+    assert (await handle.describe()).schedule.state.paused
+    await handle.unpause()
