@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
-import boto3
 import pytest
-from botocore.config import Config
-from temporalio.client import ScheduleActionExecutionStartWorkflow
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.conftest import SETTINGS
+from tests.integration.planting import Planting, lost, one_pass
 from workers.schedules import Round, ensure
 from workflows.messages import SWEEP_SCHEDULE
 from workflows.orphans import Verdict
@@ -52,83 +50,9 @@ async def console(swept_stack: Stack) -> AsyncIterator[Console]:
         console.aws.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planting:
-    """Launches what no launch on the record accounts for."""
-
-    stack: Stack
-    console: Console
-
-    async def plant(
-        self,
-        workspace: str,
-        *,
-        generation: int | None = 1,
-        attempt: int = 1,
-        owner: str | None = None,
-        protect: bool = False,
-    ) -> str:
-        tags = {
-            "onebox:owner": owner or self.stack.environment["ONEBOX_OWNER"],
-            "onebox:workspace": workspace,
-            "onebox:attempt": str(attempt),
-        }
-        if generation is not None:
-            tags["onebox:generation"] = str(generation)
-        if protect:
-            tags["onebox:protect"] = "kept for a look by core-devops"
-        return await asyncio.to_thread(self._launch, tags)
-
-    def _launch(self, tags: dict[str, str]) -> str:
-        info = self.console.aws.info()
-        ec2 = boto3.client(
-            "ec2",
-            endpoint_url=self.stack.aws_url,
-            config=Config(region_name=info.region),
-            aws_access_key_id="x",
-            aws_secret_access_key="y",
-        )
-        launched = ec2.run_instances(
-            ImageId=info.image_id,
-            InstanceType="t3.small",
-            MinCount=1,
-            MaxCount=1,
-            UserData="#!/bin/sh\nexec sleep 3600\n",
-            TagSpecifications=[
-                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}
-            ],
-        )
-        ec2.close()
-        return str(launched["Instances"][0]["InstanceId"])
-
-
 @pytest.fixture
 def planting(swept_stack: Stack, console: Console) -> Planting:
     return Planting(stack=swept_stack, console=console)
-
-
-async def one_pass(console: Console) -> SweepReport:
-    """Trigger the schedule, as an operator would, and wait for the pass's result."""
-    schedule = console.client.get_schedule_handle(SWEEP_SCHEDULE)
-
-    async def passes() -> dict[str, str]:
-        """Run IDs with their workflow IDs, which two passes of one second share."""
-        recent = (await schedule.describe()).info.recent_actions
-        return {
-            it.action.first_execution_run_id: it.action.workflow_id
-            for it in recent
-            if isinstance(it.action, ScheduleActionExecutionStartWorkflow)
-        }
-
-    before = set(await passes())
-    await schedule.trigger()
-    after = await eventually(passes, lambda seen: bool(set(seen) - before))
-    [new] = set(after) - before
-    handle = console.client.get_workflow_handle(after[new], run_id=new, result_type=SweepReport)
-    report: SweepReport = await handle.result()
-    assert report.failures == ()
-    assert report.instances is not None
-    return report
 
 
 async def alive(console: Console) -> set[str]:
@@ -138,25 +62,6 @@ async def alive(console: Console) -> set[str]:
 def acted(report: SweepReport) -> int:
     found = [it for it in (report.instances, report.names) if it is not None]
     return sum(one.verdict.acts for it in found for one in it.orphans)
-
-
-async def lost(console: Console, workspace: str) -> str:
-    """A workspace that failed with its launch's answer lost: its instance runs, and nobody knows."""
-    console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
-    late = console.aws.inject("DescribeInstances", "empty_list", times=None, workspace=workspace)
-    await console.start(workspace)
-
-    async def launched() -> list[str]:
-        return [it.instance_id for it in console.aws.instances(workspace)]
-
-    [instance] = await eventually(launched, lambda seen: len(seen) == 1)
-    refused = console.aws.inject(
-        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=workspace
-    )
-    await console.until_phase(workspace, Phase.FAILED)
-    for fault in (late, refused):
-        console.aws.release(fault)
-    return instance
 
 
 async def test_of_twenty_planted_instances_exactly_the_right_ones_go(

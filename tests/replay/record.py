@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from temporalio.client import ScheduleActionExecutionStartWorkflow
+
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
-from workflows.messages import DataVolume, WorkspaceSpec
+from tests.integration.planting import Planting, lost, one_pass
+from workflows.messages import SWEEP_SCHEDULE, DataVolume, WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase, SnapshotPolicy
 from workflows.workspace import MESSAGES_PER_RUN
 
@@ -152,6 +155,35 @@ async def volume(console: Console, stack: Stack) -> None:
     await console.workflow(name).result()
 
 
+async def orphaned(console: Console, stack: Stack) -> None:
+    """Strays that the workflow ends, and a launch whose answer was lost, which it adopts."""
+    name = "orphaned"
+    await lost(console, name)
+    await Planting(stack=stack, console=console).plant(name, generation=None)
+    for _ in range(2):
+        await one_pass(console)
+    await console.until_phase(name, Phase.ONLINE)
+
+    async def alive() -> int:
+        return sum(it.state == "running" for it in console.aws.instances(name))
+
+    await eventually(alive, lambda number: number == 1)
+
+
+async def swept(console: Console, stack: Stack) -> str:
+    """A pass of the orphan sweep that ends an instance of a workspace that nobody knows."""
+    await console.start("swept")
+    await console.until_phase("swept", Phase.ONLINE)
+    await Planting(stack=stack, console=console).plant("nobody")
+    await one_pass(console)
+    report = await one_pass(console)
+    assert len(report.ended) == 1
+    recent = (await console.client.get_schedule_handle(SWEEP_SCHEDULE).describe()).info.recent_actions
+    action = recent[-1].action
+    assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+    return action.workflow_id
+
+
 async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
     """As the register API would tell it."""
     await console.rows(
@@ -164,7 +196,10 @@ async def _told(console: Console, name: str, kind: str, *, generation: int) -> N
 
 PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
     path.__name__: path
-    for path in (incident, intents, refused, troubled, continued, unregistered, delegated, volume)
+    for path in (
+        *(incident, intents, refused, troubled, continued, unregistered, delegated, volume),
+        *(orphaned, swept),
+    )
 }
 
 
@@ -198,7 +233,11 @@ async def _record(stack: Stack) -> None:
 
 def main() -> None:
     """Record what is missing."""
-    settings = {"HEARTBEAT_SECONDS": "0.3", "HEARTBEAT_STALE_SECONDS": "3"}
+    settings = {
+        "HEARTBEAT_SECONDS": "0.3",
+        "HEARTBEAT_STALE_SECONDS": "3",
+        "ORPHAN_AGE_SECONDS": "0.2",
+    }
     with Stack(free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
         asyncio.run(_record(stack))
 
