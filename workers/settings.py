@@ -194,6 +194,8 @@ class WorkerSettings(FleetSettings):
     """Across all workers; EC2 refills RunInstances at about this rate."""
     register_deadline_seconds: Annotated[float, Field(gt=0)] = 600
     """From an instance running to its first authenticated beat."""
+    fence_unconfirmed_seconds: Annotated[float, Field(gt=0)] = 600
+    """When a termination that can't be confirmed stands on the record, and `declare_dead` is heard."""
     settling_seconds: Annotated[float, Field(ge=0)] = 120
     """For so long after a box came online, a recreate that names no generation is stale."""
     canary: CanaryPolicy = CanaryPolicy.GENERATION
@@ -304,6 +306,7 @@ class WorkerSettings(FleetSettings):
             canary=self.canary,
             canary_deadline=timedelta(seconds=self.canary_deadline_seconds),
             not_processing=timedelta(seconds=self.not_processing_seconds),
+            fence_unconfirmed=timedelta(seconds=self.fence_unconfirmed_seconds),
         )
 
 

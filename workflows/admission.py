@@ -202,7 +202,8 @@ def _decide_declare_dead(state: State, ask: Ask, at: datetime) -> _Verdict:
     # Where no look has succeeded yet, nobody knows the suspects: the human does.
     suspects = {it.key for it in state.fence.suspects}
     meant = not suspects or ask.instance_id in suspects
-    if not is_unconfirmed(state.fence, at) or not meant:
+    unconfirmed = is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed)
+    if not unconfirmed or not meant:
         return _Verdict(
             outcome=OutcomeKind.REJECTED,
             detail=f"the termination of {ask.instance_id} is not what this workspace waits for",

@@ -103,7 +103,7 @@ def _instance_running(state: State, at: datetime) -> tuple[ConditionStatus, str,
         if state.fence.confirmed and state.closed:
             return FALSE, "Terminated", "every instance is confirmed to be terminated"
         return FALSE, "Terminating", "the instance is being terminated"
-    if is_unconfirmed(state.fence, at):
+    if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
         names = ", ".join(suspect.key for suspect in state.fence.suspects)
         return UNKNOWN, "FenceUnconfirmed", f"the termination of {names} cannot be confirmed"
     if state.box.running_since is not None:

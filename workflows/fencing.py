@@ -62,6 +62,6 @@ def proven_gone(fence: Fence, at: datetime) -> tuple[str, ...]:
     )
 
 
-def is_unconfirmed(fence: Fence, at: datetime) -> bool:
+def is_unconfirmed(fence: Fence, at: datetime, *, after: timedelta = UNCONFIRMED_AFTER) -> bool:
     """Whether the fence has been open for so long that a human has to know, and may decide."""
-    return not fence.confirmed and fence.since is not None and at - fence.since >= UNCONFIRMED_AFTER
+    return not fence.confirmed and fence.since is not None and at - fence.since >= after

@@ -153,6 +153,8 @@ class Timings:
     """Under the idle policy, without processed work for so long, the agent is asked again."""
     not_processing: timedelta = timedelta(minutes=3)
     """A box that doesn't process for so long is a reason for recreation: as long as for silence."""
+    fence_unconfirmed: timedelta = timedelta(minutes=10)
+    """A termination takes a minute or two. Unconfirmed for so long, a human should know, and may decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

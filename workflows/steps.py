@@ -131,7 +131,7 @@ def fenced(state: State, event: FenceObserved, at: datetime) -> State:
     state = replace(state, fence=fence)
     if fence.confirmed:
         return succeeded(state, Step.FENCE)
-    if fencing.is_unconfirmed(fence, at):
+    if fencing.is_unconfirmed(fence, at, after=state.timings.fence_unconfirmed):
         names = ", ".join(suspect.key for suspect in fence.suspects)
         failure = StepFailed(
             step=Step.FENCE,

@@ -1,26 +1,37 @@
 """The orphan sweep on a whole stack: twenty planted instances, and exactly the right ones go."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
+import httpx
 import pytest
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
-from tests.integration.conftest import SETTINGS
+from tests.integration.conftest import CANARY_SECRET_KEY, SETTINGS
 from tests.integration.planting import Planting, lost, one_pass
+from tests.integration.test_registering import bootstrap_secret, box_of, token_file
 from workers.schedules import Round, ensure
 from workflows.messages import SWEEP_SCHEDULE
 from workflows.orphans import Verdict
+from workflows.requests import OutcomeKind
 from workflows.state import Phase
 from workflows.sweep import SweepReport
 
 pytestmark = pytest.mark.anyio
 
-SWEEP = {"ORPHAN_SWEEP_SECONDS": "3600", "ORPHAN_AGE_SECONDS": "0.5", "ORPHANS_PER_PASS": "5"}
-"""By hand, so that the test knows which pass did what."""
+SWEEP = {
+    "ORPHAN_SWEEP_SECONDS": "3600",
+    "ORPHAN_AGE_SECONDS": "0.5",
+    "ORPHANS_PER_PASS": "5",
+    "FENCE_UNCONFIRMED_SECONDS": "1",
+    "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
+}
+"""Swept by hand, so that the test knows which pass did what."""
 
 ALIVE = ("pending", "running")
 
@@ -131,6 +142,66 @@ async def test_of_twenty_planted_instances_exactly_the_right_ones_go(
     }
     assert acted(last) == 0
     assert "orphan.terminated" in swept_stack.log("worker").read_text()
+
+
+async def test_a_box_that_would_not_die_is_declared_dead_refused_at_every_door_and_swept(
+    console: Console, swept_stack: Stack
+) -> None:
+    name = "undying"
+    await console.start(name)
+    old = (await console.until_phase(name, Phase.ONLINE)).instance_id
+    assert old is not None
+    view = await box_of(swept_stack, name)
+    token = token_file(view).read_text().strip()
+    os.killpg(view.pid, signal.SIGSTOP)  # its host is lost: it neither ends nor calls
+    kept = console.aws.inject(
+        "TerminateInstances", "error", code="InternalError", status=500, times=None, workspace=name
+    )
+    await console.ask(name, requested_by="admin:alice", observed_generation=1)
+
+    async def why() -> str:
+        error = (await console.status(name)).last_error
+        return "" if error is None else f"{error.phase}: {error.code}"
+
+    await eventually(why, lambda told: told == "fence: InternalError")
+    assert console.aws.counts(name).launches == 1, "nothing is launched while it may be alive"
+
+    async def declared(by: str) -> OutcomeKind:
+        return (await console.ask(name, "declare_dead", instance_id=old, requested_by=by)).outcome
+
+    assert await declared("watchdog") is OutcomeKind.REJECTED
+    await eventually(lambda: declared("admin:alice"), lambda outcome: outcome is OutcomeKind.ACCEPTED)
+    status = await console.until_phase(name, Phase.ONLINE, generation=2)
+    assert old in await alive(console), "it still runs"
+
+    for credential in (token, bootstrap_secret(name, 1)):
+        headers = {"Authorization": f"Bearer {credential}"}
+        async with httpx.AsyncClient(base_url=swept_stack.register_api_url, headers=headers) as http:
+            doors = {
+                "/registry/register": {"id": name, "url": "http://10.6.6.6:6666/evil"},
+                "/registry/heartbeat": {"workspace_id": name},
+                "/registry/update-card": {"workspace_id": name, "agent_card": {"name": "evil"}},
+                f"/workspaces/{name}/delegate": {"target_id": name, "task": "evil"},
+                f"/workspaces/{name}/delegations/d-1/update": {"status": "completed"},
+            }
+            for door, body in doors.items():
+                answer = await http.post(door, json=body)
+                assert answer.status_code in (401, 403, 410), (door, answer.text)
+            told = await http.get(f"/workspaces/{name}/state")
+            assert told.status_code == 401 or told.json()["status"] == "superseded"
+            for door in (f"/workspaces/{name}", f"/registry/discover/{name}"):
+                answer = await http.get(door)
+                assert answer.status_code in (401, 403, 410), (door, answer.text)
+    assert "evil" not in str(await console.record(name))
+    assert await console.live_tokens(name) == [{"generation": 2, "state": "active"}]
+    assert console.aws.counts(name).dns_changes == 2
+
+    console.aws.release(kept)
+    for _ in range(2):
+        await one_pass(console)
+    await eventually(lambda: alive(console), lambda it: old not in it)
+    now = await console.status(name)
+    assert (now.phase, now.instance_id) == (Phase.ONLINE, status.instance_id)
 
 
 async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(console: Console) -> None:

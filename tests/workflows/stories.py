@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from workflows import lifecycle
 from workflows.facts import (
+    SWEPT,
     AddressResult,
     AttachResult,
     BoxChanged,
@@ -11,10 +12,12 @@ from workflows.facts import (
     CanaryResult,
     Consulted,
     Enrolled,
+    Evicted,
     FenceObserved,
     GenerationOpened,
     LaunchResult,
     SnapshotSettled,
+    StraysEnded,
     VolumeDetached,
 )
 from workflows.requests import Ask, OutcomeKind, Request, RequestKind
@@ -70,6 +73,9 @@ def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> St
         Step.CANARY: CanaryResult(answered=True),
         Step.INQUIRE: RegistrationSeen(),
         Step.CONSULT: GRANTED,
+        Step.EVICT: Evicted(instances=())
+        if state.intruder is not None
+        else StraysEnded(instances=state.strays, terminated=state.strays),
         Step.CLOSE: lifecycle.Closed(),
         Step.REMOVE_ADDRESS: lifecycle.AddressRemoved(),
         Step.DETACH: VolumeDetached(),
@@ -90,7 +96,8 @@ def awaiting(state: State, at: datetime = T0) -> State:
 
 
 def heard(state: State, kind: BoxFactKind, at: datetime, *, generation: int | None = None) -> State:
-    fact = BoxChanged(kind=kind, generation=generation or state.generation, at=at)
+    detail = "i-0000000000000abcd" if kind in SWEPT else ""
+    fact = BoxChanged(kind=kind, generation=generation or state.generation, at=at, detail=detail)
     return lifecycle.apply(state, fact, at)
 
 
