@@ -233,6 +233,19 @@ def test_what_waits_longest_goes_first_and_everything_has_its_turn() -> None:
     assert len(acted) == len(set(acted)) == 12
 
 
+def test_what_cannot_be_ended_does_not_keep_the_others_waiting() -> None:
+    """Two at a time, nobody does anything about them, and each becomes due again before all had a turn."""
+    listed = [instance(f"i-{number:017x}") for number in range(20, 32)]
+    known: Mapping[str, Sighting] = {found.name: sighting() for found in listed}
+    acted = set[str]()
+    for number in range(6):
+        at = NOW + timedelta(minutes=5 * number)
+        judged = judge(listed, KNOWN, known, look(at=at, policy=OrphanPolicy(most=2), pass_id=f"{number}"))
+        acted |= {one.found.name for one in judged if one.verdict.acts}
+        known = {one.found.name: one.sighting for one in judged if one.sighting is not None}
+    assert len(acted) == 12
+
+
 def test_a_pass_does_no_more_than_is_left_of_it() -> None:
     listed = [instance(f"i-{number:017x}") for number in range(20, 30)]
     judged = judge(listed, KNOWN, {found.name: sighting() for found in listed}, look(used=3))
