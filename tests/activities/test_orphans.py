@@ -380,7 +380,9 @@ async def test_names_of_workspaces_that_are_gone_are_removed_and_others_are_not(
     alias = await named(swept, f"{ws}-alias", at=f"www.{ws}.{swept.config.zone.name}")
     plain = f"{ws}-plain.{swept.config.zone.name}"
     await change(swept, "CREATE", plain, "A", "10.0.0.9")
-    assert verdicts(await look_at_names(swept)) == {
+    first = await look_at_names(swept)
+    assert first.looked_at == 4, "another owner's is not even looked at"
+    assert verdicts(first) == {
         dead: Verdict.SEEN_ONCE,
         nobody: Verdict.SEEN_ONCE,
         alias: Verdict.UNLABELLED,
