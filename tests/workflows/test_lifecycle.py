@@ -153,7 +153,7 @@ def test_a_late_registration_is_welcome_in_failed() -> None:
 
 def test_a_fact_about_an_older_generation_changes_nothing() -> None:
     state = awaiting(asked(online(), T0, observed_generation=1)[0])
-    for kind in set(BoxFactKind) - {BoxFactKind.INTRUDER}:
+    for kind in set(BoxFactKind) - {BoxFactKind.INTRUDER, BoxFactKind.STRAY}:
         assert heard(state, kind, after(5), generation=1) == state
 
 
