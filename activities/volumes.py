@@ -5,16 +5,16 @@ refuse: a volume is detached from the boxes before once they are gone, and only 
 """
 
 import asyncio
-from datetime import timedelta
 
 import structlog
 from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, ebs, failures, inventory, specs
+from activities import aws_codes, ebs, failures, specs
 from activities.aws import Aws
 from activities.ebs import Volume
 from activities.execution import execution, to_the_end
+from activities.freeing import UNLISTED_MEANS_GONE_AFTER, Freeing, raise_if_lost
 from activities.instances import Patience
 from activities.ports import AttachResult, AttachVolume, DeleteVolume, DetachVolume, VolumeDetached
 from activities.running import Ended, once_running
@@ -22,9 +22,6 @@ from activities.snapshots import delete_all
 from store import generations, launches, volumes
 from store.pool import Pool, connection
 from workflows.messages import DataVolume, WorkspaceSpec
-
-UNLISTED_MEANS_GONE_AFTER = timedelta(minutes=5)
-"""EC2's listings are late by minutes at most."""
 
 log = structlog.get_logger()
 
@@ -37,6 +34,7 @@ class Volumes:
         self._pool = pool
         self._owner = owner
         self._patience = patience
+        self._freeing = Freeing(aws=aws, pool=pool, patience=patience)
 
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> VolumeDetached:
@@ -51,7 +49,7 @@ class Volumes:
                 )
             if volume is None or volume.volume_id is None:
                 return VolumeDetached()
-            if not await self._freed(request.workspace_id, volume.volume_id, by=request, keep=own):
+            if not await self._freeing.free(volume.volume_id, by=request, keep=own):
                 return VolumeDetached(kept=True)
             async with connection(self._pool) as conn:
                 await volumes.mark_free(conn, request.workspace_id, generation=request.generation)
@@ -95,7 +93,7 @@ class Volumes:
                     hint="It is looked for by its tags until 5 min after the call, and deleted if found.",
                 )
             for volume_id in sorted(doomed):
-                await self._freed(workspace_id, volume_id, by=request, may_be_missing=True)
+                await self._freeing.free(volume_id, by=request, may_be_missing=True)
                 await self._aws.call(ebs.delete_volume, self._aws.ec2, volume_id)
                 await log.ainfo("volume.deleted", volume=volume_id)
             if WorkspaceSpec.model_validate(workspace.spec).delete_snapshots:
@@ -165,9 +163,11 @@ class Volumes:
     async def _attached(self, request: AttachVolume, volume_id: str) -> AttachResult:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._patience.running.total_seconds()
+        seen = False
         while True:
             late = clock() >= deadline  # before the look: what an attachment came to is always looked at
-            volume = await self._described(request.workspace_id, volume_id)
+            volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
+            seen = seen or volume is not None
             if volume is not None:
                 others = [one for one in volume.attachments if one.instance_id != request.instance_id]
                 if others:
@@ -178,6 +178,8 @@ class Volumes:
                 if volume.available and not late:
                     await to_the_end(self._attach(request, volume_id))
             if late:
+                if not seen:
+                    await raise_if_lost(self._pool, request.workspace_id, volume_id)
                 raise failures.try_again(
                     "volume_not_attached",
                     f"{volume_id} is {volume.state if volume else 'not listed yet'}, "
@@ -205,77 +207,3 @@ class Volumes:
                 raise
             # The list was late: the next look says by whom.
             await log.ainfo("volume.in_use", volume=volume_id)
-
-    async def _freed(
-        self,
-        workspace_id: str,
-        volume_id: str,
-        *,
-        by: DetachVolume | DeleteVolume,
-        keep: str | None = None,
-        may_be_missing: bool = False,
-    ) -> bool:
-        """Wait until no instance has the volume; False if the one to keep has it."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._patience.termination.total_seconds()
-        asked: set[str] = set()
-        while True:
-            volume = await self._described(workspace_id, volume_id, may_be_missing=may_be_missing)
-            if volume is None and may_be_missing:
-                return True
-            if volume is not None and volume.available:
-                return True
-            holders = [one.instance_id for one in volume.attachments] if volume is not None else []
-            if keep in holders:
-                return False
-            for instance_id in holders:
-                if instance_id not in asked:
-                    await self._detach(by, volume_id, instance_id)
-                    asked.add(instance_id)
-            if clock() >= deadline:
-                raise failures.try_again(
-                    "volume_not_free",
-                    f"{volume_id} is still attached to {', '.join(holders) or 'what EC2 does not say'}",
-                    hint="EC2 detaches a volume within seconds of its instance's end; it is waited for.",
-                )
-            await asyncio.sleep(self._patience.poll.total_seconds())
-
-    async def _detach(self, by: DetachVolume | DeleteVolume, volume_id: str, instance_id: str) -> None:
-        """Take it from a box of ours; one that is terminated lets go by itself."""
-        async with connection(self._pool) as conn, conn.transaction():
-            workspace = await generations.lock(conn, by.workspace_id)
-            # Who has it was read before: a newer generation's box cannot be among them if there is none now.
-            if workspace is None or workspace.generation > by.generation:
-                raise failures.superseded(by.generation)
-            ours = await launches.all_instances(conn, by.workspace_id)
-            dead = await launches.declared_dead(conn, by.workspace_id)
-        listed = await self._aws.call(inventory.by_ids, self._aws.ec2, [instance_id])
-        if any(instance.terminated for instance in listed):
-            return
-        if instance_id not in ours:
-            raise failures.try_again(
-                "volume_in_use",
-                f"{volume_id} is attached to {instance_id}, which is no box of this workspace",
-                hint="Somebody attached the data volume there. Detach it, and it goes on by itself.",
-            )
-        force = instance_id in dead
-        await log.awarning("volume.detaching", volume=volume_id, instance=instance_id, force=force)
-        await self._aws.call(ebs.detach, self._aws.ec2, volume_id, instance_id, force)
-
-    async def _described(
-        self, workspace_id: str, volume_id: str, *, may_be_missing: bool = False
-    ) -> Volume | None:
-        """The volume as EC2 has it; None if a new one is not listed yet. A lost one is never replaced."""
-        volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
-        if volume is not None or may_be_missing:
-            return volume
-        async with connection(self._pool) as conn:
-            age = await volumes.age(conn, workspace_id)
-        if age is not None and age >= UNLISTED_MEANS_GONE_AFTER:
-            raise failures.give_up(
-                "volume_missing",
-                f"the data volume {volume_id} is not in this account and region any longer",
-                hint="No empty one is put in its place: create a volume from its newest snapshot, with its "
-                "tags, and write the ID into the table volumes; or delete the workspace.",
-            )
-        return None
