@@ -20,6 +20,7 @@ from activities.inquiries import Inquiries
 from activities.instances import Instances, Patience
 from activities.launching import Launching
 from activities.records import Records
+from activities.rolling import Rolling
 from activities.snapshots import Snapshots
 from activities.specs import BoxDefaults
 from activities.volumes import Volumes
@@ -70,6 +71,7 @@ def implementations(
     snapshots = Snapshots(aws=aws, pool=pool, owner=owner)
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
+    rolling = Rolling(pool=pool, heartbeat_stale=config.heartbeat_stale, held=fleet.frozen)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -82,6 +84,9 @@ def implementations(
             Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
             fleet.consult_fleet,
             fleet.watch,
+            rolling.plan_roll,
+            rolling.take_turns,
+            rolling.watch_roll,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (

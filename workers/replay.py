@@ -18,6 +18,7 @@ from workers import wiring
 from workers.timeline import render, timeline
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
+from workflows.fleet_roll import FleetWorkflow
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
 
@@ -67,7 +68,8 @@ async def _replay(source: str) -> int:
 async def check(history: WorkflowHistory) -> str | None:
     """Replay one run; what differs, or None."""
     replayer = Replayer(
-        workflows=[WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow], data_converter=DATA_CONVERTER
+        workflows=[WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow, FleetWorkflow],
+        data_converter=DATA_CONVERTER,
     )
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     return None if result.replay_failure is None else str(result.replay_failure)

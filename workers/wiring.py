@@ -24,6 +24,7 @@ from store.pool import Pool, open_pool
 from workers.settings import InvalidSettings, WorkerSettings
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
+from workflows.fleet_roll import FleetWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
@@ -69,8 +70,8 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 
 
 def workspace_worker(client: Client, parts: Parts) -> Worker:
-    """Workflows, and all activities but EC2's mutations."""
-    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow])
+    """Workspaces, the watchdog and fleet rolls, and all activities but EC2's mutations."""
+    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow, FleetWorkflow])
 
 
 def delegations_worker(client: Client, parts: Parts) -> Worker:
