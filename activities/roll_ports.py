@@ -57,7 +57,7 @@ class WatchRoll:
 
     roll: str
     standing: Roll
-    """Its members are those in flight only."""
+    """Its members are only those that are followed."""
     wants_room: bool
     """Whether more could begin if fewer were unavailable."""
     seconds: float

@@ -106,16 +106,16 @@ class Rolling:
                 survey = await self._survey(request)
                 if _is_news(request, survey) or time.monotonic() >= until:
                     return survey
-                pause = POLL if request.standing.members else POLL_FOR_ROOM
+                pause = POLL if rules.flying(request.standing) else POLL_FOR_ROOM
                 await asyncio.sleep(min(pause.total_seconds(), max(0.0, until - time.monotonic())))
 
     async def _survey(self, request: WatchRoll) -> Survey:
-        flying = {member.workspace_id for member in request.standing.members}
+        followed = {member.workspace_id for member in request.standing.members}
         async with connection(self.pool) as conn:
             rows = await rolls.standings(conn, request.roll, beat_fresh_for=self.heartbeat_stale)
         held = await self.held()
         return Survey(
-            seen=tuple(seen_of(row) for row in rows if row.workspace_id in flying),
+            seen=tuple(seen_of(row) for row in rows if row.workspace_id in followed),
             down=frozenset(row.workspace_id for row in rows if _is_down(row)),
             held=held,
         )
@@ -167,7 +167,7 @@ def _is_news(request: WatchRoll, survey: Survey) -> bool:
     if after.members != before.members:
         return True
     room = survey.held is None and len(rules.unavailable(after)) < before.allowed
-    return (request.wants_room and room) or (survey.held != before.held and not before.members)
+    return (request.wants_room and room) or (survey.held != before.held and not rules.flying(before))
 
 
 async def _chosen(conn: Connection, request: PlanRoll, listed: list[str] | None) -> list[str]:

@@ -212,8 +212,8 @@ class FleetWorkflow:
             roll_ports.watch_roll,
             roll_ports.WatchRoll(
                 roll=self._key,
-                # The members in flight are all that news is judged by; the rest would swell the history.
-                standing=replace(roll, members=flying, down=frozenset()),
+                # These are all that news is judged by; the rest would swell the history.
+                standing=replace(roll, members=rules.followed(roll), down=frozenset()),
                 wants_room=rules.wants_room(roll),
                 seconds=window.total_seconds(),
             ),

@@ -89,7 +89,7 @@ class Survey:
     """One look at all members at once."""
 
     seen: tuple[Seen, ...]
-    """Those that were asked about: the ones in flight."""
+    """Those that were asked about: the ones that are followed."""
     down: frozenset[str]
     """Members that are not available, whoever caused it; of those in flight or not."""
     held: str | None = None
@@ -130,6 +130,11 @@ def allowed(members: int, max_unavailable: float) -> int:
 def flying(roll: Roll) -> tuple[Member, ...]:
     """Those on the way."""
     return tuple(member for member in roll.members if member.outcome is Outcome.IN_FLIGHT)
+
+
+def followed(roll: Roll) -> tuple[Member, ...]:
+    """Those whose records are news: on the way, or failed, for a box may come late."""
+    return tuple(member for member in roll.members if member.outcome in (Outcome.IN_FLIGHT, Outcome.FAILED))
 
 
 def count(roll: Roll, outcome: Outcome) -> int:
@@ -186,13 +191,19 @@ def begun(roll: Roll, turns: Iterable[Member], at: datetime) -> Roll:
 def surveyed(roll: Roll, survey: Survey, at: datetime) -> Roll:
     """Take a look at the record in."""
     by_id = {seen.workspace_id: seen for seen in survey.seen}
-    members = tuple(
-        settled(member, by_id.get(member.workspace_id), roll, at)
-        if member.outcome is Outcome.IN_FLIGHT
-        else member
-        for member in roll.members
-    )
+    members = tuple(_followed_up(member, by_id.get(member.workspace_id), roll, at) for member in roll.members)
     return _judged(replace(roll, members=members, down=survey.down, held=survey.held), before=roll, at=at)
+
+
+def _followed_up(member: Member, seen: Seen | None, roll: Roll, at: datetime) -> Member:
+    if member.outcome is Outcome.IN_FLIGHT:
+        return settled(member, seen, roll, at)
+    # Before its turn was accepted no generation is its own, and nothing that comes online is.
+    if member.outcome is Outcome.FAILED and member.generation and seen is not None:
+        late = settled(member, seen, roll, at)
+        if late.outcome is Outcome.RECREATED:
+            return replace(late, detail="it came online late")
+    return member
 
 
 def settled(member: Member, seen: Seen | None, roll: Roll, at: datetime) -> Member:
@@ -273,7 +284,11 @@ def _outrun(member: Member, seen: Seen) -> Member:
 
 def _judged(roll: Roll, *, before: Roll, at: datetime) -> Roll:
     """Count what failed since, and pause if that is too much."""
-    failures = roll.failures + count(roll, Outcome.FAILED) - count(before, Outcome.FAILED)
+    lost = sum(
+        after.outcome is Outcome.FAILED and earlier.outcome is not Outcome.FAILED
+        for after, earlier in zip(roll.members, before.members, strict=True)
+    )
+    failures = roll.failures + lost
     proven = roll.proven or count(roll, Outcome.RECREATED) > 0
     roll = replace(roll, failures=failures, proven=proven)
     if roll.state is not RollState.ROLLING or failures == before.failures:

@@ -391,6 +391,7 @@ async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[lis
 
 
 @pytest.mark.storm
+@pytest.mark.timeout(600)
 async def test_fifty_workspaces_with_three_bad_boxes_pause_resume_and_end_with_a_report(rolls: Rolls) -> None:
     bad = (12, 25, 38)
     names = await rolls.online(50, impatient=bad)
@@ -404,7 +405,7 @@ async def test_fifty_workspaces_with_three_bad_boxes_pause_resume_and_end_with_a
         assert unavailable[-1] == 0
         assert (await roll.order("proceed")).taken
 
-        paused = await roll.until(RollState.PAUSED, seconds=150)
+        paused = await roll.until(RollState.PAUSED, seconds=300)
         assert paused.why.startswith("paused: 3 failed")
         assert {name for name, outcome in outcomes(paused).items() if outcome is Outcome.FAILED} == lost
         still = await eventually(roll.progress, lambda it: "in_flight" not in told(it.counts))

@@ -57,7 +57,7 @@ def looked(it: Roll, *news: Seen, down: tuple[str, ...] = (), held: str | None =
     told = {each.workspace_id: each for each in news}
     on_the_way = [
         told.get(member.workspace_id) or seen(member.workspace_id, phase=Phase.RECREATING, available=False)
-        for member in rules.flying(it)
+        for member in rules.followed(it)
     ]
     return rules.surveyed(it, Survey(seen=tuple(on_the_way), down=frozenset(down), held=held), T0)
 
@@ -273,6 +273,23 @@ def test_a_member_that_is_not_online_in_time_has_failed_and_says_what_it_was() -
     failed = rules.settled(flying(), late, it, T0 + it.deadline)
     assert failed.outcome is Outcome.FAILED
     assert "30 min: awaiting_registration" in failed.detail
+
+
+def test_a_failed_member_that_comes_online_late_is_counted_by_that() -> None:
+    it, [canary] = begun(roll(2, max_failures=1))
+    it = looked(it, seen(canary, phase=Phase.FAILED, available=False), down=(canary,))
+    assert (it.state, it.failures) == (RollState.PAUSED, 1)
+    assert looked(it, seen(canary, generation=1)) == replace(it, down=frozenset())  # not by its old box
+    it = looked(it, seen(canary, generation=3))
+    assert (outcome(it, canary), it.members[0].detail) == (Outcome.RECREATED, "it came online late")
+    assert (it.state, it.failures) == (RollState.PAUSED, 1)  # what paused it is still a human's to judge
+
+
+def test_a_member_whose_request_was_refused_does_not_count_as_recreated_by_being_online() -> None:
+    it = roll(2)
+    refused = replace(it.members[0], outcome=Outcome.FAILED, detail="deferred: the budget is spent")
+    it = rules.begun(it, [refused], T0)
+    assert outcome(looked(it, seen("ws-0")), "ws-0") is Outcome.FAILED
 
 
 def test_a_box_that_was_on_its_way_with_the_old_image_is_replaced_once_more_but_not_for_ever() -> None:
