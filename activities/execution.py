@@ -21,9 +21,11 @@ R = TypeVar("R")
 
 
 @asynccontextmanager
-async def execution(workspace_id: str | None, generation: int | None = None) -> AsyncIterator[None]:
+async def execution(
+    about: str | None, generation: int | None = None, *, kind: str = "workspace"
+) -> AsyncIterator[None]:
     """Beat while the body runs, also while it waits for a call that must not be abandoned."""
-    names: dict[str, str | int] = {"workspace": workspace_id} if workspace_id is not None else {}
+    names: dict[str, str | int] = {kind: about} if about is not None else {}
     if generation is not None:
         names["generation"] = generation
     beats = asyncio.create_task(_beat())

@@ -73,6 +73,14 @@ class Fleet:
             await log.ainfo("fleet.consulted", granted=word.granted, frozen=word.frozen, reason=word.reason)
             return word
 
+    async def frozen(self) -> str | None:
+        """Why a roll begins nothing new now; None if it may. Places are for automatic requests only."""
+        unreadable = await self._unreadable()
+        if unreadable is not None:
+            return unreadable
+        async with connection(self._pool) as conn:
+            return judge(await fleet.figures(conn), self._config.policy).frozen
+
     async def _consulted(self, request: ConsultFleet) -> Consulted:
         unreadable = await self._unreadable()
         if unreadable is not None:

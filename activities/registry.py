@@ -21,6 +21,7 @@ from activities.instances import Instances, Patience
 from activities.launching import Launching
 from activities.orphans import Orphans
 from activities.records import Records
+from activities.rolling import Rolling
 from activities.snapshots import Snapshots
 from activities.specs import BoxDefaults
 from activities.volumes import Volumes
@@ -74,6 +75,7 @@ def implementations(
     sweep = Orphans(aws=aws, pool=pool, owner=owner, zone=config.zone, policy=config.orphans)
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
+    rolling = Rolling(pool=pool, heartbeat_stale=config.heartbeat_stale, held=fleet.frozen)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -88,6 +90,9 @@ def implementations(
             fleet.watch,
             sweep.find_orphan_instances,
             sweep.find_orphan_names,
+            rolling.plan_roll,
+            rolling.take_turns,
+            rolling.watch_roll,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (

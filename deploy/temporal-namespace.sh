@@ -7,4 +7,4 @@ temporal operator namespace describe --namespace "${TEMPORAL_NAMESPACE}" >/dev/n
 temporal operator search-attribute create --namespace "${TEMPORAL_NAMESPACE}" \
   --name WorkspacePhase --type Keyword --name WorkspaceInstance --type Keyword \
   --name WorkspaceErrorCode --type Keyword --name WorkspaceGeneration --type Int \
-  --name DelegationState --type Keyword
+  --name DelegationState --type Keyword --name RollState --type Keyword

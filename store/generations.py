@@ -48,6 +48,7 @@ class Workspace:
     generation: int
     current: bool
     spec: Json
+    """With the image of the last roll, if it gave it one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +64,14 @@ class Current:
 async def enroll(conn: Connection, workspace_id: str, *, spec: Json) -> None:
     """Insert the workspace, or store its new spec; an empty one never replaces it."""
     # A conflict locks the row even where nothing is updated: what is read next belongs together.
+    # A spec that names another image than before is a newer word than that of the last roll.
     await conn.execute(
         """
         INSERT INTO workspaces (workspace_id, spec) VALUES (%(workspace_id)s, %(spec)s)
-        ON CONFLICT (workspace_id) DO UPDATE SET spec = excluded.spec, updated_at = now()
+        ON CONFLICT (workspace_id) DO UPDATE SET spec = excluded.spec, updated_at = now(),
+            rolled_image_id = CASE
+                WHEN excluded.spec ->> 'image_id' <> coalesce(workspaces.spec ->> 'image_id', '') THEN NULL
+                ELSE workspaces.rolled_image_id END
         WHERE excluded.spec <> '{}' AND excluded.spec <> workspaces.spec AND workspaces.deleted_at IS NULL
         """,
         {"workspace_id": workspace_id, "spec": Jsonb(spec)},
@@ -108,7 +113,8 @@ async def lock(conn: Connection, workspace_id: str) -> Workspace | None:
     cursor = conn.cursor(row_factory=class_row(Workspace))
     await cursor.execute(
         """
-        SELECT intent, deleted_at IS NOT NULL AS deleted, generation, spec,
+        SELECT intent, deleted_at IS NOT NULL AS deleted, generation,
+               spec || jsonb_strip_nulls(jsonb_build_object('image_id', rolled_image_id)) AS spec,
                EXISTS (SELECT FROM generations g WHERE g.workspace_id = w.workspace_id
                        AND g.generation = w.generation AND g.superseded_at IS NULL) AS current
         FROM workspaces w WHERE workspace_id = %s

@@ -18,6 +18,7 @@ from workers import wiring
 from workers.timeline import render, timeline
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
+from workflows.fleet_roll import FleetWorkflow
 from workflows.sweep import SweepWorkflow
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
@@ -68,7 +69,7 @@ async def _replay(source: str) -> int:
 async def check(history: WorkflowHistory) -> str | None:
     """Replay one run; what differs, or None."""
     replayer = Replayer(
-        workflows=[WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow, SweepWorkflow],
+        workflows=[WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow, SweepWorkflow, FleetWorkflow],
         data_converter=DATA_CONVERTER,
     )
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)

@@ -24,6 +24,7 @@ from store.pool import Pool, open_pool
 from workers.settings import InvalidSettings, WorkerSettings
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
+from workflows.fleet_roll import FleetWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.sweep import SweepWorkflow
 from workflows.watchdog import WatchdogWorkflow
@@ -71,7 +72,8 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 
 def workspace_worker(client: Client, parts: Parts) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
-    return _worker(client, parts, TASK_QUEUE, workflows=[WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow])
+    workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, FleetWorkflow]
+    return _worker(client, parts, TASK_QUEUE, workflows=workflows)
 
 
 def delegations_worker(client: Client, parts: Parts) -> Worker:

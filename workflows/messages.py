@@ -38,7 +38,9 @@ ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
 GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
 DELEGATION_STATE = SearchAttributeKey.for_keyword("DelegationState")
 """`held` for dead letters, else the delegation's state."""
-SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION, DELEGATION_STATE)
+ROLL_STATE = SearchAttributeKey.for_keyword("RollState")
+"""Of a fleet roll: `planned`, `rolling`, `paused`, `aborted`, `ended`."""
+SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION, DELEGATION_STATE, ROLL_STATE)
 
 
 class InvalidPayload(ValueError):

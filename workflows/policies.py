@@ -6,9 +6,15 @@ What the record should show is retried by the lifecycle; these policies bridge w
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.requests import is_human, is_roll
+from workflows.state import Flight
+
+HUMANS_FIRST = Priority(priority_key=1)
+ROLLS_LAST = Priority(priority_key=5)
+"""The last of the five that a server has by default; what names none is in the middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +106,24 @@ BOX = Policy(
     retry=RetryPolicy(maximum_attempts=2),
 )
 """A model may think for a minute; whether to ask again is the lifecycle's decision."""
+
+ROLL = Policy(
+    task_queue=TASK_QUEUE,
+    start_to_close=timedelta(minutes=15),
+    heartbeat=timedelta(seconds=10),
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=10),
+        maximum_attempts=0,
+    ),
+)
+"""A watch lasts for five minutes; five hundred turns, none of them answered, for ten. A roll waits for the
+database and for Temporal, however long they are away: it has begun nothing that needs it."""
+
+
+def urgency(flight: Flight | None) -> Priority:
+    """Which of the steps that wait in a queue, as for EC2's rate, is handed out first."""
+    waiting = flight.waiting if flight is not None else ()
+    if any(is_human(each) and not is_roll(each) for each in waiting):
+        return HUMANS_FIRST
+    return ROLLS_LAST if waiting and all(map(is_roll, waiting)) else Priority.default

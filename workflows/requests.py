@@ -76,6 +76,19 @@ class Request:
         return is_human(self.requested_by)
 
 
+_ROLL = " (roll "
+
+
+def for_roll(requested_by: str, roll_id: str) -> str:
+    """The name under which a roll asks on behalf of who began it; human if that one is."""
+    return f"{requested_by or 'unnamed'}{_ROLL}{roll_id})"
+
+
+def is_roll(requested_by: str) -> bool:
+    """Whether a roll asks: who waits for one box goes ahead of it."""
+    return _ROLL in requested_by and requested_by.endswith(")")
+
+
 def is_human(requested_by: str) -> bool:
     """Names of humans start with `admin`, by convention of the requests' senders."""
     return requested_by.startswith("admin")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, assert_never
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -15,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import display, fencing, lifecycle
     from workflows.facts import StepFailed
     from workflows.messages import WorkspaceSpec
-    from workflows.policies import AWS, BOX, CONSULT, DATABASE, EC2, SNAPSHOT, Policy
+    from workflows.policies import AWS, BOX, CONSULT, DATABASE, EC2, SNAPSHOT, Policy, urgency
     from workflows.state import Intent, State, Step
 
 _Request = TypeVar("_Request")
@@ -40,6 +41,7 @@ async def call(
     *,
     activity_id: str,
     summary: str,
+    priority: Priority = Priority.default,
 ) -> _Result:
     """Run an activity by its stub. The explicit ID makes a replay notice another order of steps."""
     return await workflow.execute_activity(
@@ -51,6 +53,7 @@ async def call(
         heartbeat_timeout=policy.heartbeat,
         retry_policy=policy.retry,
         summary=summary,
+        priority=priority,
     )
 
 
@@ -88,6 +91,7 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
             policy,
             activity_id=f"{step}-{generation}",
             summary=display.summary(step, generation),
+            priority=urgency(state.flight),
         )
 
     match step:

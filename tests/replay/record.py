@@ -16,7 +16,9 @@ from temporalio.client import ScheduleActionExecutionStartWorkflow
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
-from workflows.messages import SWEEP_SCHEDULE, DataVolume, WorkspaceSpec
+from workflows.messages import SWEEP_SCHEDULE, TASK_QUEUE, DataVolume, WorkspaceSpec
+from workflows.roll import RollState
+from workflows.roll_messages import ROLL_TYPE, RollProgress
 from workflows.state import CanaryPolicy, Phase, SnapshotPolicy
 from workflows.workspace import MESSAGES_PER_RUN
 
@@ -184,6 +186,39 @@ async def swept(console: Console, stack: Stack) -> str:
     return action.workflow_id
 
 
+async def rolled(console: Console, stack: Stack) -> str:
+    """A fleet roll: planned, begun, paused by a failure, resumed with another turn for the failed."""
+    names, roll = ("rolled-a", "rolled-b", "rolled-c"), "fleet-roll"
+    for name in names:
+        await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
+        await console.until_phase(name, Phase.ONLINE)
+    denied = console.aws.inject(
+        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=names[1]
+    )
+    handle = await console.client.start_workflow(
+        ROLL_TYPE,
+        {"workspaces": names, "max_failures": 1, "requested_by": "admin:alice"},
+        id=roll,
+        task_queue=TASK_QUEUE,
+    )
+
+    async def state() -> RollState | None:
+        progress: RollProgress = await handle.query("progress", result_type=RollProgress)
+        return progress.state
+
+    for seen, orders in (
+        (RollState.PLANNED, ("resume", "proceed")),
+        (RollState.PAUSED, ("retry_failed", "resume")),
+    ):
+        await eventually(state, lambda it, seen=seen: it is seen)  # type: ignore[misc]
+        if seen is RollState.PAUSED:
+            console.aws.release(denied)
+        for order in orders:
+            await handle.execute_update(order, {"requested_by": "admin:alice"})
+    await handle.result()
+    return roll
+
+
 async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
     """As the register API would tell it."""
     await console.rows(
@@ -198,7 +233,7 @@ PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
     path.__name__: path
     for path in (
         *(incident, intents, refused, troubled, continued, unregistered, delegated, volume),
-        *(orphaned, swept),
+        *(orphaned, swept, rolled),
     )
 }
 

@@ -1,0 +1,99 @@
+"""A fleet of boxes in one task: each running instance registers and beats, unless it is told to be a bad one.
+
+Speaks the register protocol as the box script does; no processes, so that fifty of them cost nothing.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from devstack.aws.client import AwsEndpoint
+from devstack.aws.values import InstanceView
+
+LOOK_SECONDS = 0.1
+BEAT_SECONDS = 5.0
+
+_SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """All boxes of an endpoint; looks after those that run."""
+
+    aws: AwsEndpoint
+    http: httpx.AsyncClient
+    bad: set[tuple[str, int]] = field(default_factory=set)
+    """Workspace and generation whose box runs, and never says a word."""
+    fewest: dict[str, int] = field(default_factory=dict)
+    """Of the workspaces that begin with a name: how few of them had a running instance at once."""
+    _boxes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Look after the boxes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                views = await asyncio.to_thread(self.aws.instances)
+                running = {view.instance_id: view for view in views if view.state == "running"}
+                for name in [name for name in self._boxes if name not in running]:
+                    self._boxes.pop(name).cancel()
+                for name, view in running.items():
+                    if name not in self._boxes and not self._is_bad(view):
+                        self._boxes[name] = tasks.create_task(self._live(view))
+                self._count(running.values())
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def watch(self, prefix: str, members: int) -> None:
+        """Remember from now on how few of these have a running instance."""
+        self.fewest[prefix] = members
+
+    def _is_bad(self, view: InstanceView) -> bool:
+        return (view.workspace or "", view.generation or 0) in self.bad
+
+    def _count(self, running: Iterable[InstanceView]) -> None:
+        names = {view.workspace or "" for view in running}
+        for prefix, fewest in self.fewest.items():
+            self.fewest[prefix] = min(fewest, sum(name.startswith(prefix) for name in names))
+
+    async def _live(self, view: InstanceView) -> None:
+        script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
+        found = _SECRET.search(script)
+        assert found is not None
+        token = await self._registered(view, found[1])
+        while True:
+            await self._call(
+                "/registry/heartbeat", token, {"workspace_id": view.workspace, "active_tasks": 0}
+            )
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _registered(self, view: InstanceView, secret: str) -> str:
+        while True:
+            answer = await self._call("/registry/register", secret, {"id": view.workspace, "url": ""})
+            if answer is not None and answer.status_code == 200:
+                return str(answer.json()["auth_token"])
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _call(self, path: str, bearer: str, body: dict[str, object]) -> httpx.Response | None:
+        try:
+            return await self.http.post(path, json=body, headers={"Authorization": f"Bearer {bearer}"})
+        except httpx.TransportError:
+            return None
+
+
+@asynccontextmanager
+async def inhabited(aws: AwsEndpoint, register_api: str) -> AsyncIterator[Fleet]:
+    """Boxes for the block."""
+    limits = httpx.Limits(max_connections=20)
+    async with httpx.AsyncClient(base_url=register_api, timeout=10, trust_env=False, limits=limits) as http:
+        fleet = Fleet(aws=aws, http=http)
+        life = asyncio.create_task(fleet.run())
+        try:
+            yield fleet
+        finally:
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+            if not life.cancelled() and (error := life.exception()):
+                raise error

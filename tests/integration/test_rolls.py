@@ -1,0 +1,435 @@
+"""Fleet rolls on a stack of their own: plan, canary, share, pause, resume, abort, and a report."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import boto3
+import pytest
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from devstack.aws.client import AwsEndpoint
+from devstack.console import Console, connected, eventually
+from devstack.stack import PARTS, Stack
+from tests.integration.fleet import Fleet, inhabited
+from workflows import fleet_roll
+from workflows.fleet_roll import FleetWorkflow
+from workflows.messages import TASK_QUEUE, WorkspaceSpec
+from workflows.roll import Outcome, RollState
+from workflows.roll_messages import ROLL_TYPE, OrderTaken, RollProgress
+from workflows.state import Phase
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+
+SETTINGS = {
+    "CANARY": "off",
+    "EC2_MUTATIONS_PER_SECOND": "100",
+    "HEARTBEAT_STALE_SECONDS": "60",
+}
+
+UNKNOWN_IMAGE = "ami-00000000deadbeef0"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Without the processes of boxes: these tests bring their own boxes."""
+    parts = [part for part in PARTS if part != "boxes"]
+    with Stack(
+        free_ports=True,
+        fsync=False,
+        parts=parts,
+        settings=SETTINGS,
+        pending_seconds=0.1,
+        terminating_seconds=0.1,
+    ) as stack:
+        yield stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rolls:
+    """What an admin does, and what is seen of it."""
+
+    console: Console
+    stack: Stack
+    fleet: Fleet
+
+    async def online(self, number: int, *, impatient: tuple[int, ...] = ()) -> list[str]:
+        """So many workspaces, each with its first box."""
+        prefix = f"fleet{next(_numbers)}"
+        names = [f"{prefix}-{each:02}" for each in range(number)]
+        for each, name in enumerate(names):
+            patience = 4.0 if each in impatient else None
+            await self.console.start(name, WorkspaceSpec(register_deadline_seconds=patience))
+
+        async def missing() -> int:
+            return number - len(await self.available(prefix))
+
+        await eventually(missing, lambda it: it == 0, seconds=120)
+        return names
+
+    async def available(self, prefix: str) -> set[str]:
+        """Workspaces that are there for their users, by the record and by nothing that the roll says."""
+        rows = await self.console.rows(
+            "SELECT w.workspace_id FROM workspaces w JOIN generations g USING (workspace_id)"
+            " JOIN beats b ON b.workspace_id = g.workspace_id AND b.generation = g.generation"
+            " WHERE starts_with(w.workspace_id, %s) AND w.phase = 'online' AND g.superseded_at IS NULL"
+            " AND b.last_beat_at IS NOT NULL",
+            f"{prefix}-",
+        )
+        return {str(row["workspace_id"]) for row in rows}
+
+    async def generations(self, names: list[str]) -> dict[str, int]:
+        rows = await self.console.rows(
+            "SELECT workspace_id, generation FROM workspaces WHERE workspace_id = ANY(%s)", names
+        )
+        return {str(row["workspace_id"]): int(str(row["generation"])) for row in rows}
+
+    async def start(self, **request: object) -> "Roll":
+        roll_id = f"roll-{next(_numbers)}"
+        request = {"requested_by": "admin:alice"} | request
+        handle = await self.console.client.start_workflow(
+            ROLL_TYPE, request, id=roll_id, task_queue=TASK_QUEUE, result_type=RollProgress
+        )
+        return Roll(id=roll_id, handle=handle)
+
+    def images(self) -> tuple[str, str]:
+        """That of the settings, and another one that EC2 knows."""
+        settings = self.stack.environment
+        ec2 = boto3.client(
+            "ec2",
+            endpoint_url=settings["AWS_ENDPOINT_URL"],
+            region_name=settings["AWS_REGION"],
+            aws_access_key_id="devstack",
+            aws_secret_access_key="devstack",
+        )
+        known = sorted(str(image["ImageId"]) for image in ec2.describe_images()["Images"])
+        present = settings["BOX_IMAGE_ID"]
+        return present, next(image for image in known if image != present)
+
+    async def image_of(self, name: str) -> object:
+        """What the current box was launched from, by the launch request itself."""
+        [row] = await self.console.rows(
+            "SELECT l.request ->> 'ImageId' AS image FROM launches l JOIN workspaces w"
+            " USING (workspace_id, generation) WHERE workspace_id = %s ORDER BY attempt DESC LIMIT 1",
+            name,
+        )
+        return row["image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roll:
+    id: str
+    handle: WorkflowHandle[object, RollProgress]
+
+    async def order(self, name: str, **order: object) -> OrderTaken:
+        order = {"requested_by": "admin:alice"} | order
+        taken: OrderTaken = await self.handle.execute_update(name, order, result_type=OrderTaken)
+        return taken
+
+    async def progress(self) -> RollProgress:
+        progress: RollProgress = await self.handle.query("progress", result_type=RollProgress)
+        return progress
+
+    async def until(self, state: RollState, *, seconds: float = 60) -> RollProgress:
+        return await eventually(self.progress, lambda it: it.state is state, seconds=seconds)
+
+    async def until_counts(self, *, seconds: float = 60, **counts: int) -> RollProgress:
+        return await eventually(
+            self.progress, lambda it: counts.items() <= told(it.counts).items(), seconds=seconds
+        )
+
+
+def told(counts: Mapping[Outcome, int]) -> dict[str, int]:
+    return {str(outcome): number for outcome, number in counts.items()}
+
+
+def outcomes(progress: RollProgress) -> dict[str, Outcome]:
+    return {member.workspace_id: member.outcome for member in progress.members}
+
+
+@pytest.fixture(scope="module")
+async def fleet(stack: Stack) -> AsyncIterator[Fleet]:
+    """Boxes of all tests: those of an earlier one that fell silent would freeze the fleet."""
+    with AwsEndpoint(stack.aws_url) as aws:
+        async with inhabited(aws, stack.register_api_url) as fleet:
+            yield fleet
+
+
+@pytest.fixture
+async def rolls(stack: Stack, fleet: Fleet) -> AsyncIterator[Rolls]:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        yield Rolls(console=console, stack=stack, fleet=fleet)
+        console.aws.clear()
+
+
+async def test_a_plan_stands_and_touches_nothing_and_an_abort_leaves_it_so(rolls: Rolls) -> None:
+    names = await rolls.online(3)
+    _, image = rolls.images()
+    roll = await rolls.start(workspaces=names, image_id=image)
+    plan = await roll.until(RollState.PLANNED)
+    assert [member.workspace_id for member in plan.members] == names
+    assert (plan.allowed, plan.unavailable, plan.began_at) == (1, 0, None)
+    assert f"{names[0]} alone first" in plan.why
+    assert not (await roll.order("resume")).taken
+    assert (await roll.order("abort", reason="a look was enough")).taken
+    report = await roll.handle.result()
+    assert report.over
+    assert "a look was enough" in report.why
+    assert set(outcomes(report).values()) == {Outcome.WAITING}
+    assert await rolls.generations(names) == dict.fromkeys(names, 1)
+    rows = await rolls.console.rows(
+        "SELECT DISTINCT rolled_image_id FROM workspaces WHERE workspace_id = ANY(%s)", names
+    )
+    assert rows == [{"rolled_image_id": None}]
+
+
+async def test_an_image_stays_with_its_workspace_and_who_has_it_is_left_alone(rolls: Rolls) -> None:
+    names = await rolls.online(3)
+    old, new = rolls.images()
+    assert await rolls.image_of(names[0]) == old
+    roll = await rolls.start(workspaces=names[:2], image_id=new, start=True)
+    report = await roll.handle.result()
+    assert told(report.counts) == {"recreated": 2}
+    assert [await rolls.image_of(name) for name in names] == [new, new, old]
+
+    # The next box has it too: of a recreate, and of a workflow that enrolls again with its old spec.
+    await rolls.console.ask(names[0], requested_by="admin:bob", observed_generation=2)
+    await rolls.console.until_phase(names[0], Phase.ONLINE, generation=3)
+    await rolls.console.workflow(names[1]).terminate()
+    await rolls.console.start(names[1], WorkspaceSpec(register_deadline_seconds=300))
+    await rolls.console.until_phase(names[1], Phase.ONLINE, generation=2)
+    await rolls.console.ask(names[1], requested_by="admin:bob", observed_generation=2)
+    await rolls.console.until_phase(names[1], Phase.ONLINE, generation=3)
+    assert [await rolls.image_of(name) for name in names[:2]] == [new, new]
+
+    again = await rolls.start(workspaces=names, image_id=new, start=True)
+    report = await again.handle.result()
+    assert told(report.counts) == {"recreated": 1, "unneeded": 2}
+    assert await rolls.generations(names) == {names[0]: 3, names[1]: 3, names[2]: 2}
+
+
+async def test_an_image_that_ec2_refuses_costs_the_canary_and_says_why(rolls: Rolls) -> None:
+    names = await rolls.online(3)
+    roll = await rolls.start(workspaces=names, image_id=UNKNOWN_IMAGE, start=True)
+    paused = await roll.until(RollState.PAUSED)
+    assert "canary" in paused.why
+    canary = paused.members[0]
+    assert (canary.workspace_id, canary.outcome) == (names[0], Outcome.FAILED)
+    assert canary.detail.startswith("InvalidAMIID.NotFound: ")
+    record = await rolls.console.record(names[0])
+    assert record["phase"] == "failed"
+    assert "InvalidAMIID.NotFound" in str(record["last_error"])
+    await roll.order("abort")
+    await roll.handle.result()
+    assert await rolls.generations(names[1:]) == dict.fromkeys(names[1:], 1)
+    # The way back is a roll with the image of before.
+    back = await rolls.start(workspaces=names[:1], image_id=rolls.images()[0], start=True)
+    assert told((await back.handle.result()).counts) == {"recreated": 1}
+
+
+async def test_a_recreate_that_a_human_asked_for_goes_ahead_and_the_roll_counts_its_result(
+    rolls: Rolls,
+) -> None:
+    [name] = await rolls.online(1)
+    held = rolls.console.aws.inject("RunInstances", "hold", workspace=name)
+    await rolls.console.ask(name, requested_by="admin:bob", observed_generation=1)
+    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
+    roll = await rolls.start(workspaces=[name], start=True)
+    progress = await roll.until_counts(in_flight=1)
+    assert "on its way" in progress.members[0].detail
+    rolls.console.aws.release(held)
+    report = await roll.handle.result()
+    assert told(report.counts) == {"recreated": 1}
+    assert rolls.console.aws.counts(name).launches == 2
+    [asked] = [it for it in await rolls.console.requests(name) if "(roll " in it.requested_by]
+    assert (asked.outcome, asked.requested_by) == ("joined", f"admin:alice (roll {roll.id})")
+
+
+async def test_a_query_chooses_and_one_that_cannot_be_used_is_no_plan(rolls: Rolls) -> None:
+    names = await rolls.online(3)
+    ids = " OR ".join(f"WorkflowId = '{name}'" for name in names[1:])
+    roll = await rolls.start(query=f"({ids}) AND WorkspacePhase = 'online'")
+    plan = await roll.until(RollState.PLANNED)
+    assert [member.workspace_id for member in plan.members] == names[1:]
+    assert (await roll.order("abort")).taken
+
+    for request, words in (
+        ({"query": "NoSuchAttribute = 1"}, "the query cannot be used"),
+        ({"workspaces": [names[0], "ws-nobody"]}, "ws-nobody"),
+        ({"query": "WorkspacePhase = 'stopped'"}, "no workspace matches"),
+        ({"max_unavailable": 1.5}, "max_unavailable"),
+        ({"workspaces": names, "query": "x = 1"}, "not both"),
+    ):
+        roll = await rolls.start(**request)
+        with pytest.raises(WorkflowFailureError) as failed:
+            await roll.handle.result()
+        assert words in str(failed.value.cause)
+
+
+async def test_a_stopped_workspace_keeps_stopped_and_gets_the_image_when_it_starts(rolls: Rolls) -> None:
+    names = await rolls.online(2)
+    _, new = rolls.images()
+    await rolls.console.ask(names[0], "request_stop", requested_by="admin:bob")
+    await rolls.console.until_phase(names[0], Phase.STOPPED)
+    roll = await rolls.start(workspaces=names, image_id=new, start=True)
+    report = await roll.handle.result()
+    assert outcomes(report) == {names[0]: Outcome.SKIPPED, names[1]: Outcome.RECREATED}
+    await rolls.console.ask(names[0], "request_start", requested_by="admin:bob")
+    await rolls.console.until_phase(names[0], Phase.ONLINE)
+    assert await rolls.image_of(names[0]) == new
+
+
+async def test_a_pause_lets_the_one_on_the_way_arrive_and_begins_no_other(rolls: Rolls) -> None:
+    names = await rolls.online(3)
+    held = rolls.console.aws.inject("RunInstances", "hold", workspace=names[0])
+    roll = await rolls.start(workspaces=names, start=True)
+    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
+    assert (await roll.order("pause", reason="lunch")).taken
+    rolls.console.aws.release(held)
+    paused = await roll.until_counts(recreated=1, waiting=2)
+    assert paused.state is RollState.PAUSED
+    assert "lunch" in paused.why
+    assert (await roll.order("resume")).taken
+    assert told((await roll.handle.result()).counts) == {"recreated": 3}
+
+
+async def test_a_cancellation_is_an_abort_and_leaves_a_report(rolls: Rolls) -> None:
+    names = await rolls.online(2)
+    held = rolls.console.aws.inject("RunInstances", "hold", workspace=names[0])
+    roll = await rolls.start(workspaces=names, start=True)
+    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
+    await roll.handle.cancel()
+    await roll.until(RollState.ABORTED)
+    rolls.console.aws.release(held)
+    report = await roll.handle.result()
+    assert outcomes(report) == {names[0]: Outcome.RECREATED, names[1]: Outcome.WAITING}
+
+
+async def test_the_failed_get_another_turn_and_another_request(rolls: Rolls) -> None:
+    names = await rolls.online(2)
+    refused = rolls.console.aws.inject(
+        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=names[0]
+    )
+    roll = await rolls.start(workspaces=names, start=True)
+    paused = await roll.until(RollState.PAUSED)
+    assert outcomes(paused)[names[0]] is Outcome.FAILED
+    rolls.console.aws.release(refused)
+    taken = await roll.order("retry_failed")
+    assert taken.taken
+    assert taken.state is RollState.PAUSED
+    await roll.order("resume")
+    assert told((await roll.handle.result()).counts) == {"recreated": 2}
+    asked = [it.request_id for it in await rolls.console.requests(names[0])]
+    assert len(set(asked)) == 2
+
+
+async def test_a_killed_worker_and_a_run_that_is_continued_lose_and_repeat_nothing(
+    rolls: Rolls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = await rolls.online(4)
+    monkeypatch.setattr(fleet_roll, "ROUNDS_PER_RUN", 3)
+    queue = "short-runs"
+    async with Worker(
+        rolls.console.client,
+        task_queue=queue,
+        workflows=[FleetWorkflow],
+        workflow_runner=UnsandboxedWorkflowRunner(),  # it shares the constant of this process
+    ):
+        handle = await rolls.console.client.start_workflow(
+            ROLL_TYPE,
+            {"workspaces": names, "max_unavailable": 2, "start": True, "requested_by": "admin:alice"},
+            id="continued-roll",
+            task_queue=queue,
+            result_type=RollProgress,
+        )
+        roll = Roll(id="continued-roll", handle=handle)
+        await eventually(roll.progress, lambda it: told(it.counts).get("recreated", 0) >= 1)
+        pid = rolls.stack.pids["worker"]
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(rolls.stack.wait_ready, "worker", other_than=pid)
+        report = await handle.result()
+    assert told(report.counts) == {"recreated": 4}
+    assert report.began_at is not None
+    assert await rolls.generations(names) == dict.fromkeys(names, 2)
+    first = rolls.console.client.get_workflow_handle("continued-roll", run_id=handle.first_execution_run_id)
+    assert (await first.describe()).status is not None
+    assert (await rolls.console.client.get_workflow_handle("continued-roll").describe()).run_id != (
+        handle.first_execution_run_id
+    )
+
+
+@asynccontextmanager
+async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[list[int]]:
+    """How many were unavailable, looked at all the time, by the record alone."""
+    seen: list[int] = []
+
+    async def look() -> None:
+        while True:
+            seen.append(members - len(await rolls.available(prefix)))
+            await asyncio.sleep(0.02)
+
+    rolls.fleet.watch(f"{prefix}-", members)
+    looking = asyncio.create_task(look())
+    try:
+        yield seen
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(600)
+async def test_fifty_workspaces_with_three_bad_boxes_pause_resume_and_end_with_a_report(rolls: Rolls) -> None:
+    bad = (12, 25, 38)
+    names = await rolls.online(50, impatient=bad)
+    prefix = names[0].partition("-")[0]
+    lost = {names[each] for each in bad}
+    rolls.fleet.bad.update((name, generation) for name in lost for generation in range(2, 9))
+    async with observed(rolls, prefix, 50) as unavailable:
+        roll = await rolls.start(workspaces=names, max_unavailable=0.1, max_failures=3)
+        plan = await roll.until(RollState.PLANNED)
+        assert plan.allowed == 5
+        assert unavailable[-1] == 0
+        assert (await roll.order("proceed")).taken
+
+        paused = await roll.until(RollState.PAUSED, seconds=300)
+        assert paused.why.startswith("paused: 3 failed")
+        assert {name for name, outcome in outcomes(paused).items() if outcome is Outcome.FAILED} == lost
+        still = await eventually(roll.progress, lambda it: "in_flight" not in told(it.counts))
+        assert still.state is RollState.PAUSED
+        waiting = [name for name, outcome in outcomes(still).items() if outcome is Outcome.WAITING]
+        assert waiting
+        assert await rolls.generations(waiting) == dict.fromkeys(waiting, 1), "a pause begins nothing"
+
+        assert (await roll.order("resume", reason="three are known to be broken")).taken
+        report = await roll.handle.result()
+
+    assert max(unavailable) <= 5, "more were unavailable than allowed"
+    assert max(unavailable) > 1, "a share at a time, not one by one"
+    assert rolls.fleet.fewest[f"{prefix}-"] >= 45, "by EC2's word, too"
+    assert len(unavailable) > 100
+    assert report.over
+    assert outcomes(report) == {name: Outcome.FAILED if name in lost else Outcome.RECREATED for name in names}
+    assert told(report.counts) == {"recreated": 47, "failed": 3}
+    for member in report.members:
+        assert bool(member.detail) == (member.workspace_id in lost)
+        if member.workspace_id in lost:
+            assert "never called the register API" in member.detail
+    generations = await rolls.generations(names)
+    assert all(generations[name] == 2 for name in names if name not in lost)
+    assert all(rolls.console.aws.counts(name).launches == 2 for name in names if name not in lost)
+    history = await roll.handle.fetch_history()
+    assert len(history.events) < 2_000
