@@ -52,7 +52,7 @@ def _read(words: list[str]) -> Wishes:
         prog="onebox replay",
         description="Replay a workspace's history against this code, and tell its story: who asked, what "
         "became of it, which boxes lived, when the token was minted, why it took that long. With "
-        "DATABASE_URL set, the register API's audit trail and the delegations of that time are laid beside it.",
+        "DATABASE_URL set, the register API's audit trail and the delegations of its time are told too.",
     )
     parser.add_argument(
         "sources",

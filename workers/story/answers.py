@@ -9,7 +9,8 @@ from datetime import datetime
 
 from workers.story.model import Asked, BoxLife, Generation, Story, Tone
 from workers.story.timeline import outcome_tone, who
-from workflows.requests import OutcomeKind
+from workflows.messages import WORKFLOW_TYPE
+from workflows.requests import OutcomeKind, RequestKind
 
 SHOWN = 60
 """Requests that are told one by one; a storm's thousand are told by their number."""
@@ -37,7 +38,7 @@ class Answer:
 
 def answers(story: Story) -> tuple[Answer, ...]:
     """All of them, in the order in which they are asked."""
-    if story.workflow_type != "WorkspaceWorkflow":
+    if story.workflow_type != WORKFLOW_TYPE:
         return ()
     return (
         _who_asked(story.asked),
@@ -71,7 +72,8 @@ def _became(request: Asked) -> str:
     about = (
         f" about generation {request.observed_generation}" if request.observed_generation is not None else ""
     )
-    text = f"{who(request)} asked to {request.kind}{about}: {str(request.outcome).upper()} — {request.detail}"
+    what = "sent what nobody knows" if request.kind is RequestKind.UNKNOWN else f"asked to {request.kind}"
+    text = f"{who(request)} {what}{about}: {str(request.outcome).upper()} — {request.detail}"
     if request.served_at is not None:
         text += f"; served {_seconds(request.decided_at, request.served_at)} later"
     elif request.outcome in (OutcomeKind.ACCEPTED, OutcomeKind.JOINED):

@@ -28,7 +28,7 @@ WORDS = {
 }
 """What each step does, for people."""
 
-WORTH_TELLING = 0.02
+WORTH_TELLING = 0.05
 """Of the way's length: shorter gaps between steps are added up."""
 
 

@@ -10,6 +10,7 @@ from workers.story.payloads import number_in, text_in, time_in
 from workers.story.reading import RECORDING, Call, Message, Note, Reading, Wait
 from workers.story.standings import status_entries
 from workflows.facts import BoxFactKind
+from workflows.messages import WORKFLOW_TYPE
 from workflows.requests import OutcomeKind
 
 _AWS = ("fence_instances", "launch", "address", "remove_address", "evict")
@@ -60,7 +61,7 @@ def entries_of(
     told = [
         *(_note(note) for note in reading.notes),
         *(_request(request) for request in asked),
-        *(_undecided(message) for message in undecided),
+        *(_undecided(message, reading.workflow_type) for message in undecided),
         *_messages(reading.messages),
         *(entry for call in reading.calls if call.name != RECORDING for entry in _call(call)),
         *(_wait(wait) for wait in reading.waits),
@@ -124,12 +125,13 @@ def _request(request: Asked) -> Entry:
     )
 
 
-def _undecided(message: Message) -> Entry:
-    by = text_in(message.given, "requested_by") or "somebody unnamed"
+def _undecided(message: Message, workflow_type: str) -> Entry:
+    by = text_in(message.given, "requested_by")
+    told = "; what became of it is not in this history" if workflow_type == WORKFLOW_TYPE else ""
     return Entry(
         at=message.at,
         lane=Lane.REQUEST,
-        text=f"{message.name} by {by}: arrived; what became of it is not in this history",
+        text=message.name + (f" by {by}" if by else "") + " arrives" + told,
         run=message.run,
         event=message.event,
     )
