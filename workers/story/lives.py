@@ -40,14 +40,21 @@ def box_lives(reading: Reading) -> tuple[BoxLife, ...]:
         begun[carried[0]] = (carried[1], reading.begin, False)
     for call in calls:
         instance = text_in(call.result, "instance_id")
-        if call.name == "launch" and instance and instance not in begun:
-            # Of several attempts, the first may have launched it and lost the answer.
-            at = call.started_at if call.attempt == 1 and call.started_at else call.scheduled_at
-            begun[instance] = (number_in(call.given, "generation") or 0, at, True)
+        if _launches(call) and instance not in begun:
+            begun[instance] = (number_in(call.given, "generation") or 0, _begun(call), True)
     return tuple(
         _life(instance, generation, begin, known, calls)
         for instance, (generation, begin, known) in begun.items()
     )
+
+
+def _launches(call: Call) -> bool:
+    return call.name == "launch" and bool(text_in(call.result, "instance_id"))
+
+
+def _begun(call: Call) -> datetime:
+    """Of several attempts, the first may have launched the box and lost the answer."""
+    return call.started_at if call.attempt == 1 and call.started_at else call.scheduled_at
 
 
 def _life(instance: str, generation: int, begin: datetime, known: bool, calls: Sequence[Call]) -> BoxLife:
@@ -129,7 +136,7 @@ def _generation(
         asked_at=begin,
         asked_by=by,
         opened_at=_done(mine, "open_generation"),
-        launched_at=_done([call for call in mine if call.result.get("instance_id")], "launch"),
+        launched_at=min((_begun(call) for call in mine if _launches(call)), default=None),
         addressed_at=_done([call for call in mine if not call.result.get("gone")], "address"),
         registered_at=_fact(reading, number, "registered"),
         beating_at=_fact(reading, number, "beating"),

@@ -135,6 +135,7 @@ class Generation:
     asked_by: str
     opened_at: datetime | None
     launched_at: datetime | None
+    """The earliest that its box can have been launched."""
     addressed_at: datetime | None
     registered_at: datetime | None
     """Its first successful register call, which minted the token."""

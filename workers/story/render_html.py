@@ -51,7 +51,7 @@ def render(story: Story) -> str:
         answers="\n".join(_answer(answer) for answer in answers(story)),
         legend=escape(
             f"To scale{squeezed}. Diamonds are instants; a double edge: it goes on. "
-            "Green is well, red is not."
+            "Green is well, red is not; of conditions: green is true, red false, hollow unknown."
         ),
         lanes="\n".join(drawn(drawing, places)),
         table="\n".join(table(drawing)),
