@@ -41,8 +41,13 @@ async def laid_beside(story: Story, database_url: str) -> Story:
     return with_beside(
         story,
         told,
-        f"From the database: {len(rows)} rows of the register API's trail, {len(work)} delegations.{cut}",
+        f"From the database: {_number(len(rows), 'row')} of the register API's trail, "
+        f"{_number(len(work), 'delegation')}.{cut}",
     )
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _calls(rows: Iterable[Row]) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""Workflow code with a change that breaks determinism, made on purpose: the steps of a generation in another order.
+"""Workflow code with a change that breaks determinism, made on purpose: steps in another order.
 
 What it breaks has to be caught; nothing else uses it.
 """

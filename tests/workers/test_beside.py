@@ -49,7 +49,8 @@ def database(postgres: Postgres) -> str:
         ):
             conn.execute(
                 "INSERT INTO delegations (delegation_id, type, source_id, target_id, task, created_at, state,"
-                " delivered_at, attempt) VALUES (%s, 'delegate', %s, %s, 'the secret plan', %s, 'delivered', %s, 1)",
+                " delivered_at, attempt)"
+                " VALUES (%s, 'delegate', %s, %s, 'the secret plan', %s, 'delivered', %s, 1)",
                 [name, source, target, created, created],
             )
     return url
@@ -59,7 +60,8 @@ def _audit(
     conn: psycopg.Connection[tuple[object, ...]], workspace: str, at: datetime, code: str, *, alert: bool
 ) -> None:
     conn.execute(
-        "INSERT INTO audit (at, workspace_id, generation, call, verdict, bearer, code, from_box, alert, request_id)"
+        "INSERT INTO audit"
+        " (at, workspace_id, generation, call, verdict, bearer, code, from_box, alert, request_id)"
         " VALUES (%s, %s, 1, 'register', 'current', 'absent', %s, true, %s, 'r-1')",
         [at, workspace, code, alert],
     )
@@ -81,7 +83,7 @@ async def test_the_trail_and_the_delegations_of_that_time_are_laid_beside_it(dat
     assert len(work) == 2
     assert all(text.startswith("delegate in-time from other") for text in work)
     assert "that is not processed" in work[1]
-    assert story.beside == "From the database: 2 rows of the register API's trail, 1 delegations."
+    assert story.beside == "From the database: 2 rows of the register API's trail, 1 delegation."
 
 
 async def test_the_page_has_lanes_for_them_and_no_content_of_a_delegation(database: str) -> None:

@@ -1,4 +1,4 @@
-"""`onebox replay` on files: chains, points, pages, machines, and what it says when there is nothing to tell."""
+"""`onebox replay` on files: chains, points, pages, machines, and what it says of what it can't tell."""
 
 import json
 from pathlib import Path

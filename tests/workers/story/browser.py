@@ -62,7 +62,8 @@ def framed(page: Path, *, width: int, height: int) -> Path:
     frame = page.with_name(f"frame-{width}.html")
     frame.write_text(
         "<!doctype html><body style='margin:0'><p id=said></p>"
-        "<script>onmessage = (event) => { document.getElementById('said').textContent = event.data; }</script>"
+        "<script>onmessage = (event) => {"
+        " document.getElementById('said').textContent = event.data; }</script>"
         f"<iframe src='{page.name}' style='border:0;width:{width}px;height:{height}px'></iframe>"
     )
     return frame
