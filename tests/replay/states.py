@@ -1,6 +1,6 @@
 """Serialised states of releases: what continue-as-new carries from one release's code to the next one's.
 
-`python -m tests.replay.states NAME` records those of the present code, as NAME-HISTORY.json; old ones stay.
+`python -m tests.replay.states NAME` records what is not recorded yet, as NAME-HISTORY.json; old ones stay.
 """
 
 import asyncio
@@ -24,10 +24,13 @@ def main() -> None:
     release = sys.argv[1]
     STATES.mkdir(exist_ok=True)
     for path in sorted(HISTORIES.glob("*.json")):
+        file = STATES / f"{release}-{path.stem}.json"
+        if file.exists():
+            continue
         moments = asyncio.run(recall(read(path))).moments
         told = [json.dumps(STATE.dump_python(it.state, mode="json"), indent=1) for it in moments]
         if told:
-            (STATES / f"{release}-{path.stem}.json").write_text(max(told, key=len) + "\n")
+            file.write_text(max(told, key=len) + "\n")
 
 
 if __name__ == "__main__":

@@ -91,13 +91,15 @@ def _last_of_each_run(moments: Sequence[Moment]) -> Iterable[Moment]:
 def _arrival(request: Request, waiting: Iterable[Message]) -> Message | None:
     """The message that asked: the oldest that fits and had come by then."""
     for message in waiting:
-        if message.at <= request.at + CLOCKS_APART and _fits(request, message):
+        # An update's event is written with its answer: only a signal's time is that of its arrival.
+        came = message.update or message.at <= request.at + CLOCKS_APART
+        if came and _fits(request, message):
             return message
     return None
 
 
 def _fits(request: Request, message: Message) -> bool:
-    if message.answer is not None:
+    if message.update and message.answer is not None:
         return message.answer.get("request_id") == request.request_id
     kind = _KINDS.get(message.name, RequestKind.UNKNOWN)
     if kind is not request.kind:
@@ -126,7 +128,7 @@ def _asked(request: Request, message: Message | None, standings: Sequence[Standi
         detail=request.detail,
         retry_at=request.retry_at,
         decided_at=request.at,
-        arrived_at=message.at if message else None,
+        arrived_at=min(message.at, request.at) if message else None,
         run=message.run if message else None,
         event=message.event if message else None,
         served_at=_served_at(request, standings),

@@ -25,6 +25,11 @@ WORDS = {
     "remove_address": "removing the DNS name",
     "inquire": "reading what the box did, since its deadline had passed",
     "evict": "terminating a superseded box that still called",
+    "consult_fleet": "asking whether the fleet allows it",
+    "detach_volume": "seeing that no box before has the data volume",
+    "snapshot_volume": "asking for a snapshot of the data volume",
+    "attach_volume": "waiting for the instance to run, then attaching the data volume",
+    "delete_volume": "deleting the data volume",
 }
 """What each step does, for people."""
 

@@ -13,7 +13,17 @@ from workflows.facts import BoxFactKind
 from workflows.messages import WORKFLOW_TYPE
 from workflows.requests import OutcomeKind
 
-_AWS = ("fence_instances", "launch", "address", "remove_address", "evict")
+_AWS = (
+    "fence_instances",
+    "launch",
+    "address",
+    "remove_address",
+    "evict",
+    "detach_volume",
+    "snapshot_volume",
+    "attach_volume",
+    "delete_volume",
+)
 """Activities that call EC2 or Route 53."""
 
 _FACTS = {

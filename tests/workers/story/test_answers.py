@@ -4,15 +4,20 @@ from dataclasses import replace
 
 import pytest
 
+from activities import ports
 from tests.replay.record import HISTORIES, REQUESTERS
 from tests.workers.story.telling import story_of
 from workers.histories import read
 from workers.story.answers import Answer, answers
+from workers.story.lives import WORDS
 from workers.story.model import Story
 from workers.story.telling import tell
 from workflows.requests import OutcomeKind
 
-NAMES = ("continued", "incident", "intents", "refused", "troubled", "unregistered")
+NAMES = ("continued", "incident", "intents", "refused", "troubled", "unregistered", "volume")
+
+UNTOLD = {"record_status", "advance_delegation", "watch"}
+"""Activities that are no step on a generation's way."""
 
 
 def _answer(story: Story, question: str) -> Answer:
@@ -29,11 +34,24 @@ def test_who_asked_and_what_became_of_each_request() -> None:
     assert sum("served 2.4" in line.text for line in told.lines) == 3
 
 
+def test_every_step_that_a_workflow_can_take_has_words() -> None:
+    activities = {name for name in ports.__all__ if callable(getattr(ports, name)) and name.islower()}
+    assert activities - UNTOLD == set(WORDS)
+
+
 def test_a_request_is_told_with_the_event_of_the_message_that_asked() -> None:
     asked = story_of("incident").asked
     assert len({(request.run, request.event) for request in asked}) == 6
     assert all(request.arrived_at is not None for request in asked)
     assert all(request.arrived_at <= request.decided_at for request in asked if request.arrived_at)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_message_of_the_recorded_histories_has_its_outcome(name: str) -> None:
+    story = story_of(name)
+    assert not [entry.text for entry in story.entries if "arrives" in entry.text]
+    asked = [request for request in story.asked if request.requested_by != "lifecycle"]
+    assert all(request.event is not None for request in asked)
 
 
 def test_what_the_lifecycle_asked_itself_came_with_no_message() -> None:
