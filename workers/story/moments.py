@@ -5,6 +5,7 @@ Takes the states that the replay saw; where it saw none, there is none to show.
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -48,9 +49,10 @@ def at_point(story: Story, text: str) -> Moment:
 def after(entry: Entry, moments: Sequence[Moment]) -> Moment | None:
     """The state once a line of the timeline was worked through, or as it was at the time."""
     if entry.event is not None and entry.run is not None:
-        place = (entry.run, entry.event)
-        return next((it for it in moments if (it.run, it.event) >= place), moments[-1] if moments else None)
-    return next((it for it in reversed(moments) if it.at <= entry.at), None)
+        index = bisect_left(moments, (entry.run, entry.event), key=lambda it: (it.run, it.event))
+        return moments[min(index, len(moments) - 1)] if moments else None
+    index = bisect_right(moments, entry.at, key=lambda it: it.at)
+    return moments[index - 1] if index else None
 
 
 def _only_run(story: Story) -> int:

@@ -3,6 +3,7 @@
 Knows times and shares of a width; nothing of what is drawn.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,12 +35,13 @@ class Scale:
 
     def at(self, when: datetime) -> float:
         """The instant's place; those outside are at the ends."""
-        for piece in self.pieces:
-            if when <= piece.end:
-                length = (piece.end - piece.begin) / timedelta(seconds=1)
-                into = max((when - piece.begin) / timedelta(seconds=1), 0.0)
-                return piece.left + (piece.right - piece.left) * (into / length if length else 0.0)
-        return 1.0
+        index = bisect_left(self.pieces, when, key=lambda piece: piece.end)
+        if index == len(self.pieces):
+            return 1.0
+        piece = self.pieces[index]
+        length = (piece.end - piece.begin) / timedelta(seconds=1)
+        into = max((when - piece.begin) / timedelta(seconds=1), 0.0)
+        return piece.left + (piece.right - piece.left) * (into / length if length else 0.0)
 
     def when(self, place: float) -> datetime:
         """The instant at a place."""
