@@ -23,7 +23,7 @@ $(STAMP): requirements/development.txt pyproject.toml
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## Play the incident on real parts, and check the invariants (under a minute)
-	@$(BIN)/onebox demo
+	@$(BIN)/onebox demo --page incident.html
 
 dev: $(STAMP)  ## Start the whole stack on this machine and leave it up until Ctrl-C
 	@$(BIN)/onebox dev

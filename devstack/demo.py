@@ -5,6 +5,8 @@ Shows what happens as it happens; what is true is read from Temporal, PostgreSQL
 
 import argparse
 import asyncio
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -70,23 +72,40 @@ class Story:
 
 def demo(arguments: list[str]) -> int:
     """Play it; 0 if every invariant held, 1 if not."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="onebox demo",
         description="Play the incident (three recreate requests within a second, and again later) on real "
         "parts: Temporal, PostgreSQL, an AWS endpoint, and boxes that are processes.",
-    ).parse_args(arguments)
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help=f"write what happened to {VICTIM} as a page to be read later",
+    )
+    page: Path | None = parser.parse_args(arguments).page
     screen = Screen()
     story = Story(screen)
     with tempfile.TemporaryDirectory(prefix="onebox-demo-") as directory:
         story.say("starting Temporal, PostgreSQL, the AWS endpoint, worker, register API and box host …")
         with Stack(Path(directory), free_ports=True, settings=SETTINGS) as stack:
             findings = asyncio.run(_play(stack, story, screen))
+            if page is not None:
+                story.say(f"what happened to {VICTIM} can be read in {page}: onebox replay {VICTIM} --html …")
+                findings.expect("onebox replay: exit code", _replayed(stack, page), 0)
             story.say("stopping everything")
     for broken in findings.broken:
         screen.print(f"[bold red]BROKEN[/]  {broken}", highlight=False)
     if not findings.broken:
         screen.print("[bold green]All invariants held.[/] `make dev` leaves the stack up for you to try.")
     return 1 if findings.broken else 0
+
+
+def _replayed(stack: Stack, page: Path) -> int:
+    """As an operator would have it written: replayed, with the register API's trail beside it."""
+    command = [sys.executable, "-m", "workers", "replay", VICTIM, "--html", str(page)]
+    environment = {**stack.environment, "TEMPORAL_ADDRESS": stack.temporal_address}
+    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode  # noqa: S603
 
 
 async def _play(stack: Stack, story: Story, screen: Screen) -> Findings:

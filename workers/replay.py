@@ -6,116 +6,131 @@ Changes nothing: neither on the server nor in the database.
 import argparse
 import asyncio
 import json
+import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHistory
-from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Replayer
+from temporalio.client import WorkflowHistory
 
-from workers import wiring
-from workers.timeline import render, timeline
-from workflows.converter import DATA_CONVERTER
-from workflows.delegation import DelegationWorkflow
-from workflows.fleet_roll import FleetWorkflow
-from workflows.sweep import SweepWorkflow
-from workflows.watchdog import WatchdogWorkflow
-from workflows.workspace import WorkspaceWorkflow
+from workers.beside import laid_beside
+from workers.histories import HistoryUnreadable, fetch_chain, read_chain
+from workers.recall import Recalled, recall
+from workers.story import moments, render_html, render_json, render_text
+from workers.story.model import Moment, Story, Verdict
+from workers.story.telling import tell
 
-LONGEST_CHAIN = 1_000
-"""Runs of one workspace that are followed back; years of them."""
+WORTH_SAYING = 2_000
+"""Events of a run that take a few seconds to replay: whoever waits is told."""
 
 
-class HistoryUnreadable(Exception):
-    """There is no history to replay; the text says why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What was asked for on the command line."""
+
+    sources: tuple[str, ...]
+    at: str | None
+    html: Path | None
+    as_json: bool
 
 
 def run(words: list[str]) -> int:
-    """Replay each run: 0 if all are deterministic under this code, 1 if not, 2 if nothing was found."""
+    """Replay each run: 0 if all are deterministic under this code, 1 if not, 2 if nothing could be told."""
+    wishes = _read(words)
+    try:
+        story = asyncio.run(_told(wishes))
+        _show(story, wishes)
+    except (HistoryUnreadable, moments.NoSuchPoint) as error:
+        _say(str(error))
+        return 2
+    return 1 if any(verdict.problem is not None for verdict in story.verdicts) else 0
+
+
+def _read(words: list[str]) -> Wishes:
     parser = argparse.ArgumentParser(
         prog="onebox replay",
-        description="Replay a workspace's history against this code, and print its timeline.",
+        description="Replay a workspace's history against this code, and tell its story: who asked, what "
+        "became of it, which boxes lived, when the token was minted, why it took that long. With "
+        "DATABASE_URL set, the register API's audit trail and the delegations of its time are told too.",
     )
     parser.add_argument(
-        "source",
+        "sources",
+        nargs="+",
         metavar="WORKSPACE_ID|history.json",
-        help="a workspace (all its runs are read from the Temporal server), or a file as exported by "
-        "`temporal workflow show --output json` or the UI",
+        help="a workspace (all its runs are read from the Temporal server), or files as exported by "
+        "`temporal workflow show --output json` or the UI, one for each run",
     )
-    source = parser.parse_args(words).source
-    try:
-        return asyncio.run(_replay(source))
-    except HistoryUnreadable as error:
-        sys.stderr.write(f"onebox replay: {error}\n")
-        return 2
+    parser.add_argument(
+        "--at",
+        metavar="EVENT|TIME",
+        help="show the whole state at a point instead: an event (57, or RUN:EVENT), a time (01:47:52, or "
+        "with its date), or +SECONDS since the beginning",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the story as a page of its own")
+    parser.add_argument("--json", action="store_true", help="tell it to a machine")
+    given = parser.parse_args(words)
+    files = [source.endswith(".json") for source in given.sources]
+    if len(files) > 1 and not all(files):
+        parser.error("one workspace, or files of one workspace's runs")
+    return Wishes(sources=tuple(given.sources), at=given.at, html=given.html, as_json=given.json)
 
 
-async def _replay(source: str) -> int:
-    histories = [read(Path(source))] if source.endswith(".json") else await _fetch(source)
-    events: list[HistoryEvent] = []
-    differing = 0
+async def _told(wishes: Wishes) -> Story:
+    first = wishes.sources[0]
+    histories = (
+        read_chain([Path(source) for source in wishes.sources])
+        if first.endswith(".json")
+        else await fetch_chain(first)
+    )
+    verdicts: list[Verdict] = []
+    seen: list[Moment] = []
     for number, history in enumerate(histories, start=1):
-        events += history.events
-        problem = await check(history)
-        verdict = "deterministic under this code" if problem is None else f"NOT DETERMINISTIC: {problem}"
-        differing += problem is not None
-        which = f"{history.workflow_id}, run {number} of {len(histories)}"
-        sys.stdout.write(f"{which}: {len(history.events)} events, {verdict}\n")
-    sys.stdout.write(render(timeline(events)))
-    return 1 if differing else 0
+        if len(history.events) >= WORTH_SAYING or len(histories) > 1:
+            _say(f"replaying run {number} of {len(histories)}, {len(history.events)} events …")
+        recalled = await recall(history, run=number)
+        verdicts.append(Verdict(run=number, events=len(history.events), problem=problem(recalled)))
+        seen += recalled.moments
+    story = tell([history.events for history in histories], verdicts, seen)
+    database = os.environ.get("DATABASE_URL", "")
+    return await laid_beside(story, database) if database else story
 
 
-async def check(history: WorkflowHistory) -> str | None:
+async def check(history: WorkflowHistory, *, workflows: Sequence[type] | None = None) -> str | None:
     """Replay one run; what differs, or None."""
-    replayer = Replayer(
-        workflows=[WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow, SweepWorkflow, FleetWorkflow],
-        data_converter=DATA_CONVERTER,
-    )
-    result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-    return None if result.replay_failure is None else str(result.replay_failure)
+    return problem(await (recall(history, workflows=workflows) if workflows else recall(history)))
 
 
-def read(path: Path) -> WorkflowHistory:
-    """A history as the CLI or the UI exports it; raises `HistoryUnreadable`."""
-    try:
-        content = json.loads(path.read_text())
-        started = content["events"][0]["workflowExecutionStartedEventAttributes"]
-        return WorkflowHistory.from_json(started["workflowId"], content)
-    except OSError as error:
-        raise HistoryUnreadable(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise HistoryUnreadable(
-            f"{path} is not a workflow history; export one with "
-            "`temporal workflow show --workflow-id ID --output json`"
-        ) from None
+def problem(recalled: Recalled) -> str | None:
+    """What differs: the event and the command, and how the SDK puts it."""
+    if recalled.failure is None:
+        return None
+    if recalled.difference is None:
+        return recalled.failure
+    return f"{recalled.difference} ({recalled.failure})"
 
 
-async def _fetch(workspace_id: str) -> list[WorkflowHistory]:
-    """All runs of the chain that the server still has, oldest first."""
-    try:
-        client = await wiring.connect()
-    except (RPCError, RuntimeError) as error:
-        raise HistoryUnreadable(f"Temporal cannot be reached ({error}); see TEMPORAL_ADDRESS") from None
-    found: list[WorkflowHistory] = []
-    run_id: str | None = None
-    while len(found) < LONGEST_CHAIN:
-        history = await _fetch_run(client, workspace_id, run_id)
-        if history is None:
-            break
-        found.insert(0, history)
-        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-        if not run_id:
-            break
-    if not found:
-        raise HistoryUnreadable(f"there is no workflow {workspace_id!r} in namespace {client.namespace!r}")
-    return found
+def _show(story: Story, wishes: Wishes) -> None:
+    if wishes.html is not None:
+        try:
+            wishes.html.write_text(render_html.render(story), encoding="utf-8")
+        except OSError as error:
+            raise HistoryUnreadable(f"{wishes.html} cannot be written: {error.strerror}") from None
+        _say(f"the page is in {wishes.html}")
+    if wishes.at is not None:
+        moment = moments.at_point(story, wishes.at)
+        if wishes.as_json:
+            sys.stdout.write(json.dumps(render_json.moment_value(moment), indent=2) + "\n")
+        else:
+            told = [*render_text.verdicts(story), *moments.lines(moment)]
+            sys.stdout.write("\n".join(told) + "\n")
+    elif wishes.as_json:
+        sys.stdout.write(json.dumps(render_json.value(story), indent=2) + "\n")
+    elif wishes.html is None:
+        sys.stdout.write(render_text.render(story))
+    else:
+        sys.stdout.write("\n".join(render_text.verdicts(story)) + "\n")
 
 
-async def _fetch_run(client: Client, workspace_id: str, run_id: str | None) -> WorkflowHistory | None:
-    try:
-        return await client.get_workflow_handle(workspace_id, run_id=run_id).fetch_history()
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return None  # retention has taken it
-        raise HistoryUnreadable(f"the history cannot be fetched: {error.message}") from None
+def _say(text: str) -> None:
+    sys.stderr.write(f"onebox replay: {text}\n")

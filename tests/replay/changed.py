@@ -1,0 +1,31 @@
+"""Workflow code with a change that breaks determinism, made on purpose: steps in another order.
+
+What it breaks has to be caught; nothing else uses it.
+"""
+
+from temporalio import workflow
+from typing_extensions import override
+
+from workflows import messages
+from workflows.state import State, Step
+from workflows.workspace import WorkspaceWorkflow
+
+
+@workflow.defn(name=messages.WORKFLOW_TYPE, sandboxed=False)
+class LaunchesFirst(WorkspaceWorkflow):
+    """Launches before the old box is fenced; the very thing that must never happen."""
+
+    @workflow.init
+    def __init__(self, *payload: object) -> None:
+        super().__init__(*payload)
+
+    @workflow.run
+    @override
+    async def run(self, *payload: object) -> messages.WorkspaceStatus:
+        """As ever."""
+        return await super().run(*payload)
+
+    @override
+    async def _carry_out(self, step: Step, begun: State) -> None:
+        other = {Step.FENCE: Step.LAUNCH, Step.LAUNCH: Step.FENCE}
+        await super()._carry_out(other.get(step, step), begun)

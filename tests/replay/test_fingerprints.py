@@ -1,0 +1,62 @@
+"""A change of what workflow code issues is caught, by replay and by the fingerprint, and named."""
+
+import asyncio
+
+import pytest
+
+from tests.replay.changed import LaunchesFirst
+from tests.replay.fingerprints import INSTRUCTIONS, difference, fingerprint, recorded
+from tests.replay.record import HISTORIES
+from workers import replay
+from workers.commands import recorded_tasks
+from workers.histories import read
+from workers.recall import recall
+
+NAMES = sorted(path.stem for path in HISTORIES.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_issues_the_commands_that_it_issued_before(name: str) -> None:
+    was = recorded().get(name)
+    assert was is not None, f"{name} has no fingerprint yet: python -m tests.replay.fingerprints"
+    changed = difference(was, fingerprint(name))
+    assert changed is None, f"{name}: {changed}\n{INSTRUCTIONS}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_issued_in_a_replay_is_what_was_recorded(name: str) -> None:
+    history = read(HISTORIES / f"{name}.json")
+    recalled = asyncio.run(recall(history))
+    assert recalled.difference is None
+    issued = {task.started: task.commands for task in recalled.tasks}
+    tasks = recorded_tasks(history.events)
+    assert [issued[task.started] for task in tasks] == [task.commands for task in tasks]
+
+
+def test_a_change_of_the_order_of_steps_is_caught_by_replay_which_names_event_and_commands() -> None:
+    history = read(HISTORIES / "incident.json")
+    said = asyncio.run(replay.check(history, workflows=[LaunchesFirst]))
+    assert said is not None
+    event = next(
+        event.event_id
+        for event in history.events
+        if event.activity_task_scheduled_event_attributes.activity_type.name == "fence_instances"
+    )
+    assert said.startswith(
+        f"event {event}: the history has activity fence_instances (fence-1), "
+        "this code issues activity launch (launch-1)"
+    )
+    assert "Nondeterminism" in said
+
+
+def test_a_change_of_the_order_of_steps_is_caught_by_the_fingerprint_which_names_it() -> None:
+    recalled = asyncio.run(recall(read(HISTORIES / "incident.json"), workflows=[LaunchesFirst]))
+    now = [f"{task.started} {command}" for task in recalled.tasks for command in task.commands]
+    said = difference(recorded()["incident"], now)
+    assert said is not None
+    assert "expected '22 activity fence_instances (fence-1)', got '22 activity launch (launch-1)'" in said
+
+
+def test_the_instructions_say_how_to_go_on() -> None:
+    for word in ("workflow.patched", "tests/replay/record.py", "python -m tests.replay.fingerprints"):
+        assert word in INSTRUCTIONS
