@@ -13,7 +13,7 @@ import structlog
 from temporalio import activity
 
 from activities import failures
-from activities.a2a import Answer, Bounds, NoAnswer, Sender, Unreachable, message_send
+from activities.a2a import Answer, Bounds, Garbled, NoAnswer, Sender, Unreachable, message_send
 from activities.answers import Heard, Judgement, hear
 from activities.execution import execution
 from activities.ports import Advance, Advanced, Order
@@ -192,12 +192,12 @@ class Delivery:
         )
         bounds = Bounds(within=self._config.answer_within, bytes=LONGEST_ANSWER)
         try:
-            answer = await self._sender.send(target, message, bounds)
+            async with self._sender.answer(target, message, bounds) as answer:
+                return await _judged(answer)
         except Unreachable as why:
             return Judgement(heard=Heard.BUSY, error=str(why))
-        except NoAnswer as why:
+        except (NoAnswer, Garbled) as why:
             return Judgement(heard=Heard.REFUSED, error=str(why))
-        return await _judged(answer)
 
 
 _STATES = {
