@@ -4,13 +4,16 @@ It sends to the target that it is given, follows no redirect, and judges no answ
 
     Unreachable     nothing was taken: no connection, or it broke before an answer
     NoAnswer        it may have been taken: no answer came in time
+    Garbled         the same: what came is no answer in HTTP
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import h11
 import httpx
 
 from workflows.targets import Target
@@ -23,6 +26,9 @@ LARGE = 1024 * 1024
 
 _LARGE_AT_ONCE = 4
 
+LARGE_WITHIN = timedelta(seconds=10)
+"""Ten megabytes pass in a second; whoever drips must not keep the place of others for a minute."""
+
 
 class Unreachable(Exception):
     """No connection to the box, or it ended before an answer began."""
@@ -30,6 +36,10 @@ class Unreachable(Exception):
 
 class NoAnswer(Exception):
     """The message was sent, and no answer began in time."""
+
+
+class Garbled(Exception):
+    """The message was sent, and what came is not HTTP, or a head without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +67,20 @@ class Sender:
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
-    async def send(self, target: Target, message: Mapping[str, object], bounds: Bounds) -> Answer:
-        """POST the JSON-RPC request. Raises `Unreachable` and `NoAnswer`."""
+    @asynccontextmanager
+    async def answer(
+        self, target: Target, message: Mapping[str, object], bounds: Bounds
+    ) -> AsyncIterator[Answer]:
+        """POST the JSON-RPC request; a large answer has its place in memory until the block ends.
+
+        Raises `Unreachable`, `NoAnswer` and `Garbled`, before the block.
+        """
+        async with AsyncExitStack() as place:
+            yield await self._send(target, message, bounds, place)
+
+    async def _send(
+        self, target: Target, message: Mapping[str, object], bounds: Bounds, place: AsyncExitStack
+    ) -> Answer:
         within = bounds.within.total_seconds()
         try:
             async with (
@@ -79,34 +101,49 @@ class Sender:
                     extensions={"sni_hostname": target.host},
                 ) as response,
             ):
-                return await self._read(response, bounds, deadline)
+                return await self._read(response, bounds, deadline, place)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(f"{type(error).__name__} at {target.url}") from None
         except (TimeoutError, httpx.TimeoutException):
             raise NoAnswer(f"no answer within {within:g} s") from None
         except httpx.TransportError as error:
+            if _is_garbled(error):
+                raise Garbled("the box's answer is not HTTP") from None
             raise Unreachable(f"{type(error).__name__} at {target.url}") from None
 
-    async def _read(self, response: httpx.Response, bounds: Bounds, deadline: asyncio.Timeout) -> Answer:
+    async def _read(
+        self, response: httpx.Response, bounds: Bounds, deadline: asyncio.Timeout, place: AsyncExitStack
+    ) -> Answer:
         """The body, as far as it comes in time; its status stands whatever becomes of it."""
         ends_at = deadline.when()
         deadline.reschedule(None)
         body, large = bytearray(), False
         try:
-            async with asyncio.timeout_at(ends_at):
+            async with asyncio.timeout_at(ends_at) as rest:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > bounds.bytes:
                         return Answer(response.status_code, b"", whole=False)
                     if len(body) > LARGE and not large:
-                        await self._large.acquire()
+                        await place.enter_async_context(self._large)
                         large = True
+                        rest.reschedule(_sooner(ends_at, LARGE_WITHIN))
         except (TimeoutError, httpx.TransportError):
             return Answer(response.status_code, b"", whole=False)
-        finally:
-            if large:
-                self._large.release()
         return Answer(response.status_code, bytes(body), whole=True)
+
+
+def _sooner(ends_at: float | None, within: timedelta) -> float:
+    soon = asyncio.get_running_loop().time() + within.total_seconds()
+    return soon if ends_at is None else min(ends_at, soon)
+
+
+def _is_garbled(error: httpx.TransportError) -> bool:
+    """Whether it was h11 that could not read it: a connection that was closed has the same type of error."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, h11.RemoteProtocolError):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
 
 
 def message_send(

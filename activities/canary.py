@@ -10,7 +10,7 @@ import structlog
 from temporalio import activity
 
 from activities import failures
-from activities.a2a import Bounds, NoAnswer, Sender, Unreachable, message_send
+from activities.a2a import Bounds, Garbled, NoAnswer, Sender, Unreachable, message_send
 from activities.answers import judge_answer
 from activities.execution import execution
 from activities.ports import AskCanary, CanaryResult
@@ -99,16 +99,19 @@ class Canary:
     async def _ask(self, target: Target, request: AskCanary) -> CanaryResult:
         bounds = Bounds(within=self._config.answer_within, bytes=LONGEST_ANSWER)
         try:
-            answer = await self._sender.send(target, question(request), bounds)
+            async with self._sender.answer(target, question(request), bounds) as answer:
+                if not answer.whole:
+                    return _unanswered(
+                        "canary_error",
+                        f"the answer did not end in time, or is longer than {LONGEST_ANSWER} bytes",
+                    )
+                return judge_answer(answer.status, answer.body)
         except Unreachable as why:
             return _unanswered("canary_unreachable", str(why))
         except NoAnswer as why:
             return _unanswered("canary_not_finished", str(why))
-        if not answer.whole:
-            return _unanswered(
-                "canary_error", f"the answer did not end in time, or is longer than {LONGEST_ANSWER} bytes"
-            )
-        return judge_answer(answer.status, answer.body)
+        except Garbled as why:
+            return _unanswered("canary_error", str(why))
 
 
 def canary_id(request: AskCanary) -> str:

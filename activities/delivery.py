@@ -13,10 +13,11 @@ import structlog
 from temporalio import activity
 
 from activities import failures
-from activities.a2a import Answer, Bounds, NoAnswer, Sender, Unreachable, message_send
+from activities.a2a import Answer, Bounds, Garbled, NoAnswer, Sender, Unreachable, message_send
 from activities.answers import Heard, Judgement, hear
 from activities.execution import execution
 from activities.ports import Advance, Advanced, Order
+from activities.turns import Crowded, Turns, again_after
 from store import delegations, processing
 from store.delegations import Row
 from store.pool import Pool, connection
@@ -61,6 +62,7 @@ class Delivery:
         self._pool = pool
         self._sender = sender
         self._config = config
+        self._turns = Turns()
 
     @activity.defn(name="advance_delegation")
     async def advance_delegation(self, request: Advance) -> Advanced:
@@ -112,7 +114,12 @@ class Delivery:
                     over=False, state=it.state, attempt=it.attempt, wait_seconds=wait, held=it.held
                 )
             case Deliver(generation=generation):
-                await self._deliver(delegation_id, row, generation)
+                try:
+                    async with self._turns.turn(row.target_id):
+                        await self._deliver(delegation_id, row, generation)
+                except Crowded:
+                    wait = again_after(row.now - it.created_at).total_seconds()
+                    return Advanced(over=False, state=it.state, attempt=it.attempt, wait_seconds=wait)
             case End(state=state, code=code, error=error):
                 async with connection(self._pool) as conn:
                     await delegations.end(
@@ -192,12 +199,12 @@ class Delivery:
         )
         bounds = Bounds(within=self._config.answer_within, bytes=LONGEST_ANSWER)
         try:
-            answer = await self._sender.send(target, message, bounds)
+            async with self._sender.answer(target, message, bounds) as answer:
+                return await _judged(answer)
         except Unreachable as why:
             return Judgement(heard=Heard.BUSY, error=str(why))
-        except NoAnswer as why:
+        except (NoAnswer, Garbled) as why:
             return Judgement(heard=Heard.REFUSED, error=str(why))
-        return await _judged(answer)
 
 
 _STATES = {

@@ -51,6 +51,8 @@ def target_url(
         raise Untargetable("no_url", "the registered URL cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Untargetable("no_url", "the registered URL is neither http nor https")
+    if parts.hostname.startswith("."):
+        raise Untargetable("no_url", "the registered URL's host is no name")  # no certificate can be for it
     host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     default = 443 if parts.scheme == "https" else 80

@@ -128,6 +128,16 @@ async def test_a_box_that_hangs_up_is_unreachable(world: World) -> None:
     assert (await world.run(ports.ask_canary, request)).code == "canary_unreachable"  # nobody listens now
 
 
+async def test_an_answer_that_is_not_http_is_an_error_of_the_agent(world: World) -> None:
+    def speak_in_tongues(box: Agent) -> None:
+        box.wfile.write(b"\x16\x03\x01\r\n\r\n")
+        box.close_connection = True
+
+    with agent(speak_in_tongues) as (port, _):
+        found = await world.run(ports.ask_canary, await registered(world, f"http://box:{port}"))
+    assert (found.answered, found.code) == (False, "canary_error")
+
+
 async def test_a_proxy_of_the_environment_is_not_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")

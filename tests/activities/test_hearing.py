@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.answers import PREVIEW, Heard, Judgement, hear, judge_answer
+from activities.answers import MOST_PIECES, PREVIEW, Heard, Judgement, hear, judge_answer
 
 PART = {"kind": "text", "text": "42"}
 MESSAGE = {"kind": "message", "role": "agent", "messageId": "m", "parts": [PART]}
@@ -146,6 +146,20 @@ def test_a_preview_is_bounded_and_without_nul() -> None:
     found = hear(200, answer({**MESSAGE, "parts": [{"text": text}, PART]}))
     assert found.preview == ("a😀" * 250)
     assert len(found.preview) == PREVIEW == 500
+
+
+def test_a_large_result_is_one_piece_whatever_its_text_holds() -> None:
+    text = ', "[{\\' * MOST_PIECES
+    assert hear(200, answer({**MESSAGE, "parts": [{"text": text}]})).preview == text[:PREVIEW]
+
+
+@pytest.mark.parametrize("crumb", ["[],", "{},", "0,", '"",', '{"a":{}},', '"\\\\",'])
+def test_a_result_in_crumbs_is_not_read(crumb: str) -> None:
+    def of(crumbs: int) -> bytes:
+        return answer(MESSAGE)[:-1] + f', "x": [{crumb * crumbs}0]}}'.encode()
+
+    assert hear(200, of(1_000)).heard is Heard.PROCESSED
+    assert hear(200, of(MOST_PIECES + 1)) == TAKEN
 
 
 def test_a_result_of_other_media_is_processed_without_a_preview() -> None:

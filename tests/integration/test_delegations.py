@@ -1,5 +1,6 @@
 """Delegated work on the whole stack: delivered is not processed, and a dead brain shows at once."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,27 @@ async def test_work_is_delivered_and_processed_once_the_target_says_so(
     assert result["state"] == "processed"
     history = await console.client.get_workflow_handle(delegation).fetch_history()
     assert "sheep" not in history.to_json()
+
+
+async def test_a_megabyte_of_unicode_is_processed_and_leaves_no_trace_in_the_history(
+    console: Console, workspace: str
+) -> None:
+    source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
+    await online(console, source, target)
+    sheep = "größere Schafe 🐑 漢字 "
+    task = sheep * (1024 * 1024 // len(sheep.encode()))
+    delegation = await delegate(console, source, target, task=task)
+    row = await until_state(console, source, delegation, "processed")
+    assert row["response_preview"] == f"done: {task}"[:500]
+    workflow = console.client.get_workflow_handle(delegation)
+    await workflow.result()
+    history = b"".join([event.SerializeToString() async for event in workflow.fetch_history_events()])
+    assert delegation.encode() in history  # so would the task be
+    assert len(history) < 65_536
+    for trace in ("größere", "Schafe", "🐑"):
+        # As text, and as JSON writes it.
+        assert trace.encode() not in history
+        assert json.dumps(trace)[1:-1].encode() not in history
 
 
 async def test_slow_work_is_in_progress_until_the_target_reports_it(console: Console, workspace: str) -> None:

@@ -33,6 +33,7 @@ def test_only_port_and_path_are_the_boxes_own_words(url: str, asked: str) -> Non
         "file:///etc/passwd",
         "box:8000",
         "http://",
+        "https://.box:8000",
         "http://box:x",
         "http://box:99999",
         "http://[::1",
