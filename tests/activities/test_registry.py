@@ -5,19 +5,22 @@ from typing import get_type_hints
 
 import pytest
 
-from activities import ports
+from activities import ports, roll_ports
 from tests.activities.world import World, name_of
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 STUBS = [
-    stub for name, stub in vars(ports).items() if name in ports.__all__ and inspect.iscoroutinefunction(stub)
+    stub
+    for module in (ports, roll_ports)
+    for name, stub in vars(module).items()
+    if not name.startswith("_") and inspect.iscoroutinefunction(stub)
 ]
 
 pytestmark = pytest.mark.anyio
 
 
 def test_the_stubs_are_found() -> None:
-    assert len(STUBS) == 21
+    assert len(STUBS) == 24
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)

@@ -16,7 +16,7 @@ from workflows.requests import OutcomeKind
 
 NAMES = ("continued", "incident", "intents", "refused", "troubled", "unregistered", "volume")
 
-UNTOLD = {"record_status", "advance_delegation", "watch"}
+UNTOLD = {"record_status", "advance_delegation", "watch", "find_orphan_instances", "find_orphan_names"}
 """Activities that are no step on a generation's way."""
 
 
