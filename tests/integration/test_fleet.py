@@ -1,0 +1,187 @@
+"""A fleet of a hundred: silent for a reason that is not theirs, nobody is recreated; those that die, are.
+
+On a stack of its own, whose boxes are held by the test.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import httpx
+import pytest
+
+from devstack.console import Console, connected, eventually
+from devstack.stack import PARTS, Stack
+from tests.integration.fleet import Fleet, inhabited
+from tests.integration.wire import Wire
+from workflows.facts import Watched
+from workflows.messages import WATCHDOG_TYPE
+from workflows.requests import OutcomeKind
+from workflows.state import ConditionType, Phase
+
+pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
+
+NUMBER, SILENT, DYING = 100, 40, 5
+AT_ONCE = 2
+
+SETTINGS = {
+    "CANARY": "off",
+    "EC2_MUTATIONS_PER_SECOND": "100",
+    "HEARTBEAT_STALE_SECONDS": "10",
+    "RECREATE_AFTER_SECONDS": "12",
+    "WATCHDOG_SECONDS": "1",
+    "FLEET_CONCURRENT_MOST": str(AT_ONCE),
+    "REGISTER_DEADLINE_SECONDS": "300",
+}
+NAMES = [f"box-{number:03}" for number in range(NUMBER)]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """With the fleet's own limits, and without the processes of boxes."""
+    parts = [part for part in PARTS if part != "boxes"]
+    with Stack(
+        free_ports=True,
+        fsync=False,
+        parts=parts,
+        settings=SETTINGS,
+        pending_seconds=0.1,
+        terminating_seconds=0.1,
+    ) as stack:
+        yield stack
+
+
+class Watch:
+    """What an operator sees of the fleet."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    async def round(self) -> Watched:
+        """The result of the newest round of the watchdog that is over."""
+
+        async def newest() -> Watched | None:
+            query = f"WorkflowType = '{WATCHDOG_TYPE}' AND ExecutionStatus = 'Completed'"
+            async for found in self._console.client.list_workflows(query, limit=1):
+                handle = self._console.client.get_workflow_handle(
+                    found.id, run_id=found.run_id, result_type=Watched
+                )
+                watched: Watched = await handle.result()
+                return watched
+            return None
+
+        seen = await eventually(newest, lambda it: it is not None)
+        assert seen is not None
+        return seen
+
+    async def stale(self) -> int:
+        [row] = await self._console.rows("SELECT count(*) AS n FROM beats WHERE silent_since IS NOT NULL")
+        return int(str(row["n"]))
+
+    async def overdue(self) -> int:
+        """Boxes that are silent for long enough to be replaced, and some rounds of the watchdog longer."""
+        [row] = await self._console.rows(
+            "SELECT count(*) AS n FROM beats WHERE silent_since IS NOT NULL"
+            " AND last_beat_at < now() - interval '20 seconds'"
+        )
+        return int(str(row["n"]))
+
+    async def online(self) -> int:
+        [row] = await self._console.rows("SELECT count(*) AS n FROM workspaces WHERE phase = 'online'")
+        return int(str(row["n"]))
+
+    async def recreating(self) -> int:
+        [row] = await self._console.rows(
+            "SELECT count(*) AS n FROM workspaces WHERE generation > 1"
+            " AND phase IN ('recreating', 'awaiting_registration')"
+        )
+        return int(str(row["n"]))
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that neither runs nor ends, for the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def populated(stack: Stack, console: Console, wire: Wire) -> AsyncIterator[Fleet]:
+    """A hundred workspaces online, forty of which reach the register API through the wire."""
+    wire.upstream = stack.register_api_url
+    async with (
+        httpx.AsyncClient(base_url=wire.url, timeout=10, trust_env=False) as other_way,
+        inhabited(console.aws, stack.register_api_url) as fleet,
+    ):
+        fleet.beat_seconds = 2.0
+        fleet.apart, fleet.other_way = frozenset(NAMES[:SILENT]), other_way
+        for name in NAMES:
+            await console.start(name)
+        await eventually(Watch(console).online, lambda number: number == NUMBER, seconds=300)
+        yield fleet
+
+
+async def test_forty_unreachable_ones_are_left_alone_and_five_dead_ones_are_replaced(
+    stack: Stack, wire: Wire
+) -> None:
+    async with (
+        connected(
+            temporal=stack.temporal_address,
+            register_api=stack.register_api_url,
+            aws_endpoint=stack.aws_url,
+            database=stack.database_url,
+            operator_token=stack.operator_token,
+        ) as console,
+        populated(stack, console, wire),
+    ):
+        watch = Watch(console)
+        await eventually(watch.round, lambda seen: seen.running == NUMBER and seen.frozen is None)
+
+        wire.upstream = ""  # forty boxes beat, and reach nobody
+        await eventually(watch.overdue, lambda number: number == SILENT, seconds=120)
+        frozen = await watch.round()
+        assert frozen.frozen is not None
+        assert f"{SILENT} of {NUMBER} workspaces are stale" in frozen.frozen
+        outcome = await console.ask(NAMES[0], requested_by="auto-recovery", observed_generation=1)
+        assert outcome.outcome is OutcomeKind.DEFERRED
+        assert outcome.retry_at is not None
+        assert f"{SILENT} of {NUMBER} workspaces are stale" in outcome.detail
+        status = await console.status(NAMES[0])
+        [allowed] = [it for it in status.conditions if it.type is ConditionType.RECREATE_ALLOWED]
+        assert (allowed.reason, status.phase) == ("FleetFrozen", Phase.DEGRADED)
+        assert console.aws.counts().launches == NUMBER, "nobody was recreated"
+
+        wire.upstream = stack.register_api_url
+        await eventually(watch.stale, lambda number: number == 0, seconds=120)
+        await eventually(watch.round, lambda seen: seen.frozen is None, seconds=60)
+
+        with stopped(stack.pids["api"]):  # nobody takes beats in, for longer than what would be a cause
+            await eventually(watch.overdue, lambda number: number == NUMBER, seconds=120)
+            assert (await watch.round()).frozen is not None
+        await eventually(watch.stale, lambda number: number == 0, seconds=120)
+        await eventually(watch.round, lambda seen: seen.frozen is None, seconds=60)
+        await eventually(watch.online, lambda number: number == NUMBER, seconds=120)
+        assert console.aws.counts().launches == NUMBER, "nobody was recreated"
+
+        for view in console.aws.instances():
+            if view.workspace in NAMES[-DYING:]:
+                await asyncio.to_thread(console.aws.shutdown, view.instance_id)
+        most = 0
+
+        async def replaced() -> int:
+            nonlocal most
+            most = max(most, await watch.recreating())
+            return console.aws.counts().launches - NUMBER if await watch.online() == NUMBER else 0
+
+        await eventually(replaced, lambda number: number >= DYING, seconds=240)
+        assert 1 <= most <= AT_ONCE
+        generations = await console.rows("SELECT workspace_id, generation FROM workspaces ORDER BY 1")
+        assert [row["generation"] for row in generations] == [1] * (NUMBER - DYING) + [2] * DYING
+        assert console.aws.counts().launches == NUMBER + DYING
+        asked = await console.rows("SELECT DISTINCT requested_by FROM requests WHERE outcome = 'accepted'")
+        assert asked == [{"requested_by": "watchdog"}]
