@@ -21,7 +21,7 @@ from tests.workflows.stories import (
 )
 from workflows import lifecycle
 from workflows.conditions import phase
-from workflows.facts import BoxChanged, BoxFactKind, CanaryResult, Evicted, StepFailed
+from workflows.facts import BoxChanged, BoxFactKind, CanaryResult, StepFailed
 from workflows.requests import OutcomeKind, Request, RequestKind
 from workflows.state import (
     CanaryPolicy,
@@ -267,12 +267,6 @@ def _next(state: State, event: object, at: datetime) -> State:
             return ticked(state, at)
 
 
-def _done(state: State, step: Step | None, at: datetime) -> State:
-    if step is Step.EVICT:
-        return lifecycle.apply(state, Evicted(instances=()), at)
-    return step_done(state, at, timings=state.timings)
-
-
 @settings(deadline=None)
 @given(
     st.sampled_from(CanaryPolicy), st.lists(st.tuples(_EVENTS, st.integers(0, 400)), min_size=1, max_size=30)
@@ -285,8 +279,8 @@ def test_time_never_spins_and_online_is_never_shown_of_a_dead_agent(
         woken_at = lifecycle.wake_at(state) if event == "wake" else at + timedelta(seconds=seconds)
         at = max(at, woken_at or at)
         state = _next(state, event, at)
-        while (step := lifecycle.due(state, at)) not in (None, Step.CANARY):
-            state = _done(state, step, at)
+        while lifecycle.due(state, at) not in (None, Step.CANARY):
+            state = step_done(state, at, timings=state.timings)
         if phase(state) is Phase.ONLINE:
             assert state.box.not_processing_since is None
             assert processing(state).status is not ConditionStatus.FALSE
