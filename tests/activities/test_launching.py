@@ -131,6 +131,7 @@ async def test_a_capacity_error_is_a_result_and_the_next_attempt_goes_elsewhere(
 @pytest.fixture
 async def remembering(world: World) -> AsyncIterator[World]:
     """A control plane that remembers where EC2 had no room."""
+    await world.rows("DELETE FROM bad_offerings")
     yield world.with_config(replace(world.config, offerings_bad_for=timedelta(minutes=3)))
     await world.rows("DELETE FROM bad_offerings")
 

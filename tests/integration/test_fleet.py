@@ -30,7 +30,7 @@ SETTINGS = {
     "CANARY": "off",
     "EC2_MUTATIONS_PER_SECOND": "100",
     "HEARTBEAT_STALE_SECONDS": "10",
-    "RECREATE_AFTER_SECONDS": "12",
+    "RECREATE_AFTER_SECONDS": "20",  # twice as long as stale, as in production
     "WATCHDOG_SECONDS": "1",
     "FLEET_CONCURRENT_MOST": str(AT_ONCE),
     "REGISTER_DEADLINE_SECONDS": "300",
@@ -84,7 +84,7 @@ class Watch:
         """Boxes that are silent for long enough to be replaced, and some rounds of the watchdog longer."""
         [row] = await self._console.rows(
             "SELECT count(*) AS n FROM beats WHERE silent_since IS NOT NULL"
-            " AND last_beat_at < now() - interval '20 seconds'"
+            " AND last_beat_at < now() - interval '26 seconds'"
         )
         return int(str(row["n"]))
 
