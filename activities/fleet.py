@@ -89,6 +89,8 @@ class Fleet:
             await fleet.hold(conn)
             figures = await fleet.figures(conn, but=request.workspace_id)
             verdict = judge(figures, self._config.policy)
+            if verdict.many_stale:
+                await fleet.note_many_stale(conn)
             if verdict.frozen is not None:
                 return Consulted(granted=False, frozen=True, reason=verdict.frozen, retry_after=FROZEN_FOR)
             if verdict.free == 0:
@@ -111,6 +113,8 @@ class Fleet:
         async with connection(self._pool) as conn, conn.transaction():
             figures = await fleet.figures(conn)
             verdict = judge(figures, self._config.policy)
+            if verdict.many_stale:
+                await fleet.note_many_stale(conn)
             frozen, findings = unreadable or verdict.frozen, list[Finding]()
             if frozen is None and verdict.free:
                 findings = await watching.find(

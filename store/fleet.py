@@ -28,7 +28,8 @@ SELECT now() AS now,
                OR w.generation = s.generation AND s.taken_at > now() - interval '1 hour'
                   AND w.phase IN ('provisioning', 'recreating', 'awaiting_registration'))) AS recreating,
        (SELECT last_at FROM intake) AS intake_at,
-       (SELECT since FROM intake) AS intake_since
+       (SELECT since FROM intake) AS intake_since,
+       (SELECT seen_at FROM many_stale) AS many_stale_at
 """
 
 
@@ -55,6 +56,16 @@ async def take_place(conn: Connection, workspace_id: str, *, generation: int) ->
         ON CONFLICT (workspace_id) DO UPDATE SET generation = excluded.generation, taken_at = now()
         """,
         [workspace_id, generation],
+    )
+
+
+async def note_many_stale(conn: Connection) -> None:
+    """Too many are stale at once, now."""
+    await conn.execute(
+        """
+        INSERT INTO many_stale (seen_at) VALUES (now())
+        ON CONFLICT (only_row) DO UPDATE SET seen_at = greatest(many_stale.seen_at, excluded.seen_at)
+        """
     )
 
 

@@ -50,6 +50,8 @@ class FleetFigures:
     """When a register API last could have taken a beat in; None if none ever ran."""
     intake_since: datetime | None
     """Since when it could without a gap; None if it always could."""
+    many_stale_at: datetime | None = None
+    """When too many were last seen stale at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,17 @@ class FleetVerdict:
     """How many automatic recreates may be under way."""
     free: int
     """How many more may begin now; 0 while it is frozen."""
+    many_stale: bool = False
+    """Too many are stale at once: to be remembered, since those that recover do so one after the other."""
 
 
 def judge(figures: FleetFigures, policy: FleetPolicy) -> FleetVerdict:
     """Freeze, or say how many more recreates may begin."""
     concurrent = policy.concurrent(figures.running)
-    frozen = _intake(figures, policy) or _stale(figures, policy)
+    stale = _stale(figures, policy)
+    frozen = _intake(figures, policy) or stale or _recovering(figures, policy)
     free = 0 if frozen else max(0, concurrent - figures.recreating)
-    return FleetVerdict(frozen=frozen, concurrent=concurrent, free=free)
+    return FleetVerdict(frozen=frozen, concurrent=concurrent, free=free, many_stale=stale is not None)
 
 
 def _intake(figures: FleetFigures, policy: FleetPolicy) -> str | None:
@@ -93,4 +98,16 @@ def _stale(figures: FleetFigures, policy: FleetPolicy) -> str | None:
     return (
         f"{figures.stale} of {figures.running} workspaces are stale at once, over {policy.frozen_share:.0%}: "
         "that is not a box's trouble"
+    )
+
+
+def _recovering(figures: FleetFigures, policy: FleetPolicy) -> str | None:
+    """The last of them to beat again were silent for longest: they are not to be taken for dead."""
+    seen = figures.many_stale_at
+    if seen is None or figures.now - seen >= policy.stale:
+        return None
+    until = seen + policy.stale
+    return (
+        f"many workspaces were stale at once until {seen:%H:%M:%S} UTC: boxes have until {until:%H:%M:%S} "
+        "to beat again"
     )

@@ -8,6 +8,12 @@ CREATE TABLE intake (
     last_at         timestamptz NOT NULL DEFAULT now()
 );
 
+-- When too many workspaces were last seen stale at once. One row.
+CREATE TABLE many_stale (
+    only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    seen_at         timestamptz NOT NULL
+);
+
 -- Places for automatic recreates. Whether one is still in use is told by the workspace's own row.
 CREATE TABLE recreate_slots (
     workspace_id    text PRIMARY KEY REFERENCES workspaces,

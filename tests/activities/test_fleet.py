@@ -38,7 +38,7 @@ async def worlds(world: World, fleet_url: str) -> AsyncIterator[list[World]]:
     """Three workspaces of a small fleet, each with an open generation."""
     async with open_pool(fleet_url, maximum=4) as pool:
         async with pool.connection() as conn:
-            await conn.execute("TRUNCATE workspaces, facts, intake CASCADE")
+            await conn.execute("TRUNCATE workspaces, facts, intake, many_stale CASCADE")
         config = replace(world.config, fleet=FleetConfig(policy=POLICY))
         names = [f"{world.workspace_id}-{letter}" for letter in "abc"]
         three = [replace(world, workspace_id=name, pool=pool, config=config) for name in names]
@@ -93,6 +93,10 @@ async def test_too_many_stale_ones_freeze_it(worlds: list[World]) -> None:
     assert (word.granted, word.frozen, word.retry_after) == (False, True, FROZEN_FOR)
     assert "1 of 3 workspaces are stale" in word.reason
     assert await worlds[0].rows("SELECT FROM recreate_slots") == []
+    await worlds[1].rows("UPDATE beats SET silent_since = NULL WHERE workspace_id = %(workspace_id)s")
+    assert "have until" in (await consulted(worlds[0].with_config(strict))).reason
+    await worlds[1].rows("UPDATE many_stale SET seen_at = now() - %(ago)s", ago=POLICY.stale)
+    assert (await consulted(worlds[0].with_config(strict))).granted
 
 
 async def test_nothing_begins_while_nobody_takes_beats_in_nor_just_after(worlds: list[World]) -> None:

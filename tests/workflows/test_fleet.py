@@ -19,6 +19,7 @@ def figures(
     recreating: int = 0,
     intake_at: datetime | None = NOW,
     intake_since: datetime | None = None,
+    many_stale_at: datetime | None = None,
 ) -> FleetFigures:
     return FleetFigures(
         now=NOW,
@@ -27,6 +28,7 @@ def figures(
         recreating=recreating,
         intake_at=intake_at,
         intake_since=intake_since,
+        many_stale_at=many_stale_at,
     )
 
 
@@ -103,3 +105,11 @@ def test_what_is_free_never_passes_the_budget_and_is_nothing_in_a_freeze(
     assert (verdict.frozen is not None) == (
         away >= 90 or (since is not None and since < 90) or (running >= 5 and stale > running * 0.2)
     )
+
+
+@pytest.mark.parametrize(("ago", "frozen"), [(0, True), (89, True), (90, False), (3600, False)])
+def test_boxes_that_recover_one_after_the_other_have_time_to(ago: int, frozen: bool) -> None:
+    verdict = judge(figures(stale=20, many_stale_at=NOW - timedelta(seconds=ago)), POLICY)
+    assert (verdict.frozen is not None) == frozen
+    assert not verdict.many_stale, "the time runs from when too many were last seen"
+    assert judge(figures(stale=21), POLICY).many_stale
