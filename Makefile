@@ -38,7 +38,7 @@ format: $(STAMP)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(STAMP)  ## The tests, against real parts (about 5 minutes)
+test: $(STAMP)  ## The tests, against real parts (about 10 minutes)
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not storm"
 
 test-all: $(STAMP)  ## The tests, with the storms
