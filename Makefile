@@ -39,10 +39,10 @@ format: $(STAMP)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP)  ## The tests, against real parts (about 10 minutes)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not storm"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not storm"
 
-test-all: $(STAMP)  ## The tests, with the storms
-	$(BIN)/pytest -n 2 --dist loadgroup
+test-all: test  ## The tests, then the storms, one after the other: beside each other they would measure each other
+	$(BIN)/pytest -m storm
 
 lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt
