@@ -53,6 +53,13 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Of its own: the shared one leads to the shared stack."""
+    with Wire() as wire:
+        yield wire
+
+
 class Watch:
     """What an operator sees of the fleet."""
 
