@@ -19,9 +19,9 @@ from activities.aws import Aws
 from activities.execution import execution
 from activities.ports import Consulted, ConsultFleet, Watch, Watched
 from store import fleet, watching
-from store.pool import Pool, connection
+from store.pool import Connection, Pool, connection
 from store.watching import Finding, Patience
-from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetPolicy, judge
+from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetFigures, FleetPolicy, FleetVerdict, judge
 from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE
 from workflows.own_requests import REQUESTER
 
@@ -79,7 +79,8 @@ class Fleet:
         if unreadable is not None:
             return unreadable
         async with connection(self._pool) as conn:
-            return judge(await fleet.figures(conn), self._config.policy).frozen
+            _, verdict = await self._judged(conn)
+            return verdict.frozen
 
     async def _consulted(self, request: ConsultFleet) -> Consulted:
         unreadable = await self._unreadable()
@@ -87,10 +88,7 @@ class Fleet:
             return Consulted(granted=False, frozen=True, reason=unreadable, retry_after=FROZEN_FOR)
         async with connection(self._pool) as conn, conn.transaction():
             await fleet.hold(conn)
-            figures = await fleet.figures(conn, but=request.workspace_id)
-            verdict = judge(figures, self._config.policy)
-            if verdict.many_stale:
-                await fleet.note_many_stale(conn)
+            figures, verdict = await self._judged(conn, but=request.workspace_id)
             if verdict.frozen is not None:
                 return Consulted(granted=False, frozen=True, reason=verdict.frozen, retry_after=FROZEN_FOR)
             if verdict.free == 0:
@@ -111,10 +109,7 @@ class Fleet:
     async def _looked_round(self) -> tuple[Watched, Sequence[Finding]]:
         unreadable = await self._unreadable()
         async with connection(self._pool) as conn, conn.transaction():
-            figures = await fleet.figures(conn)
-            verdict = judge(figures, self._config.policy)
-            if verdict.many_stale:
-                await fleet.note_many_stale(conn)
+            figures, verdict = await self._judged(conn)
             frozen, findings = unreadable or verdict.frozen, list[Finding]()
             if frozen is None and verdict.free:
                 findings = await watching.find(
@@ -131,6 +126,14 @@ class Fleet:
             waiting=findings[0].total - len(findings) if findings else 0,
         )
         return watched, findings
+
+    async def _judged(self, conn: Connection, *, but: str | None = None) -> tuple[FleetFigures, FleetVerdict]:
+        """Count and judge; whoever sees too many stale at once remembers it for all."""
+        figures = await fleet.figures(conn, but=but)
+        verdict = judge(figures, self._config.policy)
+        if verdict.many_stale:
+            await fleet.note_many_stale(conn)
+        return figures, verdict
 
     async def _unreadable(self) -> str | None:
         """Why EC2 cannot be read; None if it can. Asked once for all that want to know within seconds."""

@@ -6,6 +6,7 @@ It takes no beat in itself, and a database that is away is only waited for: that
 import asyncio
 from datetime import timedelta
 
+import psycopg
 import structlog
 
 from store import fleet
@@ -23,6 +24,7 @@ async def keep_noting(pool: Pool, *, stale: timedelta) -> None:
         try:
             async with connection(pool) as conn:
                 await fleet.note_intake(conn, gap=stale)
-        except StoreUnavailable as error:
-            log.warning("intake.unavailable", cause=str(error))
+        except (StoreUnavailable, psycopg.Error) as error:
+            # Before the migration, too: a note that ended for good would freeze the fleet for good.
+            log.warning("intake.unavailable", cause=f"{type(error).__name__}: {error}"[:200])
         await asyncio.sleep(pause.total_seconds())

@@ -5,6 +5,7 @@ Starts and stops things; how they are put together is in `wiring`.
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -47,7 +48,7 @@ async def run() -> int:
             wiring.delegations_worker(client, parts),
         ):
             rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
-            await schedules.ensure(client, rounds)
+            scheduling = asyncio.create_task(_scheduled(client, rounds))
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)
@@ -57,9 +58,22 @@ async def run() -> int:
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
         relay.cancel()
         stop.cancel()
-        await asyncio.gather(relay, stop, return_exceptions=True)
+        scheduling.cancel()
+        await asyncio.gather(relay, stop, scheduling, return_exceptions=True)
     log.info("worker.stopped")
     return 1 if broken else 0
+
+
+async def _scheduled(client: Client, rounds: Sequence[schedules.Round]) -> None:
+    """A server that is away, or that another worker is just telling the same, is asked again."""
+    while True:
+        try:
+            await schedules.ensure(client, rounds)
+        except RPCError as error:
+            log.warning("schedules.refused", error=error.message)
+            await asyncio.sleep(CONNECT_AGAIN_AFTER.total_seconds())
+        else:
+            return
 
 
 async def _connected(stopping: asyncio.Event) -> Client | None:

@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 from activities import ebs, ports
 from activities.box import onebox_box
 from activities.ebs import Volume
+from devstack.console import eventually
 from tests.activities.world import OWNER, World
 from workflows.messages import DataVolume, VolumeType, WorkspaceSpec
 from workflows.state import Intent
@@ -275,18 +276,12 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
 
 
 async def test_a_volume_that_another_box_has_got_hold_of_is_said_to_be_occupied(world: World) -> None:
-    first, volume_id = await with_volume(world)
+    _, volume_id = await with_volume(world)
     await fenced(world)
     await world.run(ports.detach_volume, detach(world, 2))
-    second, other = await world.launched(2), await world.stranger()
-    described = await world.aws.call(world.aws.ec2.describe_instances, InstanceIds=[first, second, other])
-    zones = {
-        one["InstanceId"]: one["Placement"]["AvailabilityZone"]
-        for item in described["Reservations"]
-        for one in item["Instances"]
-    }
-    if zones[other] != zones[second]:
-        pytest.skip("the stranger was launched in another zone")
+    second, zone = await world.launched(2), str((await row(world))["zone"])
+    other = await world.stranger(zone=zone)
+    await eventually(lambda: asyncio.to_thread(world.states), lambda states: states[other] == "running")
     await world.aws.call(ebs.attach, world.aws.ec2, volume_id, other)
     result = await world.run(ports.attach_volume, attach(world, 2, second))
     assert result == ports.AttachResult(occupied_by=other)

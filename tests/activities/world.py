@@ -129,7 +129,9 @@ class World:
     async def workspace_row(self) -> Row:
         return (await self.rows("SELECT * FROM workspaces WHERE workspace_id = %(workspace_id)s"))[0]
 
-    async def stranger(self, *, owner: str = OWNER, generation: int = 1, attempt: int = 7) -> str:
+    async def stranger(
+        self, *, owner: str = OWNER, generation: int = 1, attempt: int = 7, zone: str | None = None
+    ) -> str:
         """Launch an instance under the workspace's tag that no launch on the record accounts for."""
         tags = box_tags(owner=owner, workspace_id=self.workspace_id, generation=generation, attempt=attempt)
         reservation = await self.aws.call(
@@ -138,6 +140,7 @@ class World:
             InstanceType="t3.micro",
             MinCount=1,
             MaxCount=1,
+            Placement={"AvailabilityZone": zone} if zone else {},
             TagSpecifications=[
                 {
                     "ResourceType": "instance",

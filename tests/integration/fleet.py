@@ -5,14 +5,15 @@ Speaks the register protocol as the box script does; no processes, so that fifty
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import InstanceView
+from devstack.stack import PARTS, Stack
 
 LOOK_SECONDS = 0.1
 BEAT_SECONDS = 5.0
@@ -88,6 +89,20 @@ class Fleet:
             return await way.post(path, json=body, headers={"Authorization": f"Bearer {bearer}"})
         except httpx.TransportError:
             return None
+
+
+@contextmanager
+def boxless(settings: Mapping[str, str]) -> Iterator[Stack]:
+    """A stack without the processes of boxes: the tests bring their own."""
+    with Stack(
+        free_ports=True,
+        fsync=False,
+        parts=[part for part in PARTS if part != "boxes"],
+        settings=settings,
+        pending_seconds=0.1,
+        terminating_seconds=0.1,
+    ) as stack:
+        yield stack
 
 
 @asynccontextmanager

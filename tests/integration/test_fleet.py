@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from devstack.console import Console, connected, eventually
-from devstack.stack import PARTS, Stack
-from tests.integration.fleet import Fleet, inhabited
+from devstack.stack import Stack
+from tests.integration.fleet import Fleet, boxless, inhabited
 from tests.integration.wire import Wire
 from workflows.facts import Watched
 from workflows.messages import WATCHDOG_TYPE
@@ -41,15 +41,7 @@ NAMES = [f"box-{number:03}" for number in range(NUMBER)]
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """With the fleet's own limits, and without the processes of boxes."""
-    parts = [part for part in PARTS if part != "boxes"]
-    with Stack(
-        free_ports=True,
-        fsync=False,
-        parts=parts,
-        settings=SETTINGS,
-        pending_seconds=0.1,
-        terminating_seconds=0.1,
-    ) as stack:
+    with boxless(SETTINGS) as stack:
         yield stack
 
 

@@ -15,8 +15,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from devstack.aws.client import AwsEndpoint
 from devstack.console import Console, connected, eventually
-from devstack.stack import PARTS, Stack
-from tests.integration.fleet import Fleet, inhabited
+from devstack.stack import Stack
+from tests.integration.fleet import Fleet, boxless, inhabited
 from workflows import fleet_roll
 from workflows.fleet_roll import FleetWorkflow
 from workflows.messages import TASK_QUEUE, WorkspaceSpec
@@ -40,15 +40,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """Without the processes of boxes: these tests bring their own boxes."""
-    parts = [part for part in PARTS if part != "boxes"]
-    with Stack(
-        free_ports=True,
-        fsync=False,
-        parts=parts,
-        settings=SETTINGS,
-        pending_seconds=0.1,
-        terminating_seconds=0.1,
-    ) as stack:
+    with boxless(SETTINGS) as stack:
         yield stack
 
 
