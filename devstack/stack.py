@@ -21,13 +21,16 @@ from devstack.aws.client import AwsEndpoint
 from devstack.boxes import BoxView, read_boxes
 from devstack.postgres import Postgres
 from devstack.processes import POLL_SECONDS, ChildFailed
-from devstack.programs import READY_SECONDS, Programs
+from devstack.programs import Programs
 from devstack.supervision import Server, Supervised
 from devstack.surroundings import Ports, Secrets, base_environment, cloud_environment
 from devstack.temporal import Temporal
 
 PARTS = ("postgres", "temporal", "aws", "worker", "api", "boxes")
 """In the order of their start."""
+
+BACK_SECONDS = 120.0
+"""How long a part may be away: what it needs may have to come back first, and pauses grow between its starts."""
 
 
 class DirectoryInUse(RuntimeError):
@@ -158,7 +161,7 @@ class Stack:
         self.stop(name)
         self.start(name)
 
-    def wait_ready(self, name: str, *, other_than: int | None = None, seconds: float = READY_SECONDS) -> int:
+    def wait_ready(self, name: str, *, other_than: int | None = None, seconds: float = BACK_SECONDS) -> int:
         """Wait until a part is ready, and return its process ID.
 
         `other_than` is the ID of a process that was killed from outside: it has to be another one.
