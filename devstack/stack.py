@@ -30,7 +30,7 @@ PARTS = ("postgres", "temporal", "aws", "worker", "api", "boxes")
 """In the order of their start."""
 
 BACK_SECONDS = 120.0
-"""How long a part may be away: what it needs may have to come back first, and pauses grow between its starts."""
+"""How long a part may be away: what it needs may have to be back first, and pauses grow between starts."""
 
 
 class DirectoryInUse(RuntimeError):

@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 from temporalio.client import RPCError, WorkflowUpdateRPCTimeoutOrCancelledError
+from typing_extensions import override
 
 from devstack.console import Console, StillNot, eventually
 from devstack.stack import Stack
@@ -53,6 +54,7 @@ class Storm:
         callers = [self._requests() for _ in range(CALLERS)]
         await asyncio.gather(*callers, self._kills(), self._faults(), self._boxes())
 
+    @override
     def __str__(self) -> str:
         return (
             f"{self.killed} kills, generations {self.generations}, "
