@@ -15,8 +15,8 @@ from temporalio import activity
 from activities import failures
 from activities.a2a import Answer, Bounds, Garbled, NoAnswer, Sender, Unreachable, message_send
 from activities.answers import Heard, Judgement, hear
+from activities.delegation_ports import Advance, Advanced, Order
 from activities.execution import execution
-from activities.ports import Advance, Advanced, Order
 from activities.turns import Crowded, Turns, again_after
 from store import delegations, processing
 from store.delegations import Row

@@ -11,7 +11,7 @@ import structlog
 from activities import ebs, failures, inventory
 from activities.aws import Aws
 from activities.instances import Patience
-from activities.ports import DeleteVolume, DetachVolume
+from activities.volume_ports import DeleteVolume, DetachVolume
 from store import generations, launches, volumes
 from store.pool import Pool, connection
 

@@ -18,7 +18,8 @@ from activities.dns import Zone
 from activities.dns_records import Claim as NameClaim
 from activities.execution import execution
 from activities.inventory import Instance, InstanceState
-from activities.ports import EndOrphans, FindOrphans, OrphanSeen, OrphansFound, StraysEnded
+from activities.ports import StraysEnded
+from activities.sweep_ports import EndOrphans, FindOrphans, OrphanSeen, OrphansFound
 from activities.termination import terminate
 from store import generations, orphans
 from store.pool import Connection, Pool, connection

@@ -5,11 +5,9 @@ Every activity can run twice, or half, or beside an older attempt of itself, wit
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from temporalio import activity
 
-from workflows.delegations import DelegationState
 from workflows.facts import (
     AddressResult,
     AttachResult,
@@ -27,7 +25,6 @@ from workflows.facts import (
     Watched,
 )
 from workflows.messages import WorkspaceSpec
-from workflows.orphans import OrphanKind, Verdict
 from workflows.requests import Request
 from workflows.state import Condition, Intent, LastError, Phase, RegistrationSeen
 
@@ -35,64 +32,45 @@ __all__ = [
     "SUPERSEDED",
     "Address",
     "AddressResult",
-    "Advance",
-    "Advanced",
     "AskCanary",
     "AttachResult",
-    "AttachVolume",
     "CanaryResult",
     "CloseWorkspace",
     "ConsultFleet",
     "Consulted",
-    "DeleteVolume",
-    "DetachVolume",
-    "EndOrphans",
     "Enroll",
     "Enrolled",
     "Evict",
     "Evicted",
     "FenceInstances",
     "FenceObserved",
-    "FindOrphans",
     "GenerationOpened",
     "Inquire",
     "Launch",
     "LaunchResult",
     "Missing",
     "OpenGeneration",
-    "Order",
-    "OrphanSeen",
-    "OrphansFound",
     "RecordStatus",
     "RegistrationSeen",
     "RemoveAddress",
     "SnapshotSettled",
-    "SnapshotVolume",
     "StatusRecorded",
     "StraysEnded",
     "VolumeDetached",
     "Watch",
     "Watched",
     "address",
-    "advance_delegation",
     "ask_canary",
-    "attach_volume",
     "close_workspace",
     "consult_fleet",
-    "delete_volume",
-    "detach_volume",
-    "end_orphans",
     "enroll",
     "evict",
     "fence_instances",
-    "find_orphan_instances",
-    "find_orphan_names",
     "inquire",
     "launch",
     "open_generation",
     "record_status",
     "remove_address",
-    "snapshot_volume",
     "watch",
 ]
 
@@ -150,41 +128,6 @@ class Launch:
     workspace_id: str
     generation: int
     attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetachVolume:
-    """See that no box of before has the data volume; the box of this very launch may keep it."""
-
-    workspace_id: str
-    generation: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotVolume:
-    """Ask for a snapshot of the data volume, if one is due."""
-
-    workspace_id: str
-    generation: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttachVolume:
-    """Wait for the instance to run, and give it the data volume; create that if it was never there."""
-
-    workspace_id: str
-    generation: int
-    attempt: int
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteVolume:
-    """Delete the data volume of a deleted workspace."""
-
-    workspace_id: str
-    generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,85 +190,6 @@ class Evict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindOrphans:
-    """Look once for what carries our tags and nobody claims."""
-
-    pass_id: str
-    """A look that is repeated under the same one sees nothing new."""
-    used: int = 0
-    """How much was done in this pass before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrphanSeen:
-    """One that nobody claims, and what becomes of it."""
-
-    kind: OrphanKind
-    name: str
-    workspace_id: str
-    generation: int
-    attempt: int
-    verdict: Verdict
-    times: int
-    """In how many passes it was seen so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrphansFound:
-    """What one look saw."""
-
-    looked_at: int
-    """How many carry our tags, claimed or not."""
-    verdicts: dict[Verdict, int]
-    orphans: tuple[OrphanSeen, ...]
-    """Those that people should see, bounded; first those about which something is done."""
-    dry_run: bool
-    """The verdicts say what would be done; nothing is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndOrphans:
-    """Terminate instances that nobody claims, if still nobody does."""
-
-    workspace_id: str
-    instances: tuple[str, ...]
-    generation: int | None = None
-    """The workspace's newest one, if its workflow asks. None: the sweep asks, for a workspace that has no
-    workflow, since it is deleted or not on the record."""
-
-
-class Order(StrEnum):
-    """A human's word about a delegation."""
-
-    RESEND = "resend"
-    """Send a dead letter again, with all its attempts."""
-    GIVE_UP = "give_up"
-    """End it without its being processed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
-    """Do what is due about a delegation."""
-
-    delegation_id: str
-    order: Order | None = None
-    ordered_by: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advanced:
-    """How far it is now."""
-
-    over: bool
-    state: DelegationState
-    attempt: int
-    wait_seconds: float = 0.0
-    """When to look again, if nothing stirs before."""
-    held: bool = False
-    """It is a dead letter."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordStatus:
     """Write the status, and the outcomes that are not written yet."""
 
@@ -380,30 +244,6 @@ async def launch(request: Launch) -> LaunchResult:
 
 
 @activity.defn
-async def detach_volume(request: DetachVolume) -> VolumeDetached:
-    """Detach it from our boxes only, by force only from one that was declared dead, until it is available."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def snapshot_volume(request: SnapshotVolume) -> SnapshotSettled:
-    """Never a second one within 15 min or beside a pending one; a refusal is a result, not an error."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def attach_volume(request: AttachVolume) -> AttachResult:
-    """Find it by record or tag, else CreateVolume with the durable ClientToken; then attach it."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def delete_volume(request: DeleteVolume) -> None:
-    """Delete it, by record and by tag; its snapshots too if the spec says so."""
-    raise NotImplementedError
-
-
-@activity.defn
 async def address(request: Address) -> AddressResult:
     """Wait until running, then one compare-and-swap change batch; nothing if it is in sync."""
     raise NotImplementedError
@@ -442,30 +282,6 @@ async def watch(request: Watch) -> Watched:
 @activity.defn
 async def evict(request: Evict) -> Evicted:
     """Terminate the instances of a superseded generation that are alive; those declared dead, too."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def find_orphan_instances(request: FindOrphans) -> OrphansFound:
-    """List all instances with our owner tag, judge them in one transaction, report to the workflows."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def find_orphan_names(request: FindOrphans) -> OrphansFound:
-    """List the names of the zone that carry our claim, and judge them in one transaction."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def end_orphans(request: EndOrphans) -> StraysEnded:
-    """Terminate those that are still there, ours, unprotected, and claimed by nobody."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def advance_delegation(request: Advance) -> Advanced:
-    """Deliver, requeue, flag or end it, whatever is due; returns when there is something to wait for."""
     raise NotImplementedError
 
 

@@ -13,7 +13,8 @@ from activities import failures, inventory
 from activities.aws import Aws
 from activities.instances import Patience
 from activities.inventory import Instance, InstanceState
-from activities.ports import Address, AttachVolume
+from activities.ports import Address
+from activities.volume_ports import AttachVolume
 from store import launches
 from store.pool import Pool, connection
 

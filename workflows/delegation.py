@@ -10,7 +10,7 @@ from datetime import timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities import ports
+    from activities import delegation_ports
     from workflows import messages
     from workflows.messages import DelegationOrder, DelegationStatus
     from workflows.policies import DELIVERY
@@ -26,8 +26,8 @@ class DelegationWorkflow:
     @workflow.init
     def __init__(self, *payload: object) -> None:  # noqa: ARG002 - whatever it was started with
         self._stirred = False
-        self._orders: list[tuple[ports.Order, str]] = []
-        self._last: ports.Advanced | None = None
+        self._orders: list[tuple[delegation_ports.Order, str]] = []
+        self._last: delegation_ports.Advanced | None = None
         self._looks = 0
         self._shown = ""
 
@@ -63,12 +63,12 @@ class DelegationWorkflow:
     @workflow.signal(description="Send a dead letter again, with all its attempts")
     def resend(self, *payload: object) -> None:
         """See `DelegationOrder`."""
-        self._ordered(ports.Order.RESEND, payload)
+        self._ordered(delegation_ports.Order.RESEND, payload)
 
     @workflow.signal(description="End it without its being processed")
     def give_up(self, *payload: object) -> None:
         """See `DelegationOrder`."""
-        self._ordered(ports.Order.GIVE_UP, payload)
+        self._ordered(delegation_ports.Order.GIVE_UP, payload)
 
     @workflow.query(description="How far it is")
     def status(self) -> DelegationStatus:
@@ -83,9 +83,9 @@ class DelegationWorkflow:
 
     def _canceled(self) -> None:
         """A cancellation is a human's word, too: the row must not be left without an end."""
-        self._orders.append((ports.Order.GIVE_UP, "a cancellation of its workflow"))
+        self._orders.append((delegation_ports.Order.GIVE_UP, "a cancellation of its workflow"))
 
-    def _ordered(self, order: ports.Order, payload: tuple[object, ...]) -> None:
+    def _ordered(self, order: delegation_ports.Order, payload: tuple[object, ...]) -> None:
         try:
             by = messages.read(DelegationOrder, payload).requested_by
         except messages.InvalidPayload as error:
@@ -93,13 +93,13 @@ class DelegationWorkflow:
             return
         self._orders.append((order, by))
 
-    async def _look(self) -> ports.Advanced:
+    async def _look(self) -> delegation_ports.Advanced:
         order, by = self._orders.pop(0) if self._orders else (None, "")
         self._looks += 1
         delegation_id = workflow.info().workflow_id
         look = workflow.start_activity(
-            ports.advance_delegation,
-            ports.Advance(delegation_id=delegation_id, order=order, ordered_by=by),
+            delegation_ports.advance_delegation,
+            delegation_ports.Advance(delegation_id=delegation_id, order=order, ordered_by=by),
             activity_id=f"look-{self._looks}",
             task_queue=DELIVERY.task_queue,
             start_to_close_timeout=DELIVERY.start_to_close,

@@ -12,7 +12,7 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities import ports
+    from activities import ports, sweep_ports, volume_ports
     from workflows import display, fencing, lifecycle
     from workflows.facts import StepFailed
     from workflows.messages import WorkspaceSpec
@@ -119,22 +119,24 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
             launch = ports.Launch(workspace_id=workspace_id, generation=generation, attempt=attempt)
             return await do(ports.launch, launch, EC2)
         case Step.DETACH:
-            detach = ports.DetachVolume(workspace_id=workspace_id, generation=generation, attempt=attempt)
-            return await do(ports.detach_volume, detach, EC2)
+            detach = volume_ports.DetachVolume(
+                workspace_id=workspace_id, generation=generation, attempt=attempt
+            )
+            return await do(volume_ports.detach_volume, detach, EC2)
         case Step.SNAPSHOT:
-            snapshot = ports.SnapshotVolume(workspace_id=workspace_id, generation=generation)
-            return await do(ports.snapshot_volume, snapshot, SNAPSHOT)
+            snapshot = volume_ports.SnapshotVolume(workspace_id=workspace_id, generation=generation)
+            return await do(volume_ports.snapshot_volume, snapshot, SNAPSHOT)
         case Step.ATTACH:
-            attach = ports.AttachVolume(
+            attach = volume_ports.AttachVolume(
                 workspace_id=workspace_id,
                 generation=generation,
                 attempt=attempt,
                 instance_id=state.box.instance_id or "",
             )
-            return await do(ports.attach_volume, attach, EC2)
+            return await do(volume_ports.attach_volume, attach, EC2)
         case Step.DELETE_VOLUME:
-            deletion = ports.DeleteVolume(workspace_id=workspace_id, generation=generation)
-            await do(ports.delete_volume, deletion, EC2)
+            deletion = volume_ports.DeleteVolume(workspace_id=workspace_id, generation=generation)
+            await do(volume_ports.delete_volume, deletion, EC2)
             return lifecycle.VolumeDeleted()
         case Step.ADDRESS:
             address = ports.Address(
@@ -162,10 +164,10 @@ async def _run(step: Step, state: State, spec: WorkspaceSpec) -> lifecycle.Event
             consultation = ports.ConsultFleet(workspace_id=workspace_id, generation=generation + 1)
             return await do(ports.consult_fleet, consultation, CONSULT)
         case Step.EVICT if state.intruder is None:
-            ending = ports.EndOrphans(
+            ending = sweep_ports.EndOrphans(
                 workspace_id=workspace_id, generation=generation, instances=state.strays
             )
-            return await do(ports.end_orphans, ending, EC2)
+            return await do(sweep_ports.end_orphans, ending, EC2)
         case Step.EVICT:
             eviction = ports.Evict(workspace_id=workspace_id, generation=state.intruder or 0)
             return await do(ports.evict, eviction, EC2)

@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities import ports
+    from activities import ports, sweep_ports
     from workflows import messages, stepping
     from workflows.orphans import OrphanKind, Verdict
     from workflows.policies import AWS, EC2
@@ -21,9 +21,9 @@ with workflow.unsafe.imports_passed_through():
 class SweepReport:
     """What a pass saw and did; its workflow's result."""
 
-    instances: ports.OrphansFound | None = None
+    instances: sweep_ports.OrphansFound | None = None
     """None: they could not be listed."""
-    names: ports.OrphansFound | None = None
+    names: sweep_ports.OrphansFound | None = None
     ended: tuple[str, ...] = ()
     """Instances that are being terminated, and names that were removed, by this pass itself."""
     left: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ class SweepWorkflow:
         instances = names = None
         try:
             instances = await stepping.call(
-                ports.find_orphan_instances,
-                ports.FindOrphans(pass_id=pass_id),
+                sweep_ports.find_orphan_instances,
+                sweep_ports.FindOrphans(pass_id=pass_id),
                 AWS,
                 activity_id="instances",
                 summary="list the instances with our owner tag, and judge them",
@@ -60,8 +60,8 @@ class SweepWorkflow:
             await self._end_instances(instances)
         try:
             names = await stepping.call(
-                ports.find_orphan_names,
-                ports.FindOrphans(pass_id=pass_id, used=_acted(instances)),
+                sweep_ports.find_orphan_names,
+                sweep_ports.FindOrphans(pass_id=pass_id, used=_acted(instances)),
                 AWS,
                 activity_id="names",
                 summary="list the DNS names with our claim, and judge them",
@@ -80,12 +80,12 @@ class SweepWorkflow:
         workflow.set_current_details(details(report))
         return report
 
-    async def _end_instances(self, found: ports.OrphansFound) -> None:
+    async def _end_instances(self, found: sweep_ports.OrphansFound) -> None:
         for workspace_id, instances in _to_end(found, OrphanKind.INSTANCE).items():
             try:
                 ended = await stepping.call(
-                    ports.end_orphans,
-                    ports.EndOrphans(workspace_id=workspace_id, instances=instances),
+                    sweep_ports.end_orphans,
+                    sweep_ports.EndOrphans(workspace_id=workspace_id, instances=instances),
                     EC2,
                     activity_id=f"end-{workspace_id}",
                     summary=f"{workspace_id}: terminate what nobody claims",
@@ -96,7 +96,7 @@ class SweepWorkflow:
                 self._ended += ended.terminated
                 self._left += ended.left
 
-    async def _remove_names(self, found: ports.OrphansFound) -> None:
+    async def _remove_names(self, found: sweep_ports.OrphansFound) -> None:
         for workspace_id, names in _to_end(found, OrphanKind.NAME).items():
             try:
                 await stepping.call(
@@ -142,13 +142,13 @@ def details(report: SweepReport) -> str:
     return "\n".join(lines)
 
 
-def _acted(found: ports.OrphansFound | None) -> int:
+def _acted(found: sweep_ports.OrphansFound | None) -> int:
     if found is None:
         return 0
     return sum(number for verdict, number in found.verdicts.items() if Verdict(verdict).acts)
 
 
-def _to_end(found: ports.OrphansFound, kind: OrphanKind) -> Mapping[str, tuple[str, ...]]:
+def _to_end(found: sweep_ports.OrphansFound, kind: OrphanKind) -> Mapping[str, tuple[str, ...]]:
     """By workspace, what no workflow can end."""
     if found.dry_run:
         return {}

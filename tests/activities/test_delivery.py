@@ -12,8 +12,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import a2a, delivery, turns
 from activities.a2a import Sender
+from activities.delegation_ports import Advance, Advanced
 from activities.delivery import Delivery, DeliveryConfig
-from activities.ports import Advance, Advanced
 from store import delegations, generations
 from store.delegations import New
 from store.pool import Pool

@@ -9,7 +9,7 @@ from typing import Literal
 import psycopg
 import pytest
 
-from activities import inventory, ports
+from activities import inventory, ports, sweep_ports
 from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
 from store.migrate import migrate
@@ -48,16 +48,18 @@ def with_policy(world: World, **policy: object) -> World:
     return of_plane(world, world.config.owner, **policy)
 
 
-async def look(world: World, *, pass_id: str | None = None, used: int = 0) -> ports.OrphansFound:
-    request = ports.FindOrphans(pass_id=pass_id or f"pass {next(_PASSES)}", used=used)
-    return await world.run(ports.find_orphan_instances, request)
+async def look(world: World, *, pass_id: str | None = None, used: int = 0) -> sweep_ports.OrphansFound:
+    request = sweep_ports.FindOrphans(pass_id=pass_id or f"pass {next(_PASSES)}", used=used)
+    return await world.run(sweep_ports.find_orphan_instances, request)
 
 
-async def look_at_names(world: World) -> ports.OrphansFound:
-    return await world.run(ports.find_orphan_names, ports.FindOrphans(pass_id=f"pass {next(_PASSES)}"))
+async def look_at_names(world: World) -> sweep_ports.OrphansFound:
+    return await world.run(
+        sweep_ports.find_orphan_names, sweep_ports.FindOrphans(pass_id=f"pass {next(_PASSES)}")
+    )
 
 
-def verdicts(found: ports.OrphansFound) -> dict[str, Verdict]:
+def verdicts(found: sweep_ports.OrphansFound) -> dict[str, Verdict]:
     return {one.name: one.verdict for one in found.orphans}
 
 
@@ -83,8 +85,8 @@ async def facts(world: World) -> list[dict[str, object]]:
     )
 
 
-def end(world: World, *instances: str, generation: int | None = None) -> ports.EndOrphans:
-    return ports.EndOrphans(workspace_id=world.workspace_id, instances=instances, generation=generation)
+def end(world: World, *instances: str, generation: int | None = None) -> sweep_ports.EndOrphans:
+    return sweep_ports.EndOrphans(workspace_id=world.workspace_id, instances=instances, generation=generation)
 
 
 async def test_what_nobody_claims_is_reported_the_second_time_and_the_rest_is_left(swept: World) -> None:
@@ -148,7 +150,7 @@ async def test_the_launch_whose_answer_was_lost_is_reported_and_adopted_and_neve
     await look(swept)
     assert verdicts(await look(swept)) == {box: Verdict.UNCLAIMED}
     assert await facts(swept) == [{"kind": "unclaimed", "generation": 1, "detail": box}]
-    ended = await swept.run(ports.end_orphans, end(swept, box, generation=1))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, box, generation=1))
     assert ended.terminated == ()
     assert (await swept.run(ports.launch, swept.launch(1))).adopted
     assert verdicts(await look(swept)) == {}
@@ -162,12 +164,12 @@ async def test_what_no_workflow_can_end_is_the_sweeps_own(swept: World) -> None:
     await look(swept)
     assert verdicts(await look(swept)) == {dead: Verdict.END, unknown: Verdict.END}
     assert await facts(swept) == [], "no workflow is there to be told"
-    assert (await swept.run(ports.end_orphans, end(swept, dead))).terminated == (dead,)
+    assert (await swept.run(sweep_ports.end_orphans, end(swept, dead))).terminated == (dead,)
     assert swept.states()[dead] not in ALIVE
     nobody = replace(swept, workspace_id=f"{swept.workspace_id}-nobody")
-    assert (await swept.run(ports.end_orphans, end(nobody, unknown))).terminated == (unknown,)
+    assert (await swept.run(sweep_ports.end_orphans, end(nobody, unknown))).terminated == (unknown,)
     assert nobody.states()[unknown] not in ALIVE
-    again = await swept.run(ports.end_orphans, end(swept, dead))
+    again = await swept.run(sweep_ports.end_orphans, end(swept, dead))
     assert (again.instances, again.terminated) == ((dead,), ())
 
 
@@ -178,7 +180,7 @@ async def test_what_is_claimed_since_the_look_is_not_ended(swept: World) -> None
     await look(swept)
     assert verdicts(await look(swept))[unknown] is Verdict.END
     await swept.opened()
-    ended = await swept.run(ports.end_orphans, end(swept, unknown))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, unknown))
     assert other == 1
     assert ended.terminated == ()
     assert swept.states()[unknown] in ALIVE
@@ -189,7 +191,7 @@ async def test_a_protection_that_came_since_the_look_counts(swept: World) -> Non
     await deleted(swept)
     dead = await planted(swept)
     await protect(swept, dead)
-    ended = await swept.run(ports.end_orphans, end(swept, dead))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, dead))
     assert (ended.terminated, ended.left) == ((), (f"{dead}: it has the tag {PROTECT_TAG}",))
     assert swept.states()[dead] in ALIVE
 
@@ -208,7 +210,7 @@ async def test_a_workflow_ends_strays_of_any_launch_and_nothing_else(swept: Worl
     await protect(swept, kept)
     foreign = await swept.stranger(owner="another-control-plane")
     asked = (box, older, second, later, ahead, kept, foreign)
-    ended = await swept.run(ports.end_orphans, end(swept, *asked, generation=2))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, *asked, generation=2))
     assert ended.instances == asked
     assert set(ended.terminated) == {older, second, later}
     assert {one for one, state in swept.states().items() if state in ALIVE} == {box, ahead, kept, foreign}
@@ -221,7 +223,7 @@ async def test_a_box_that_was_declared_dead_and_came_back_is_swept(swept: World)
     box = await swept.launched(2)
     await look(swept)
     assert verdicts(await look(swept)) == {old: Verdict.STRAY}
-    ended = await swept.run(ports.end_orphans, end(swept, old, generation=2))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, old, generation=2))
     assert ended.terminated == (old,)
     assert swept.states()[box] in ALIVE
 
@@ -230,7 +232,7 @@ async def test_a_late_workflow_ends_nothing(swept: World) -> None:
     await swept.opened()
     old = await planted(swept, generation=0)
     await swept.opened(after=1)
-    error = await swept.fails(ports.end_orphans, end(swept, old, generation=1))
+    error = await swept.fails(sweep_ports.end_orphans, end(swept, old, generation=1))
     assert error.type == ports.SUPERSEDED
     assert swept.states()[old] in ALIVE
 
@@ -245,7 +247,7 @@ async def test_one_that_ec2_protects_does_not_keep_the_others(swept: World) -> N
         status=400,
         workspace=swept.workspace_id,
     )
-    ended = await swept.run(ports.end_orphans, end(swept, *strays, generation=1))
+    ended = await swept.run(sweep_ports.end_orphans, end(swept, *strays, generation=1))
     assert len(ended.terminated) == 1
     assert len(ended.left) == 1
     assert "protection" in ended.left[0]
@@ -261,11 +263,11 @@ async def test_an_empty_or_failed_list_leads_to_nothing(swept: World) -> None:
     assert (empty.looked_at, empty.orphans) == (0, ())
     swept.endpoint.inject("DescribeInstances", "error", code="RequestLimitExceeded")
     failed = await swept.fails(
-        ports.find_orphan_instances, ports.FindOrphans(pass_id=f"pass {next(_PASSES)}")
+        sweep_ports.find_orphan_instances, sweep_ports.FindOrphans(pass_id=f"pass {next(_PASSES)}")
     )
     assert failed.type == "RequestLimitExceeded"
     swept.endpoint.inject("DescribeInstances", "empty_list")
-    assert (await swept.run(ports.end_orphans, end(swept, dead))).terminated == ()
+    assert (await swept.run(sweep_ports.end_orphans, end(swept, dead))).terminated == ()
     assert swept.states()[dead] in ALIVE
     assert verdicts(await look(swept)) == {dead: Verdict.END}
 
@@ -320,9 +322,9 @@ async def test_two_control_planes_in_one_account_do_not_touch_each_other(
         assert verdicts(await look(swept)) == {my_stray: Verdict.STRAY}
         assert verdicts(await look(other)) == {their_stray: Verdict.STRAY, only_theirs: Verdict.END}
         everything = (mine, theirs, my_stray, their_stray)
-        assert (await swept.run(ports.end_orphans, end(swept, *everything, generation=1))).terminated == (
-            my_stray,
-        )
+        assert (
+            await swept.run(sweep_ports.end_orphans, end(swept, *everything, generation=1))
+        ).terminated == (my_stray,)
         assert {one for one, state in swept.states().items() if state in ALIVE} == {
             mine,
             theirs,

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from psycopg.errors import UniqueViolation
 
-from activities import ebs, ports
+from activities import ebs, ports, volume_ports
 from tests.activities.test_volumes import attach, deleted, with_volume
 from tests.activities.world import OWNER, World
 from workflows.messages import DataVolume, WorkspaceSpec
@@ -18,12 +18,12 @@ SPEC = WorkspaceSpec(data_volume=DataVolume(), snapshot=SnapshotPolicy.RECREATE)
 TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
 
 
-def wish(world: World, *, generation: int = 1) -> ports.SnapshotVolume:
-    return ports.SnapshotVolume(workspace_id=world.workspace_id, generation=generation)
+def wish(world: World, *, generation: int = 1) -> volume_ports.SnapshotVolume:
+    return volume_ports.SnapshotVolume(workspace_id=world.workspace_id, generation=generation)
 
 
 async def snapped(world: World) -> ports.SnapshotSettled:
-    return await world.run(ports.snapshot_volume, wish(world))
+    return await world.run(volume_ports.snapshot_volume, wish(world))
 
 
 async def earlier(world: World, minutes: float) -> None:
@@ -124,7 +124,7 @@ async def test_a_refusal_is_a_result_and_ec2_is_left_in_peace_for_longer_each_ti
 async def test_a_lost_answer_is_never_asked_again_and_found_by_its_tag(world: World) -> None:
     await with_volume(world, spec=SPEC)
     world.endpoint.inject("CreateSnapshot", "lost_answer", workspace=world.workspace_id)
-    error = await world.fails(ports.snapshot_volume, wish(world))
+    error = await world.fails(volume_ports.snapshot_volume, wish(world))
     assert not error.non_retryable
     assert await states(world) == ["asking"]
     assert (await snapped(world)).covered
@@ -135,7 +135,7 @@ async def test_a_lost_answer_is_never_asked_again_and_found_by_its_tag(world: Wo
 async def test_a_call_that_never_had_an_effect_blocks_no_later_snapshot(world: World) -> None:
     await with_volume(world, spec=SPEC)
     world.endpoint.inject("CreateSnapshot", "error", code="InternalError", workspace=world.workspace_id)
-    await world.fails(ports.snapshot_volume, wish(world))
+    await world.fails(volume_ports.snapshot_volume, wish(world))
     assert (await snapped(world)).covered, "for EC2's lists may be late"
     await earlier(world, 5.1)
     assert (await snapped(world)).snapshot_id is not None
@@ -154,7 +154,7 @@ async def test_without_a_volume_nothing_is_asked(world: World) -> None:
 async def test_a_late_wish_of_an_older_generation_asks_for_nothing(world: World) -> None:
     await with_volume(world, spec=SPEC)
     await world.opened(after=1)
-    assert (await world.fails(ports.snapshot_volume, wish(world))).type == ports.SUPERSEDED
+    assert (await world.fails(volume_ports.snapshot_volume, wish(world))).type == ports.SUPERSEDED
     assert asked(world) == 0
 
 
@@ -165,7 +165,7 @@ async def test_snapshots_outlive_the_workspace_unless_its_spec_says_otherwise(
     await with_volume(world, spec=SPEC.model_copy(update={"delete_snapshots": delete or None}))
     snapshot_id = (await snapped(world)).snapshot_id
     assert snapshot_id is not None
-    await world.run(ports.delete_volume, await deleted(world))
+    await world.run(volume_ports.delete_volume, await deleted(world))
     left = await world.aws.call(ebs.snapshot_by_id, world.aws.ec2, snapshot_id)
     assert (left is None) == delete
 
@@ -173,15 +173,15 @@ async def test_snapshots_outlive_the_workspace_unless_its_spec_says_otherwise(
 async def test_a_snapshot_whose_answer_was_lost_is_deleted_with_the_others(world: World) -> None:
     await with_volume(world, spec=SPEC.model_copy(update={"delete_snapshots": True}))
     world.endpoint.inject("CreateSnapshot", "lost_answer", workspace=world.workspace_id)
-    await world.fails(ports.snapshot_volume, wish(world))
+    await world.fails(volume_ports.snapshot_volume, wish(world))
     [made] = await world.rows("SELECT snapshot_key FROM snapshots WHERE workspace_id = %(workspace_id)s")
     assert await world.aws.call(ebs.snapshot_by_key, world.aws.ec2, made["snapshot_key"]) is not None  # type: ignore[arg-type]
-    await world.run(ports.delete_volume, await deleted(world))
+    await world.run(volume_ports.delete_volume, await deleted(world))
     assert await world.aws.call(ebs.snapshot_by_key, world.aws.ec2, made["snapshot_key"]) is None  # type: ignore[arg-type]
     assert await world.aws.call(ebs.snapshot_by_key, world.aws.ec2, uuid4()) is None
 
 
 async def test_attaching_again_asks_for_no_snapshot(world: World) -> None:
     instance_id, _ = await with_volume(world, spec=SPEC)
-    await world.run(ports.attach_volume, attach(world, 1, instance_id))
+    await world.run(volume_ports.attach_volume, attach(world, 1, instance_id))
     assert asked(world) == 0
