@@ -27,7 +27,7 @@ from register_api.errors import ErrorDetail, error_response, request_id
 from register_api.evidence import Caller, Credentials, identify, read_credentials
 from register_api.lanes import Lanes
 from register_api.replies import answer, refusal
-from store import delegation_lists, delegations, processing
+from store import delegation_lists, delegations, processing, stirrings
 from store.delegations import TASK_PREVIEW, Known, New
 from store.pool import Connection, StoreUnavailable
 from store.standing import still_current
@@ -224,7 +224,7 @@ class DelegationRoutes:
             else:
                 moved = await self._hear(conn, known, body, then, caller, error=error)
             if moved:
-                await delegations.stir(conn, known.delegation_id)
+                await stirrings.stir(conn, known.delegation_id)
 
     async def _hear(
         self,

@@ -370,45 +370,6 @@ async def end(
     return moved.rowcount == 1
 
 
-async def stir(conn: Connection, delegation_id: str) -> None:
-    """Have its workflow look again."""
-    await conn.execute("INSERT INTO stirrings (delegation_id) VALUES (%s)", [delegation_id])
-
-
-async def stir_target(conn: Connection, workspace_id: str) -> None:
-    """The workspace's box is no more: all that is under way to it has to be looked at again."""
-    await conn.execute(
-        """
-        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations
-        WHERE target_id = %s AND type = 'delegate'
-          AND state IN ('queued', 'delivered', 'acked', 'in_progress')
-        """,
-        [workspace_id],
-    )
-
-
-async def stir_queued(conn: Connection, workspace_id: str) -> None:
-    """The workspace's box can be reached: what waits for it can be sent. What it has already is its own."""
-    await conn.execute(
-        """
-        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations
-        WHERE target_id = %s AND type = 'delegate' AND state = 'queued' AND NOT held
-        """,
-        [workspace_id],
-    )
-
-
-async def stir_source(conn: Connection, workspace_id: str) -> None:
-    """The workspace is deleted: nobody waits for what it asked for."""
-    await conn.execute(
-        """
-        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations
-        WHERE source_id = %s AND ended_at IS NULL
-        """,
-        [workspace_id],
-    )
-
-
 async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
     """The box that the control plane asked is gone."""
     # The generation before the delegation, as everywhere: in the other order two of them wait for each other.
@@ -421,20 +382,4 @@ async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
         WHERE target_id = %s AND type = 'canary' AND ended_at IS NULL
         """,
         [workspace_id],
-    )
-
-
-async def stir_overdue(conn: Connection, *, after: timedelta) -> None:
-    """Those that should have ended long ago: their workflow was taken away, or never began.
-
-    One that is being told already is not told again.
-    """
-    await conn.execute(
-        """
-        INSERT INTO stirrings (delegation_id) SELECT delegation_id FROM delegations d
-        WHERE ended_at IS NULL AND type <> 'canary' AND created_at < now() - %s - interval '1 minute'
-          AND NOT EXISTS (SELECT FROM stirrings s WHERE s.delegation_id = d.delegation_id)
-        ORDER BY created_at LIMIT 100
-        """,
-        [after],
     )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from store import delegations
+from store import delegations, stirrings
 from store.pool import Connection
 from workflows.state import Intent
 
@@ -174,7 +174,7 @@ async def close(conn: Connection, workspace_id: str, *, generation: int, intent:
     )
     await _end(conn, workspace_id)
     if intent == Intent.DELETE:
-        await delegations.stir_source(conn, workspace_id)
+        await stirrings.stir_source(conn, workspace_id)
         await conn.execute(
             "UPDATE api_tokens SET revoked_at = now() WHERE workspace_id = %s AND revoked_at IS NULL",
             [workspace_id],
@@ -225,7 +225,7 @@ async def erase_dns_name(conn: Connection, workspace_id: str) -> None:
 
 async def _end(conn: Connection, workspace_id: str) -> None:
     await delegations.cancel_canaries(conn, workspace_id)
-    await delegations.stir_target(conn, workspace_id)
+    await stirrings.stir_target(conn, workspace_id)
     await conn.execute(
         "UPDATE generations SET superseded_at = now() WHERE workspace_id = %s AND superseded_at IS NULL",
         [workspace_id],

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
-from store import delegations
+from store import stirrings
 from store.pool import Connection
 
 LIVE = ("pending", "active", "retiring")
@@ -181,7 +181,7 @@ async def record_registration(
     row = await cursor.fetchone()
     first = row is not None and bool(row[0])
     if first or url:
-        await delegations.stir_queued(conn, workspace_id)
+        await stirrings.stir_queued(conn, workspace_id)
     return first
 
 

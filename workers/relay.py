@@ -18,7 +18,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from store import beats, delegations, facts, processing, stirrings
+from store import beats, facts, processing, stirrings
 from store.pool import Pool
 from store.processing import Patience
 from workflows.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
@@ -136,7 +136,7 @@ class Relay:
             async with self.pool.connection() as connection:
                 silent = await beats.mark_silent(connection, older_than=self.heartbeat_stale, limit=1000)
                 dead, well = await processing.mark(connection, self.patience)
-                await delegations.stir_overdue(connection, after=self.patience.whole)
+                await stirrings.stir_overdue(connection, after=self.patience.whole)
             if silent:
                 log.warning("boxes.silent", count=silent)
             if dead or well:
