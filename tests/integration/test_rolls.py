@@ -367,9 +367,10 @@ async def test_a_killed_worker_and_a_run_that_is_continued_lose_and_repeat_nothi
 async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[list[int]]:
     """How many were unavailable, looked at all the time, by the record alone."""
     seen: list[int] = []
+    over = asyncio.Event()
 
     async def look() -> None:
-        while True:
+        while not over.is_set():  # not cancelled: a connection that is just made would be left behind
             seen.append(members - len(await rolls.available(prefix)))
             await asyncio.sleep(0.02)
 
@@ -378,8 +379,8 @@ async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[lis
     try:
         yield seen
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        over.set()
+        await looking
 
 
 @pytest.mark.storm
