@@ -185,7 +185,7 @@ class Program(Child):
         log: Path,
         environment: Mapping[str, str],
         ready: Callable[["Program"], bool],
-        ready_seconds: float = 30.0,
+        ready_seconds: float = 90.0,
     ) -> None:
         """`ready` is asked until it says yes."""
         super().__init__(name, arguments, log=log, environment=environment)

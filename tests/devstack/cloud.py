@@ -42,7 +42,7 @@ def endpoint_process(directory: Path, port: int, *options: str) -> Child:
 
 def wait_for_endpoint(process: Child, port: int) -> str:
     """Wait until it listens, and return its URL."""
-    process.wait_ready(lambda: accepts_connections(port), seconds=20)
+    process.wait_ready(lambda: accepts_connections(port), seconds=90)
     return f"http://127.0.0.1:{port}"
 
 

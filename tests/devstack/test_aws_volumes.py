@@ -1,10 +1,22 @@
 """Volumes as EC2 has them: at one instance at a time, until that has ended, with throttled snapshots."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from botocore.exceptions import ClientError
 
 from devstack.aws.client import AwsEndpoint
-from tests.devstack.cloud import Clients, code_of, eventually, launch, listed
+from devstack.processes import free_port
+from tests.devstack.cloud import (
+    Clients,
+    code_of,
+    endpoint_process,
+    eventually,
+    launch,
+    listed,
+    wait_for_endpoint,
+)
 
 
 def created(clients: Clients, workspace: str, *, zone: str, token: str = "", size: int = 1) -> str:
@@ -53,8 +65,6 @@ def test_a_volume_is_attached_to_a_running_instance_of_its_zone_and_to_no_second
     attach = clients.ec2.attach_volume
     call = {"VolumeId": volume_id, "Device": "/dev/sdf"}
     assert refused(attach, InstanceId=elsewhere, **call) == "InvalidVolume.ZoneMismatch"
-    pending = launch(clients, "vol-once", "vol-once-1", zone="us-east-1a")["InstanceId"]
-    assert refused(attach, InstanceId=pending, **call) == "IncorrectState"
     first, second = (running(clients, "vol-once", f"vol-once-{number}") for number in (1, 2))
     attach(InstanceId=first, VolumeId=volume_id, Device="/dev/sdf")
     assert state(clients, volume_id) == ("in-use", [first])
@@ -66,14 +76,42 @@ def test_a_volume_is_attached_to_a_running_instance_of_its_zone_and_to_no_second
     assert refused(clients.ec2.delete_volume, VolumeId=volume_id) == "VolumeInUse"
 
 
-def test_an_instance_lets_go_of_its_volume_when_it_has_ended_and_not_before(
-    clients: Clients, endpoint: AwsEndpoint
-) -> None:
+@pytest.fixture
+def slow(
+    tmp_path: Path, connect: Callable[[str], Clients], request: pytest.FixtureRequest
+) -> Iterator[Clients]:
+    """An endpoint in which one change takes for ever."""
+    port = free_port()
+    process = endpoint_process(tmp_path, port, str(request.param), "3600")
+    process.start()
+    try:
+        yield connect(wait_for_endpoint(process, port))
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("slow", ["--pending-seconds"], indirect=True)
+def test_a_pending_instance_takes_no_volume(slow: Clients) -> None:
+    volume_id = created(slow, "vol-pending", zone="us-east-1a")
+    pending = launch(slow, "vol-pending", "vol-pending-1", zone="us-east-1a")["InstanceId"]
+    call = {"InstanceId": pending, "VolumeId": volume_id, "Device": "/dev/sdf"}
+    assert refused(slow.ec2.attach_volume, **call) == "IncorrectState"
+
+
+@pytest.mark.parametrize("slow", ["--terminating-seconds"], indirect=True)
+def test_an_instance_that_is_being_terminated_holds_its_volume(slow: Clients) -> None:
+    volume_id = created(slow, "vol-ending", zone="us-east-1a")
+    instance_id = running(slow, "vol-ending", "vol-ending-1")
+    slow.ec2.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device="/dev/sdf")
+    slow.ec2.terminate_instances(InstanceIds=[instance_id])
+    assert state(slow, volume_id) == ("in-use", [instance_id])
+
+
+def test_an_instance_lets_go_of_its_volume_when_it_has_ended(clients: Clients, endpoint: AwsEndpoint) -> None:
     volume_id = created(clients, "vol-end", zone="us-east-1a")
     instance_id = running(clients, "vol-end", "vol-end-1")
     clients.ec2.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device="/dev/sdf")
     clients.ec2.terminate_instances(InstanceIds=[instance_id])
-    assert state(clients, volume_id) == ("in-use", [instance_id])
     eventually(lambda: state(clients, volume_id) == ("available", []))
     moves = [it for it in endpoint.journal(workspace="vol-end") if it.action == "VolumeChange"]
     assert [it.outcome for it in moves] == ["attached", "detached"]

@@ -35,7 +35,7 @@ from tests.register_api.platform import CONFIG
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.register_api.serving"])
 
-START_SECONDS = 20.0
+START_SECONDS = 90.0
 
 
 class ApiProcess:

@@ -1,10 +1,11 @@
 """From an exported history alone: who asked, what became of it, which boxes lived, the token, the time."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
 
-from activities import ports
+from activities import delegation_ports, ports, sweep_ports, volume_ports
 from tests.replay.record import HISTORIES, REQUESTERS
 from tests.workers.story.telling import story_of
 from workers.histories import read
@@ -35,7 +36,12 @@ def test_who_asked_and_what_became_of_each_request() -> None:
 
 
 def test_every_step_that_a_workflow_can_take_has_words() -> None:
-    activities = {name for name in ports.__all__ if callable(getattr(ports, name)) and name.islower()}
+    activities = {
+        name
+        for module in (ports, delegation_ports, sweep_ports, volume_ports)
+        for name, stub in vars(module).items()
+        if inspect.iscoroutinefunction(stub)
+    }
     assert activities - UNTOLD == set(WORDS)
 
 
