@@ -18,11 +18,11 @@ from activities.dns import Zone
 from activities.dns_records import Claim as NameClaim
 from activities.execution import execution
 from activities.inventory import Instance, InstanceState
-from activities.ports import StraysEnded
 from activities.sweep_ports import EndOrphans, FindOrphans, OrphanSeen, OrphansFound
 from activities.termination import terminate
 from store import generations, orphans
 from store.pool import Connection, Pool, connection
+from workflows.facts import StraysEnded
 from workflows.orphans import Found, Judged, OrphanKind, OrphanPolicy, Pass, Standing, judge, standing
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""Typed stubs of all activities: everything that a workflow sees of them.
+"""Typed stubs of the activities of a workspace's life and of the watchdog: all that workflows see of them.
 
 Each docstring is the contract that the implementation keeps; no implementation is imported here.
-Every activity can run twice, or half, or beside an older attempt of itself, with the effect of once.
+Every activity can run twice, or half, or beside an older attempt of itself, with the effect of once. Those of
+volumes, the sweep, delegations and rolls have modules of their own beside this one.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from temporalio import activity
 
 from workflows.facts import (
     AddressResult,
-    AttachResult,
     CanaryResult,
     Consulted,
     Enrolled,
@@ -19,9 +19,6 @@ from workflows.facts import (
     GenerationOpened,
     LaunchResult,
     Missing,
-    SnapshotSettled,
-    StraysEnded,
-    VolumeDetached,
     Watched,
 )
 from workflows.messages import WorkspaceSpec
@@ -33,7 +30,6 @@ __all__ = [
     "Address",
     "AddressResult",
     "AskCanary",
-    "AttachResult",
     "CanaryResult",
     "CloseWorkspace",
     "ConsultFleet",
@@ -53,10 +49,7 @@ __all__ = [
     "RecordStatus",
     "RegistrationSeen",
     "RemoveAddress",
-    "SnapshotSettled",
     "StatusRecorded",
-    "StraysEnded",
-    "VolumeDetached",
     "Watch",
     "Watched",
     "address",

@@ -12,11 +12,11 @@ from temporalio import activity
 from activities import aws_codes, ebs, failures
 from activities.aws import Aws
 from activities.execution import execution, to_the_end
-from activities.ports import SnapshotSettled
 from activities.volume_ports import SnapshotVolume
 from store import generations, snapshots, volumes
 from store.pool import Pool, connection
 from store.snapshots import Snapshot
+from workflows.facts import SnapshotSettled
 from workflows.snapshots import UNLISTED_MEANS_NEVER_MADE_AFTER, Past, Verdict, judge
 
 BACKING_OFF = "snapshot_backing_off"

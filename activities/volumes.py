@@ -16,12 +16,12 @@ from activities.ebs import Volume
 from activities.execution import execution, to_the_end
 from activities.freeing import UNLISTED_MEANS_GONE_AFTER, Freeing, raise_if_lost
 from activities.instances import Patience
-from activities.ports import AttachResult, VolumeDetached
 from activities.running import Ended, once_running
 from activities.snapshots import delete_all
 from activities.volume_ports import AttachVolume, DeleteVolume, DetachVolume
 from store import generations, launches, volumes
 from store.pool import Pool, connection
+from workflows.facts import AttachResult, VolumeDetached
 from workflows.messages import DataVolume, WorkspaceSpec
 
 log = structlog.get_logger()

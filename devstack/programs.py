@@ -13,9 +13,6 @@ import httpx
 from devstack.processes import Child, ChildFailed, Program, accepts_connections
 from devstack.surroundings import Ports
 
-READY_SECONDS = 90.0
-"""An idle machine needs 2 s; one that is busy with everything else at once was seen to need more than 30."""
-
 MIGRATION_SECONDS = 60.0
 
 
@@ -87,7 +84,6 @@ class Programs:
             log=self.log(name),
             environment=environment,
             ready=ready,
-            ready_seconds=READY_SECONDS,
         )
 
 

@@ -83,13 +83,13 @@ def log(text: str) -> None:
 
 def jittered(seconds: float) -> float:
     """A tenth more or less, so that boxes started together don't stay together."""
-    return seconds * random.uniform(0.9, 1.1)  # noqa: S311
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, nothing secret
 
 
 def backoff(failures: int) -> float:
     """Full jitter: anything up to a bound that doubles."""
     bound = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 10))
-    return max(0.1, random.uniform(0, bound))  # noqa: S311
+    return max(0.1, random.uniform(0, bound))  # noqa: S311 - jitter, nothing secret
 
 
 def call(

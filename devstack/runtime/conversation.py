@@ -199,7 +199,7 @@ class Runtime:
             final = status is not None and status < 500  # 401, 409, 410, 425 and 429 too, as in the field
             if final or delay is None:
                 break
-            time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311
+            time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, nothing secret
         _log(f"register: {self.seen.register_status}; beating from now on, whatever it was")
 
     def _beat(self) -> None:

@@ -9,6 +9,7 @@ from psycopg.errors import UniqueViolation
 from activities import ebs, ports, volume_ports
 from tests.activities.test_volumes import attach, deleted, with_volume
 from tests.activities.world import OWNER, World
+from workflows.facts import SnapshotSettled
 from workflows.messages import DataVolume, WorkspaceSpec
 from workflows.state import SnapshotPolicy
 
@@ -22,7 +23,7 @@ def wish(world: World, *, generation: int = 1) -> volume_ports.SnapshotVolume:
     return volume_ports.SnapshotVolume(workspace_id=world.workspace_id, generation=generation)
 
 
-async def snapped(world: World) -> ports.SnapshotSettled:
+async def snapped(world: World) -> SnapshotSettled:
     return await world.run(volume_ports.snapshot_volume, wish(world))
 
 
@@ -58,7 +59,7 @@ async def test_a_wish_asks_for_a_snapshot_with_our_tags_and_the_next_ones_are_co
     first = await snapped(world)
     assert first.snapshot_id is not None
     for _ in range(3):
-        assert await snapped(world) == ports.SnapshotSettled(covered=True)
+        assert await snapped(world) == SnapshotSettled(covered=True)
     assert (taken(world), asked(world)) == (1, 1)
     described = await world.aws.call(world.aws.ec2.describe_snapshots, SnapshotIds=[first.snapshot_id])
     tags = {tag["Key"]: tag["Value"] for tag in described["Snapshots"][0]["Tags"]}
@@ -147,7 +148,7 @@ async def test_a_call_that_never_had_an_effect_blocks_no_later_snapshot(world: W
 
 async def test_without_a_volume_nothing_is_asked(world: World) -> None:
     await world.opened(spec=SPEC)
-    assert await snapped(world) == ports.SnapshotSettled(covered=True)
+    assert await snapped(world) == SnapshotSettled(covered=True)
     assert asked(world) == 0
 
 

@@ -11,6 +11,7 @@ from activities.box import onebox_box
 from activities.ebs import Volume
 from devstack.console import eventually
 from tests.activities.world import OWNER, World
+from workflows.facts import AttachResult, VolumeDetached
 from workflows.messages import DataVolume, VolumeType, WorkspaceSpec
 from workflows.state import Intent
 
@@ -161,7 +162,7 @@ async def test_a_creation_that_may_have_had_an_effect_keeps_its_request(world: W
 async def test_the_volume_goes_from_box_to_box(world: World) -> None:
     first, volume_id = await with_volume(world)
     await fenced(world)
-    assert await world.run(volume_ports.detach_volume, detach(world, 2)) == ports.VolumeDetached(kept=False)
+    assert await world.run(volume_ports.detach_volume, detach(world, 2)) == VolumeDetached(kept=False)
     assert (await row(world))["attached_to"] is None
     second = await world.launched(2)
     result = await world.run(volume_ports.attach_volume, attach(world, 2, second))
@@ -174,7 +175,7 @@ async def test_the_volume_goes_from_box_to_box(world: World) -> None:
 
 async def test_a_generation_that_is_taken_up_again_leaves_its_box_the_volume(world: World) -> None:
     instance_id, _ = await with_volume(world)
-    assert await world.run(volume_ports.detach_volume, detach(world, 1)) == ports.VolumeDetached(kept=True)
+    assert await world.run(volume_ports.detach_volume, detach(world, 1)) == VolumeDetached(kept=True)
     [volume] = await volumes(world)
     assert holders(volume) == [instance_id]
 
@@ -190,7 +191,7 @@ async def test_only_a_box_that_was_declared_dead_loses_its_volume_by_force(world
     assert (error.type, error.non_retryable) == ("volume_not_free", False)
     assert [volume for volume in await volumes(world) if volume.available] == []
     await world.run(ports.fence_instances, world.fence(2, declared_dead=(first,)))
-    assert await world.run(volume_ports.detach_volume, detach(world, 2)) == ports.VolumeDetached()
+    assert await world.run(volume_ports.detach_volume, detach(world, 2)) == VolumeDetached()
     [volume] = await volumes(world)
     assert volume.available
     forced = [
@@ -270,7 +271,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     await world.run(volume_ports.attach_volume, attach(world, 2, second))
     await asyncio.to_thread(world.endpoint.release, held)
     result = await late  # however long it was held: it looks again
-    assert result == ports.AttachResult(occupied_by=second)
+    assert result == AttachResult(occupied_by=second)
     assert moves(world) == [("attached", first), ("detached", first), ("attached", second)]
     [volume] = await volumes(world)
     assert holders(volume) == [second]
@@ -286,7 +287,7 @@ async def test_a_volume_that_another_box_has_got_hold_of_is_said_to_be_occupied(
     await eventually(lambda: asyncio.to_thread(world.states), lambda states: states[other] == "running")
     await world.aws.call(ebs.attach, world.aws.ec2, volume_id, other)
     result = await world.run(volume_ports.attach_volume, attach(world, 2, second))
-    assert result == ports.AttachResult(occupied_by=other)
+    assert result == AttachResult(occupied_by=other)
     error = await world.fails(volume_ports.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_in_use", False)
     assert other in error.message
