@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import psycopg
 from psycopg.rows import dict_row
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from devstack.aws.client import AwsEndpoint
 from workflows.converter import DATA_CONVERTER
@@ -24,6 +26,9 @@ from workflows.state import Phase
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 40.0
 """A generation takes a few seconds on an idle machine."""
+
+ASK_SECONDS = 200.0
+"""The server keeps refusing updates for as long as a stream of signals keeps a run from giving way."""
 
 JSON = dict[str, object]
 _T = TypeVar("_T")
@@ -59,11 +64,24 @@ class Console:
     async def ask(
         self, workspace_id: str, name: str = "request_recreate", /, **payload: object
     ) -> RequestOutcome:
-        """Run an update, and return its outcome."""
-        outcome: RequestOutcome = await self.workflow(workspace_id).execute_update(
-            name, payload, result_type=RequestOutcome
+        """Run an update, and return its outcome; come again with the same ID where the server says so."""
+        update_id = str(uuid4())
+
+        async def once() -> RequestOutcome | None:
+            try:
+                outcome: RequestOutcome = await self.workflow(workspace_id).execute_update(
+                    name, payload, id=update_id, result_type=RequestOutcome
+                )
+            except RPCError as error:
+                # The run gave way before it had taken the update, or ten others are in flight.
+                if error.status not in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED}:
+                    raise
+                return None
+            return outcome
+
+        return cast(
+            "RequestOutcome", await eventually(once, lambda outcome: outcome is not None, seconds=ASK_SECONDS)
         )
-        return outcome
 
     async def status(self, workspace_id: str) -> WorkspaceStatus:
         """The answer of the status query."""

@@ -1,10 +1,9 @@
 """Overlapping recreate requests on the whole stack: one launch, no outcome missing."""
 
 import asyncio
-import os
-import signal
 from collections import Counter
 
+import psutil
 import pytest
 
 from devstack.console import Console, eventually
@@ -192,11 +191,12 @@ async def test_a_cancellation_does_nothing_and_is_seen(console: Console, workspa
 async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    with wire.interfere(workspace, "/registry/heartbeat", hold=True) as held:
+    with wire.interfere(workspace, "/registry/heartbeat", delay=True) as held:
         await console.start(workspace)
         assert await asyncio.to_thread(held.caught.wait, 60)
         [box] = [box for box in stack.boxes if box.workspace == workspace]
-        os.killpg(box.pid, signal.SIGSTOP)  # it has beaten, and answers nothing any more
+        for process in (psutil.Process(box.pid), *psutil.Process(box.pid).children(recursive=True)):
+            process.suspend()  # its beat is on the way, and it answers nothing any more
     asking = await eventually(
         lambda: console.status(workspace), lambda status: "asking the agent" in status.waiting_for
     )

@@ -1,4 +1,4 @@
-"""A reverse proxy between boxes and the register API that loses or holds answers, after the effect."""
+"""A reverse proxy between boxes and the register API: loses or holds answers, or holds calls on their way."""
 
 import http.client
 import threading
@@ -22,6 +22,7 @@ class Interference:
     workspace: str
     left: int
     hold: bool
+    delay: bool
     containing: str
     caught: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -54,14 +55,22 @@ class Wire:
 
     @contextmanager
     def interfere(
-        self, workspace: str, path: str, *, times: int = 1, hold: bool = False, containing: str = ""
+        self,
+        workspace: str,
+        path: str,
+        *,
+        times: int = 1,
+        hold: bool = False,
+        delay: bool = False,
+        containing: str = "",
     ) -> Iterator[Interference]:
-        """Lose answers (or hold them until released, and then lose them) for the block.
+        """Lose answers for the block, or hold them until it ends, and then lose them.
 
+        With `delay` the calls are held instead, before the register API hears of them, until the block ends.
         `containing` is some text of the request's body.
         """
         interference = Interference(
-            path=path, workspace=workspace, left=times, hold=hold, containing=containing
+            path=path, workspace=workspace, left=times, hold=hold, delay=delay, containing=containing
         )
         with self._lock:
             self._interferences.append(interference)
@@ -72,12 +81,12 @@ class Wire:
             with self._lock:
                 self._interferences.remove(interference)
 
-    def catch(self, path: str, body: bytes) -> Interference | None:
+    def catch(self, path: str, body: bytes, *, delay: bool) -> Interference | None:
         with self._lock:
             for interference in self._interferences:
                 wanted = (f'"{interference.workspace}"', interference.containing)
                 meant = interference.path == path and all(text.encode() in body for text in wanted)
-                if interference.left > 0 and meant:
+                if interference.left > 0 and interference.delay is delay and meant:
                     interference.left -= 1
                     return interference
         return None
@@ -109,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         wire = self.server.wire
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if interference := wire.catch(self.path, body, delay=True):
+            interference.caught.set()
+            interference.released.wait(WAIT_SECONDS)
         upstream = urlsplit(wire.upstream)
         connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=10)
         try:
@@ -120,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return  # the register API is away: so is this connection
         finally:
             connection.close()
-        if interference := wire.catch(self.path, body):
+        if interference := wire.catch(self.path, body, delay=False):
             interference.statuses.append(answer.status)
             interference.caught.set()
             if interference.hold:
