@@ -15,11 +15,14 @@ from pathlib import Path
 from temporalio.client import WorkflowHistory
 
 from workers.beside import laid_beside
+from workers.decrypting import decrypt
 from workers.histories import HistoryUnreadable, fetch_chain, read_chain
 from workers.recall import Recalled, recall
+from workers.settings import PayloadSettings, load
 from workers.story import moments, render_html, render_json, render_text
 from workers.story.model import Moment, Story, Verdict
 from workers.story.telling import tell
+from workflows.encryption import Encryption, KeyUnknown
 
 WORTH_SAYING = 2_000
 """Events of a run that take a few seconds to replay: whoever waits is told."""
@@ -41,7 +44,7 @@ def run(words: list[str]) -> int:
     try:
         story = asyncio.run(_told(wishes))
         _show(story, wishes)
-    except (HistoryUnreadable, moments.NoSuchPoint) as error:
+    except (HistoryUnreadable, KeyUnknown, moments.NoSuchPoint) as error:
         _say(str(error))
         return 2
     return 1 if any(verdict.problem is not None for verdict in story.verdicts) else 0
@@ -52,7 +55,8 @@ def _read(words: list[str]) -> Wishes:
         prog="onebox replay",
         description="Replay a workspace's history against this code, and tell its story: who asked, what "
         "became of it, which boxes lived, when the token was minted, why it took that long. With "
-        "DATABASE_URL set, the register API's audit trail and the delegations of its time are told too.",
+        "DATABASE_URL set, the register API's audit trail and the delegations of its time are told too. "
+        "Encrypted payloads are read with PAYLOAD_KEYS.",
     )
     parser.add_argument(
         "sources",
@@ -83,11 +87,13 @@ async def _told(wishes: Wishes) -> Story:
         if first.endswith(".json")
         else await fetch_chain(first)
     )
+    codec = Encryption(load(PayloadSettings).payload_key_ring)
     verdicts: list[Verdict] = []
     seen: list[Moment] = []
     for number, history in enumerate(histories, start=1):
         if len(history.events) >= WORTH_SAYING or len(histories) > 1:
             _say(f"replaying run {number} of {len(histories)}, {len(history.events)} events …")
+        await decrypt(history, codec)
         recalled = await recall(history, run=number)
         verdicts.append(Verdict(run=number, events=len(history.events), problem=problem(recalled)))
         seen += recalled.moments

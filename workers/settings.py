@@ -20,6 +20,7 @@ from store.credentials import InvalidServerKeys, ServerKeys
 from store.processing import Patience
 from store.watching import Patience as WatchPatience
 from workflows.delegations import Deadlines
+from workflows.encryption import InvalidPayloadKeys, PayloadKeys
 from workflows.fleet import FleetPolicy
 from workflows.orphans import OrphanPolicy
 from workflows.state import CanaryPolicy, Timings
@@ -34,19 +35,48 @@ class InvalidSettings(ValueError):
     """The environment is not usable; the text names each variable and its fault."""
 
 
-class StoreSettings(BaseSettings):
-    """What every process needs."""
-
+class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         extra="ignore", frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
 
-    database_url: SecretStr
-    """PostgreSQL, as `postgresql://user:password@host:port/database`."""
+
+class LogSettings(_Settings):
+    """What every process needs."""
+
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
     """`json` for machines, `console` for people."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """The least severity that is logged."""
+
+
+class StoreSettings(LogSettings):
+    """What every process with a database needs."""
+
+    database_url: SecretStr
+    """PostgreSQL, as `postgresql://user:password@host:port/database`."""
+
+
+class PayloadSettings(_Settings):
+    """What everyone needs who reads or writes payloads: all clients of Temporal, and the codec server."""
+
+    payload_keys: SecretStr = SecretStr("")
+    """`id:hex[,id:hex …]`, 32 bytes each: payloads in Temporal are encrypted with the first, and all decrypt.
+    Empty: payloads are in clear text. `off` in the place of the first key: not encrypted, but decrypted."""
+
+    @field_validator("payload_keys")
+    @classmethod
+    def _opens_payloads(cls, value: SecretStr) -> SecretStr:
+        try:
+            PayloadKeys.parse(value.get_secret_value())
+        except InvalidPayloadKeys as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def payload_key_ring(self) -> PayloadKeys:
+        """The parsed keys."""
+        return PayloadKeys.parse(self.payload_keys.get_secret_value())
 
 
 class KeySettings(StoreSettings):
@@ -122,7 +152,7 @@ class ApiSettings(FleetSettings):
     @field_validator("operator_token_hashes", "trusted_proxies", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        return _words(value)
+        return words(value)
 
     @field_validator("operator_token_hashes")
     @classmethod
@@ -153,7 +183,7 @@ class ApiSettings(FleetSettings):
         return host.strip("[]"), int(port)
 
 
-class WorkerSettings(FleetSettings):
+class WorkerSettings(FleetSettings, PayloadSettings):
     """The worker: where boxes are launched, and what they are told."""
 
     aws_region: Annotated[
@@ -233,7 +263,7 @@ class WorkerSettings(FleetSettings):
     @field_validator("box_instance_types", "box_subnet_ids", "box_security_group_ids", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        return _words(value)
+        return words(value)
 
     @field_validator("box_instance_types")
     @classmethod
@@ -328,7 +358,8 @@ def operator_token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _words(value: object) -> object:
+def words(value: object) -> object:
+    """A comma-separated list as a tuple; what is no text stays what it is."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     return value

@@ -21,9 +21,9 @@ from activities.fleet import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
-from workers.settings import InvalidSettings, WorkerSettings
-from workflows.converter import DATA_CONVERTER
+from workers.settings import InvalidSettings, PayloadSettings, WorkerSettings, load
 from workflows.delegation import DelegationWorkflow
+from workflows.encryption import converter
 from workflows.fleet_roll import FleetWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.sweep import SweepWorkflow
@@ -44,10 +44,14 @@ class Parts:
 
 
 async def connect() -> Client:
-    """A client by Temporal's standard TEMPORAL_* variables and profiles."""
+    """A client by Temporal's standard TEMPORAL_* variables and profiles, and by PAYLOAD_KEYS.
+
+    Raises `InvalidSettings`.
+    """
+    keys = load(PayloadSettings).payload_key_ring
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", DEFAULT_TARGET)
-    return await Client.connect(**config, data_converter=DATA_CONVERTER)
+    return await Client.connect(**config, data_converter=converter(keys))
 
 
 @asynccontextmanager
