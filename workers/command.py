@@ -40,6 +40,7 @@ def _commands() -> dict[str, Command]:
         "api": _api,
         "migrate": _migrate,
         "replay": _replay,
+        "codec": _codec,
     }
     for entry_point in entry_points(group="onebox.commands"):
         commands[entry_point.name] = _plugged_in(entry_point.name, entry_point.load)
@@ -72,6 +73,7 @@ def _usage(words: list[str], commands: dict[str, Command]) -> int:
         "  api       serve the register API\n"
         "  migrate   bring the database's schema up to date\n"
         "  replay    replay a workflow's history against this code, and tell its story\n"
+        "  codec     show operators clear text in Temporal's UI and CLI\n"
         "  dev       start the whole stack on this machine (development)\n"
         "  demo      play the incident on it, and check the invariants (development)\n\n"
         f"available here: {', '.join(sorted(commands))}; each takes --help\n"
@@ -95,6 +97,17 @@ def _worker(words: list[str]) -> int:
 def _api(words: list[str]) -> int:
     _no_arguments("api", "Serve the register API until SIGTERM. Settings come by environment.", words)
     from workers.api import run
+
+    return run()
+
+
+def _codec(words: list[str]) -> int:
+    _no_arguments(
+        "codec",
+        "Serve Temporal's UI and CLI as a codec server until SIGTERM. Settings come by environment.",
+        words,
+    )
+    from workers.codec.process import run
 
     return run()
 

@@ -6,11 +6,12 @@
 import sys
 from collections.abc import Iterator
 
-from pydantic import AliasChoices
+from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from workers.settings import ApiSettings, StoreSettings, WorkerSettings
+from workers.codec.settings import CodecSettings
+from workers.settings import ApiSettings, PayloadSettings, StoreSettings, WorkerSettings
 
 INTRODUCTION = """# Settings
 
@@ -31,7 +32,7 @@ def page() -> str:
 
 def _rows() -> Iterator[str]:
     fields: dict[str, FieldInfo] = {}
-    for settings in (StoreSettings, WorkerSettings, ApiSettings):
+    for settings in (StoreSettings, PayloadSettings, WorkerSettings, ApiSettings, CodecSettings):
         for name, field in settings.model_fields.items():
             fields.setdefault(name, field)
     for name, field in fields.items():
@@ -41,6 +42,8 @@ def _rows() -> Iterator[str]:
                 ("worker", WorkerSettings),
                 ("api", ApiSettings),
                 ("migrate", StoreSettings),
+                ("codec", CodecSettings),
+                ("replay", PayloadSettings),
             )
             if name in settings.model_fields
         ]
@@ -59,6 +62,8 @@ def _default(field: FieldInfo) -> str:
         return "**required**"
     if field.default is None:
         return "unset"
+    if field.default == SecretStr(""):
+        return "empty"
     if isinstance(field.default, tuple):
         return f"`{','.join(field.default)}`" if field.default else "empty"
     return f"`{field.default}`"

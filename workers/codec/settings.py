@@ -1,0 +1,59 @@
+"""The settings of the codec server.
+
+Says what is wrong by the variable's name; there is neither a default key nor a default token.
+"""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from workers.settings import LogSettings, PayloadSettings, Words, words
+from workflows.encryption import PayloadKeys
+
+
+class CodecSettings(LogSettings, PayloadSettings):
+    """What the codec server needs: no database, no Temporal, no AWS."""
+
+    codec_bind: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8081"
+    """Host and port that the codec server listens on."""
+    codec_token_hashes: Words
+    """SHA-256 (hexadecimal) of the tokens whose holders may have payloads decrypted."""
+    codec_origins: Words = ()
+    """Where the Temporal UI is, as the browser shows it (`https://temporal.example.com`): only its pages may
+    have payloads decrypted. Empty: the CLI only."""
+
+    @field_validator("codec_token_hashes", "codec_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return words(value)
+
+    @field_validator("codec_token_hashes")
+    @classmethod
+    def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or any(not re.fullmatch("[0-9a-f]{64}", each) for each in value):
+            raise ValueError("each entry must be 64 hexadecimal digits, the SHA-256 of a token; one at least")
+        return value
+
+    @field_validator("codec_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            parts = urlsplit(each)
+            if parts.scheme not in ("http", "https") or each != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError("each entry must be scheme://host[:port], without a path")
+        return value
+
+    @field_validator("payload_keys")
+    @classmethod
+    def _has_keys(cls, value: SecretStr) -> SecretStr:
+        if not PayloadKeys.parse(value.get_secret_value()).keys:
+            raise ValueError("the codec server has nothing to decrypt with")
+        return value
+
+    @property
+    def bind(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.codec_bind.rpartition(":")
+        return host.strip("[]"), int(port)
