@@ -61,6 +61,7 @@ def _told(stack: Stack) -> str:
         ("Temporal", address),
         ("Temporal UI", stack.temporal_ui_url),
         ("register API", stack.register_api_url),
+        *([("codec server", stack.codec_url)] if stack.codec_url is not None else []),
         ("AWS endpoint", stack.aws_url),
         ("database", stack.database_url),
         ("operator token", stack.operator_token),

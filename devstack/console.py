@@ -4,6 +4,7 @@ Speaks the public interfaces only (Temporal, the register API, SQL to look); it 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from devstack.aws.client import AwsEndpoint
-from workflows.converter import DATA_CONVERTER
+from workflows.encryption import PayloadKeys, converter
 from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, RequestOutcome, WorkspaceSpec, WorkspaceStatus
 from workflows.state import Phase
 
@@ -163,10 +164,20 @@ class Console:
 
 @asynccontextmanager
 async def connected(
-    *, temporal: str, register_api: str, aws_endpoint: str, database: str, operator_token: str
+    *,
+    temporal: str,
+    register_api: str,
+    aws_endpoint: str,
+    database: str,
+    operator_token: str,
+    payload_keys: str | None = None,
 ) -> AsyncIterator[Console]:
-    """Connect to a stack at the addresses that `onebox dev --json` prints."""
-    client = await Client.connect(temporal, data_converter=DATA_CONVERTER)
+    """Connect to a stack at the addresses that `onebox dev --json` prints.
+
+    `payload_keys` is the stack's PAYLOAD_KEYS; by default the caller's own, which a stack inherits.
+    """
+    keys = os.environ.get("PAYLOAD_KEYS", "") if payload_keys is None else payload_keys
+    client = await Client.connect(temporal, data_converter=converter(PayloadKeys.parse(keys)))
     headers = {"Authorization": f"Bearer {operator_token}"}
     async with httpx.AsyncClient(base_url=register_api, headers=headers, timeout=10) as http:
         with AwsEndpoint(aws_endpoint) as aws:

@@ -45,13 +45,15 @@ class Programs:
         return self._program("aws", arguments, environment, lambda _: accepts_connections(port))
 
     def production(self, name: str, environment: Mapping[str, str]) -> Program:
-        """The worker, the register API, or the box host."""
-        readyz = f"{self.ports.register_api_url}/readyz"
+        """The worker, the register API, the codec server, or the box host."""
+        readyz, healthz = f"{self.ports.register_api_url}/readyz", f"{self.ports.codec_url}/healthz"
         match name:
             case "worker":
                 return self._program(name, ["workers", "worker"], environment, _logged("worker.started"))
             case "api":
                 return self._program(name, ["workers", "api"], environment, lambda _: _answers(readyz))
+            case "codec":
+                return self._program(name, ["workers", "codec"], environment, lambda _: _answers(healthz))
             case _:
                 host = ["devstack.boxes", "--aws", self.ports.aws_url, "--dir", str(self.boxes_dir)]
                 return self._program(name, host, environment, _logged("boxes.started"))

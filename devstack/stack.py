@@ -26,8 +26,8 @@ from devstack.supervision import Server, Supervised
 from devstack.surroundings import Ports, Secrets, base_environment, cloud_environment
 from devstack.temporal import Temporal
 
-PARTS = ("postgres", "temporal", "aws", "worker", "api", "boxes")
-"""In the order of their start."""
+PARTS = ("postgres", "temporal", "aws", "worker", "api", "codec", "boxes")
+"""In the order of their start. There is a codec server where payloads are encrypted."""
 
 BACK_SECONDS = 120.0
 """How long a part may be away: what it needs may have to be back first, and pauses grow between starts."""
@@ -38,7 +38,7 @@ class DirectoryInUse(RuntimeError):
 
 
 class Stack:
-    """Temporal, PostgreSQL, AWS endpoint, worker, register API and boxes; or some of them."""
+    """Temporal, PostgreSQL, AWS endpoint, worker, register API, codec server and boxes; or some of them."""
 
     def __init__(
         self,
@@ -94,6 +94,16 @@ class Stack:
         return self._ports.register_api_url
 
     @property
+    def codec_url(self) -> str | None:
+        """The codec server, which takes the operator token; None where payloads are in clear text."""
+        return self._ports.codec_url if self.payload_keys and "codec" in self.parts else None
+
+    @property
+    def payload_keys(self) -> str:
+        """What the stack's processes encrypt payloads with."""
+        return self.environment.get("PAYLOAD_KEYS", "")
+
+    @property
     def aws_url(self) -> str:
         """The AWS endpoint; `AwsEndpoint` takes it, and boto3 as `endpoint_url`."""
         return self._ports.aws_url
@@ -127,6 +137,7 @@ class Stack:
             "register_api": self.register_api_url,
             "aws_endpoint": self.aws_url,
             "database": self.database_url,
+            "codec": self.codec_url,
             "operator_token": self.operator_token,
             "state_dir": str(self.state_dir),
             "pids": self.pids,
@@ -198,7 +209,7 @@ class Stack:
         self._closed = True
         # Nobody starts from temporary data again: what only keeps data need not be asked to.
         temporary = self._directory is None
-        for names in (("worker", "api", "boxes"), ("temporal", "aws", "postgres")):
+        for names in (("worker", "api", "codec", "boxes"), ("temporal", "aws", "postgres")):
             servers = [self._servers[name] for name in names if name in self._servers]
             kill = temporary and "postgres" in names
             with ThreadPoolExecutor(len(names)) as pool:
@@ -223,7 +234,8 @@ class Stack:
         self._together(
             {"postgres": self._open_postgres, "temporal": self._open_temporal, "aws": self._open_aws}
         )
-        self._together({name: self._opener(name) for name in ("worker", "api", "boxes")})
+        codec = ("codec",) if self.codec_url is not None else ()
+        self._together({name: self._opener(name) for name in ("worker", "api", *codec, "boxes")})
         self._write_state()
 
     def _together(self, steps: dict[str, Callable[[], None]]) -> None:
@@ -246,7 +258,13 @@ class Stack:
     def _open_temporal(self) -> None:
         directory = self.state_dir / "temporal"
         self._supervise(
-            "temporal", Temporal(directory, port=self._ports.temporal, ui_port=self._ports.temporal_ui)
+            "temporal",
+            Temporal(
+                directory,
+                port=self._ports.temporal,
+                ui_port=self._ports.temporal_ui,
+                ui_codec=self.codec_url,
+            ),
         )
 
     def _open_aws(self) -> None:

@@ -48,6 +48,8 @@ class Ports:
     postgres: int = 5433
     """Not 5432, which a PostgreSQL of the machine's own has."""
     aws: int = 4566
+    codec: int = 8081
+    """Needed with PAYLOAD_KEYS only."""
     box_runtime: int = 8000
     """Each box has an address of its own, and this port on it."""
 
@@ -67,6 +69,11 @@ class Ports:
         return f"http://{LOCALHOST}:{self.register_api}"
 
     @property
+    def codec_url(self) -> str:
+        """The codec server, if there is one."""
+        return f"http://{LOCALHOST}:{self.codec}"
+
+    @property
     def aws_url(self) -> str:
         """The AWS endpoint."""
         return f"http://{LOCALHOST}:{self.aws}"
@@ -80,7 +87,7 @@ class Ports:
         if not free:
             ports = cls()
             for name, port in asdict(ports).items():
-                if name != "box_runtime" and not port_is_free(port):
+                if name not in ("box_runtime", "codec") and not port_is_free(port):
                     raise PortInUse(
                         f"port {port} ({name.replace('_', ' ')}) is in use on {LOCALHOST}: "
                         "stop what listens there, or use --free-ports"
@@ -135,13 +142,17 @@ def base_environment(
         for name, value in caller.items()
         if not name.startswith(NOT_PASSED_ON) and name.lower() not in PROXIES
     }
+    operators = hashlib.sha256(keys.operator_token.encode()).hexdigest()
     tuned = {name: caller.get(name, default) for name, default in TUNABLE.items()}
     wiring = {
         "SERVER_KEYS": keys.server_keys,
-        "OPERATOR_TOKEN_HASHES": hashlib.sha256(keys.operator_token.encode()).hexdigest(),
+        "OPERATOR_TOKEN_HASHES": operators,
         "ONEBOX_OWNER": keys.owner,
         "REGISTER_API_URL": ports.register_api_url,
         "REGISTER_API_BIND": f"{LOCALHOST}:{ports.register_api}",
+        "CODEC_BIND": f"{LOCALHOST}:{ports.codec}",
+        "CODEC_TOKEN_HASHES": operators,
+        "CODEC_ORIGINS": ports.temporal_ui_url,
         "BOX_RUNTIME_PORT": str(ports.box_runtime),
         "BOX_RUNTIME_USER": _our_name(),
         "ALLOW_LOOPBACK_TARGETS": "1",

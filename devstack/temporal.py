@@ -32,11 +32,21 @@ class Temporal:
     """One dev server on 127.0.0.1; workflows outlive it in an SQLite file."""
 
     def __init__(
-        self, data_dir: Path, *, port: int, ui_port: int, dynamic_config: dict[str, str] | None = None
+        self,
+        data_dir: Path,
+        *,
+        port: int,
+        ui_port: int,
+        ui_codec: str | None = None,
+        dynamic_config: dict[str, str] | None = None,
     ) -> None:
-        """`dynamic_config` holds more of the server's settings, as JSON values."""
+        """`dynamic_config` holds more of the server's settings, as JSON values.
+
+        `ui_codec` is the codec server that the UI asks for clear text.
+        """
         self.port = port
         self.ui_port = ui_port
+        self._ui_codec = ui_codec
         self._data_dir = data_dir
         self._dynamic_config = DYNAMIC_CONFIG | (dynamic_config or {})
         self._child: Child | None = None
@@ -99,6 +109,7 @@ class Temporal:
                 *("server", "start-dev", "--ip", LOCALHOST),
                 *("--port", str(self.port), "--ui-port", str(self.ui_port)),
                 *("--db-filename", str(self._data_dir / "temporal.db"), "--log-level", "warn"),
+                *_options("--ui-codec-endpoint", [self._ui_codec] if self._ui_codec else []),
                 *_options("--sqlite-pragma", [f"{name}={value}" for name, value in SQLITE_PRAGMAS.items()]),
                 *_options(
                     "--dynamic-config-value",

@@ -68,6 +68,7 @@ async def console(stack: Stack) -> AsyncIterator[Console]:
         aws_endpoint=stack.aws_url,
         database=stack.database_url,
         operator_token=stack.operator_token,
+        payload_keys=stack.payload_keys,
     ) as console:
         console.aws.clear()
         yield console

@@ -11,8 +11,12 @@ from botocore.config import Config
 
 from devstack.console import Console
 from devstack.stack import Stack
+from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.conftest import CANARY_SECRET_KEY
 from tests.integration.test_registering import bootstrap_secret
+from workers.decrypting import decrypt, decrypt_message
+from workflows.encryption import Encryption, PayloadKeys
+from workflows.requests import OutcomeKind
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +65,7 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     api_token = await console.http.post(f"/workspaces/{workspace}/tokens", json={"name": "a tool"})
     assert api_token.status_code == 201
+    codec = Encryption(PayloadKeys.parse(stack.payload_keys))
     secrets, leaks, histories = await all_secrets(stack, console), list[str](), 0
     secrets.add(api_token.json()["auth_token"].encode())
     assert len(secrets) > 5
@@ -69,6 +74,8 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
         handle = console.client.get_workflow_handle(execution.id, run_id=execution.run_id)
         async for event in handle.fetch_history_events():
             leaks += found(secrets, event.SerializeToString(), f"the history of {execution.id}")
+            await decrypt_message(event, codec)
+            leaks += found(secrets, event.SerializeToString(), f"the history of {execution.id}, decrypted")
         histories += 1
     assert histories > 0
 
@@ -104,5 +111,24 @@ async def test_the_search_itself_finds_a_secret(stack: Stack, console: Console, 
     await console.signal(workspace, reason=bootstrap_secret(workspace, 1))
     await console.until_phase(workspace, Phase.ONLINE)
     history = await console.workflow(workspace).fetch_history()
+    await decrypt(history, Encryption(PayloadKeys.parse(stack.payload_keys)))
     raw = b"".join(event.SerializeToString() for event in history.events)
     assert found({bootstrap_secret(workspace, 1).encode()}, raw, "history") != []
+
+
+async def test_what_a_failure_and_a_request_say_is_on_the_server_unless_payloads_are_encrypted(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    # With encryption, `test_encryption` looks closer; without it, this shows that the search finds something.
+    canary = "canary-in-clear-text"
+    await console.start(workspace)
+    outcome = await console.ask(workspace, requested_by="admin:a", reason=canary, observed_generation=0)
+    assert outcome.outcome is OutcomeKind.STALE
+    histories = {
+        "a failure": (await fail_with(console.client, f"{workspace}-failing", canary), CANARY_FUNCTION),
+        "a request": (await console.workflow(workspace).fetch_history(), canary),
+    }
+    for name, (history, text) in histories.items():
+        raw = b"".join(event.SerializeToString() for event in history.events)
+        leaks = found({canary.encode(), text.encode()}, raw, name)
+        assert bool(leaks) == (not stack.payload_keys)

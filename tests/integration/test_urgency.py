@@ -53,8 +53,8 @@ ONE_PARTITION = {"matching.numTaskqueueReadPartitions": "1", "matching.numTaskqu
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Temporal]:
-    ports = {"port": free_port(), "ui_port": free_port()}
-    with Temporal(tmp_path, **ports, dynamic_config=ONE_PARTITION) as server:
+    port, ui_port = free_port(), free_port()
+    with Temporal(tmp_path, port=port, ui_port=ui_port, dynamic_config=ONE_PARTITION) as server:
         yield server
 
 
