@@ -1,4 +1,4 @@
-# The production image: one entry point, `onebox`, for worker, register API and migrations. No devstack.
+# The production image: one entry point, `onebox`, for worker, register API, codec server and migrations. No devstack.
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /onebox

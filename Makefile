@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev check format test test-all lock clean
+.PHONY: help setup demo dev check format test test-all test-codec lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test: $(STAMP)  ## The tests, against real parts (about 10 minutes)
 
 test-all: test  ## The tests, then the storms, one after the other: beside each other they would measure each other
 	$(BIN)/pytest -m storm
+
+test-codec: $(STAMP)  ## The tests of the whole stack, with payloads encrypted
+	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -m "not storm" tests/integration
 
 lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt
