@@ -29,9 +29,11 @@ REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
 
 
 def temporal(stack: Stack, *words: str) -> str:
-    """The output of a temporal command that has to succeed."""
+    """The output of a temporal command that has to succeed; through the codec server, if there is one."""
+    token = f"Bearer {stack.operator_token}"
+    codec = ("--codec-endpoint", stack.codec_url, "--codec-auth", token) if stack.codec_url else ()
     done = subprocess.run(
-        [temporal_cli(), *words, "--address", stack.temporal_address],
+        [temporal_cli(), *words, "--address", stack.temporal_address, *codec],
         capture_output=True,
         text=True,
         timeout=30,
