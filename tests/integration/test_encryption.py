@@ -19,6 +19,7 @@ from devstack.stack import Stack
 from devstack.temporal import temporal_cli
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.conftest import SETTINGS
+from tests.integration.test_delegations import delegate, until_state
 from workers.decrypting import decrypt
 from workflows.encryption import Encryption, PayloadKeys
 from workflows.messages import WorkspaceSpec
@@ -112,12 +113,8 @@ async def test_operators_read_everything_and_temporal_nothing(
         await operator.until_phase(workspace, Phase.ONLINE)
     await operator.signal(ws, requested_by="admin:alice", reason=REASON, observed_generation=1)
     await operator.until_phase(ws, Phase.ONLINE, generation=2)
-    delegated = await operator.http.post(
-        f"/workspaces/{ws}/delegate", json={"target_id": other, "task": "count the sheep"}
-    )
-    assert delegated.status_code == 202
-    delegation = str(delegated.json()["delegation_id"])
-    assert (await operator.client.get_workflow_handle(delegation).result())["state"] == "processed"
+    delegation = await delegate(operator, ws, other, task="count the sheep")
+    await until_state(operator, ws, delegation, "processed")
 
     # The CLI, with the codec server and without it.
     asked = ("workflow", "query", "--workflow-id", ws, "--type", "requests", "--output", "json")
