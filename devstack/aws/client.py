@@ -91,6 +91,12 @@ class AwsEndpoint:
         query = {"workspace": workspace} if workspace else {}
         return Counts(**_object(self._send("GET", "/_onebox/counts", query=query)))  # type: ignore[arg-type]
 
+    def calls(self, workspace: str | None = None) -> dict[str, int]:
+        """How often production code asked for each action, as IAM names it; reads and dry runs as well."""
+        query = {"workspace": workspace} if workspace else {}
+        answer = _object(self._send("GET", "/_onebox/calls", query=query))
+        return {action: int(str(number)) for action, number in answer.items()}
+
     def instances(self, workspace: str | None = None) -> list[InstanceView]:
         """The instances, also those that ended within the hour."""
         views = [

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response
 
 from devstack.aws.journal import Journal
 from devstack.aws.machines import Delays, Machine, Machines
+from devstack.aws.tally import Tally
 from devstack.aws.values import Entry, Info
 from devstack.aws.wire import Call
 
@@ -52,6 +53,7 @@ class Saved:
     entries: list[Entry]
     replays: dict[tuple[str, str, str], Replay]
     snapshots: dict[str, float]
+    tally: Tally
     zone_id: str
 
 
@@ -67,6 +69,8 @@ class Cloud:
     """By region, zone (empty if none was asked for) and client token."""
     snapshots: dict[str, float] = field(default_factory=dict)
     """When each volume's newest snapshot was made."""
+    tally: Tally = field(default_factory=Tally)
+    """What production code asked for."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     moto: DomainDispatcherApplication = field(
         default_factory=lambda: DomainDispatcherApplication(create_backend_app)
@@ -137,6 +141,7 @@ class Cloud:
                 entries=self.journal.entries(),
                 replays=self.replays,
                 snapshots=self.snapshots,
+                tally=self.tally,
                 zone_id=self.zone_id,
             )
         )
@@ -154,6 +159,7 @@ class Cloud:
             zone_id=saved.zone_id,
             replays=saved.replays,
             snapshots=saved.snapshots,
+            tally=saved.tally,
         )
 
 

@@ -30,6 +30,7 @@ ROUTES = Map(
         Rule("/_onebox/faults/release", methods=["POST"], endpoint="release"),
         Rule("/_onebox/journal", methods=["GET"], endpoint="journal"),
         Rule("/_onebox/counts", methods=["GET"], endpoint="counts"),
+        Rule("/_onebox/calls", methods=["GET"], endpoint="calls"),
         Rule("/_onebox/instances", methods=["GET"], endpoint="instances"),
         Rule("/_onebox/instances/<instance_id>/user-data", methods=["GET"], endpoint="user_data"),
         Rule("/_onebox/shutdown", methods=["POST"], endpoint="shutdown"),
@@ -83,6 +84,8 @@ class Control:
                 case "counts":
                     entries = self._cloud.journal.entries(workspace=request.args.get("workspace"))
                     return _json(asdict(count(entries)))
+                case "calls":
+                    return _json(self._cloud.tally.of(request.args.get("workspace")))
                 case "instances":
                     return _json([_view(machine) for machine in self._cloud.machines])
                 case "user_data":

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from werkzeug.wrappers import Response
 
-from devstack.aws import launches, records, volumes
+from devstack.aws import dry_runs, launches, records, volumes
 from devstack.aws.cloud import Cloud, Saver
 from devstack.aws.control import Control
 from devstack.aws.faults import ArmedFault, Faults
@@ -61,6 +61,8 @@ class Layer:
     def _effect(self, call: Call, met: list[ArmedFault]) -> Response:
         """Do what the call asks for, and write it into the journal."""
         now = self._cloud.advance()
+        if call.is_ours:
+            self._cloud.tally.add(f"{call.service}:{call.action}", self._meant(call))
         machines = self._machines(call)
         parameters: JSON = {
             name: value
@@ -74,6 +76,8 @@ class Layer:
             for armed in met:
                 if armed.fault.fault is FaultKind.ERROR:
                     raise Refused(armed.fault.code, armed.fault.message, status=armed.fault.status)
+            if call.is_dry_run:
+                raise dry_runs.answer(self._cloud, call)
             match call.action:
                 case "RunInstances":
                     response, outcome, machines = launches.run_instances(self._cloud, call, now=now)
@@ -147,3 +151,16 @@ class Layer:
             names |= {machine.workspace for machine in self._machines(call)}
             names.add(self._workspace_of_volume(call))
         return {name for name in names if name}
+
+    def _meant(self, call: Call) -> str | None:
+        """The workspace that a call is about, also by the ID or the name that it looks for."""
+        filters = call.filters()
+        for instance_id in filters.get("instance-id", []):
+            if machine := self._cloud.machines.get(instance_id):
+                return machine.workspace
+        for volume_id in filters.get("volume-id", []):
+            if volume := self._cloud.ec2(call.region).volumes.get(volume_id):
+                return volumes.workspace_of(volume)
+        if call.record_name:
+            return records.workspace_in(call.record_name)
+        return next(iter(self._workspaces(call)), None)

@@ -17,6 +17,9 @@ from devstack.aws.wire import ROUTE_53_NAMESPACE, Call, Refused, all_of, read_xm
 
 ACTIONS = ("CREATE", "DELETE", "UPSERT")
 
+CLAIM_LABEL = "_onebox."
+"""Before the name, for the record that says whose it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -74,7 +77,12 @@ def apply_changes(cloud: Cloud, call: Call, changes: list[Change]) -> Response:
 
 def workspace_of(changes: list[Change]) -> str:
     """The workspace whose name the batch changes: the first label."""
-    return changes[0].record.name.partition(".")[0]
+    return workspace_in(changes[0].record.name)
+
+
+def workspace_in(name: str) -> str:
+    """The workspace of a record's name: its first label, after the one that marks a claim."""
+    return name.removeprefix(CLAIM_LABEL).partition(".")[0]
 
 
 def _read_change(element: ElementTree.Element) -> Change:

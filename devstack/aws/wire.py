@@ -16,6 +16,7 @@ from werkzeug.wrappers import Request, Response
 
 EC2 = "ec2"
 ROUTE_53 = "route53"
+STS = "sts"
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 ROUTE_53_NAMESPACE = "https://route53.amazonaws.com/doc/2013-04-01/"
@@ -25,6 +26,10 @@ Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
 _RECORDS = re.compile(r"/2013-04-01/hostedzone/(?P<zone>[^/]+)/rrset/?")
+_ZONE = re.compile(r"/2013-04-01/hostedzone/(?P<zone>[^/]+)/?")
+
+OUR_AGENT = "onebox"
+"""Production's clients say so; those of tests and of the box host don't."""
 
 
 class Refused(Exception):
@@ -45,16 +50,29 @@ class Call:
     region: str
     action: str
     parameters: Mapping[str, str]
-    """Of EC2's form; empty for others."""
+    """Of the form that EC2 and STS take; empty for others."""
     body: bytes = field(repr=False)
     environ: Environ = field(repr=False)
     zone_id: str = ""
-    """The hosted zone in the path of Route 53's record calls."""
+    """The hosted zone in the path of Route 53's calls."""
+    record_name: str = ""
+    """Where a listing of records is to begin."""
 
     @property
     def changes_something(self) -> bool:
         """Whether it may have an effect."""
-        return bool(self.action) and not self.action.startswith(("Describe", "Get", "List"))
+        reads = self.action.startswith(("Describe", "Get", "List"))
+        return bool(self.action) and not reads and not self.is_dry_run
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether EC2 is only asked if it would do it."""
+        return self.parameters.get("DryRun", "").lower() == "true"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether production code made it."""
+        return OUR_AGENT in str(self.environ.get("HTTP_USER_AGENT", "")).split()
 
     def with_parameters(self, parameters: Mapping[str, str]) -> "Call":
         """The same caller's EC2 call with other parameters."""
@@ -105,12 +123,15 @@ def read_call(environ: Environ) -> Call:
     parameters: dict[str, str] = {}
     zone_id = ""
     action = ""
-    if service == EC2:
+    if service in (EC2, STS):
         parameters = dict(parse_qsl(body.decode() or request.query_string.decode(), keep_blank_values=True))
         action = parameters.get("Action", "")
     elif service == ROUTE_53 and (records := _RECORDS.fullmatch(request.path)):
         zone_id = records["zone"]
         action = "ChangeResourceRecordSets" if request.method == "POST" else "ListResourceRecordSets"
+    elif service == ROUTE_53 and request.method == "GET" and (zone := _ZONE.fullmatch(request.path)):
+        zone_id = zone["zone"]
+        action = "GetHostedZone"
     return Call(
         service=service,
         region=scope["region"] if scope else "",
@@ -119,6 +140,7 @@ def read_call(environ: Environ) -> Call:
         body=body,
         environ=environ,
         zone_id=zone_id,
+        record_name=request.args.get("name", "") if service == ROUTE_53 else "",
     )
 
 
