@@ -100,6 +100,23 @@ async def pending(conn: AsyncConnection[TupleRow]) -> tuple[str, ...]:
     return tuple(migration.name for migration in migrations() if migration.number not in there)
 
 
+async def strange(conn: AsyncConnection[TupleRow]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The applied migrations that this code does not know, and those that it has otherwise."""
+    cursor = await conn.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return (), ()
+    known = {migration.number: migration for migration in migrations()}
+    applied = await _applied(conn)
+    unknown = tuple(name for number, (name, _) in applied.items() if number not in known)
+    changed = tuple(
+        name
+        for number, (name, sha256) in applied.items()
+        if number in known and (known[number].name, known[number].sha256) != (name, sha256)
+    )
+    return unknown, changed
+
+
 async def _applied(conn: AsyncConnection[TupleRow]) -> dict[int, tuple[str, str]]:
     cursor = await conn.execute("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
     return {number: (name, sha256) async for number, name, sha256 in cursor}

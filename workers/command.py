@@ -41,6 +41,7 @@ def _commands() -> dict[str, Command]:
         "migrate": _migrate,
         "replay": _replay,
         "codec": _codec,
+        "doctor": _doctor,
     }
     for entry_point in entry_points(group="onebox.commands"):
         commands[entry_point.name] = _plugged_in(entry_point.name, entry_point.load)
@@ -72,6 +73,7 @@ def _usage(words: list[str], commands: dict[str, Command]) -> int:
         "  worker    run workflows and activities\n"
         "  api       serve the register API\n"
         "  migrate   bring the database's schema up to date\n"
+        "  doctor    look whether all that the processes need is there, and say what to fix\n"
         "  replay    replay a workflow's history against this code, and tell its story\n"
         "  codec     show operators clear text in Temporal's UI and CLI\n"
         "  dev       start the whole stack on this machine (development)\n"
@@ -117,6 +119,12 @@ def _migrate(words: list[str]) -> int:
     from workers.migrate import run
 
     return asyncio.run(run())
+
+
+def _doctor(words: list[str]) -> int:
+    from workers.doctor.command import run
+
+    return run(words)
 
 
 def _replay(words: list[str]) -> int:

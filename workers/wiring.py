@@ -113,8 +113,9 @@ def _worker(
     )
 
 
-def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tuple[Implementation, ...]]:
-    boxes = BoxDefaults(
+def box_defaults(settings: WorkerSettings) -> BoxDefaults:
+    """What boxes are made of, where a workspace's spec says nothing else."""
+    return BoxDefaults(
         image_id=settings.box_image_id,
         instance_types=settings.box_instance_types,
         subnet_ids=settings.box_subnet_ids,
@@ -127,9 +128,12 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
         data_dir=settings.box_data_dir,
         timings=settings.timings,
     )
+
+
+def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tuple[Implementation, ...]]:
     config = ActivitiesConfig(
         owner=settings.onebox_owner,
-        boxes=boxes,
+        boxes=box_defaults(settings),
         zone=Zone(
             zone_id=settings.dns_zone_id, name=settings.dns_zone_name, ttl_seconds=settings.dns_ttl_seconds
         ),

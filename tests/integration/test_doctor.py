@@ -1,0 +1,338 @@
+"""`onebox doctor` on the whole stack: all is well, and each planted misconfiguration is found and named."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from devstack.aws.client import AwsEndpoint
+from devstack.console import Console
+from devstack.processes import free_port
+from devstack.stack import Stack
+from tests.integration.conftest import CANARY_SECRET_KEY
+from tests.integration.test_operating import temporal
+from workers.doctor import command
+from workflows.messages import WATCHDOG_SCHEDULE
+from workflows.state import Phase
+
+pytestmark = pytest.mark.anyio
+
+NO_KEY = "ab" * 16
+"""16 bytes: half of what a key needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the doctor said."""
+
+    code: int
+    findings: dict[str, dict[str, object]]
+    text: str
+
+    def status(self, check: str) -> str:
+        return str(self.findings[check]["status"])
+
+    def failures(self) -> set[str]:
+        return {name for name, one in self.findings.items() if one["status"] == "failed"}
+
+
+Doctor = Callable[..., Report]
+"""Called with the environment, and the words of the command line."""
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Run it in this process, whose environment is that of the stack's processes meanwhile."""
+
+    def run(environment: Mapping[str, str], *words: str) -> Report:
+        with monkeypatch.context() as patched, ThreadPoolExecutor(1) as thread:
+            for name in set(os.environ) - set(environment):
+                patched.delenv(name)
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            capsys.readouterr()
+            # On a thread, which has no event loop yet.
+            code = thread.submit(command.run, ["--json", *words]).result()
+        said = capsys.readouterr()
+        listed = json.loads(said.out)["findings"]
+        findings = {str(one["check"]): one for one in listed}
+        assert len(findings) == len(listed), "a check is told of twice"
+        return Report(code=code, findings=findings, text=said.out + said.err)
+
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A misconfiguration, and what is to be said of it."""
+
+    change: Mapping[str, str | None]
+    """Variables; None: unset. `{…}` is filled in from the stack."""
+    check: str
+    remedy: str
+    also: frozenset[str] = field(default_factory=frozenset)
+    """Checks that fail for the same reason."""
+    denied: str = ""
+    """An AWS action that is denied meanwhile."""
+
+
+PLANTED = {
+    "a wrong password": Planted(
+        change={"DATABASE_URL": "postgresql://onebox:n0t-the-passw0rd@{database}/onebox"},
+        check="database.connection",
+        remedy="DATABASE_URL",
+    ),
+    "a port where no database listens": Planted(
+        change={"DATABASE_URL": "postgresql://onebox:n0t-the-passw0rd@127.0.0.1:{free}/onebox"},
+        check="database.connection",
+        remedy="Start PostgreSQL",
+    ),
+    "a database without a schema": Planted(
+        change={"DATABASE_URL": "{unmigrated}"}, check="database.schema", remedy="onebox migrate"
+    ),
+    "another Temporal address": Planted(
+        change={"TEMPORAL_ADDRESS": "127.0.0.1:{free}"},
+        check="temporal.connection",
+        remedy="TEMPORAL_ADDRESS",
+    ),
+    "a namespace that is missing": Planted(
+        change={"TEMPORAL_NAMESPACE": "nobody-made-it"},
+        check="temporal.namespace",
+        remedy="deploy/temporal-namespace.sh",
+    ),
+    "a namespace without search attributes": Planted(
+        change={"TEMPORAL_NAMESPACE": "{bare}"},
+        check="temporal.search_attributes",
+        remedy="--name WorkspacePhase --type Keyword",
+    ),
+    "an image that does not exist": Planted(
+        change={"BOX_IMAGE_ID": "ami-00000000"},
+        check="ec2.image",
+        remedy="BOX_IMAGE_ID",
+        also=frozenset({"ec2.RunInstances"}),
+    ),
+    "an instance type that does not exist": Planted(
+        change={"BOX_INSTANCE_TYPES": "t3.smal"}, check="ec2.RunInstances", remedy="settings"
+    ),
+    "a subnet that does not exist": Planted(
+        change={"BOX_SUBNET_IDS": "subnet-00000000"},
+        check="ec2.subnets",
+        remedy="BOX_SUBNET_IDS",
+        also=frozenset({"ec2.RunInstances"}),
+    ),
+    "a security group that does not exist": Planted(
+        change={"BOX_SECURITY_GROUP_IDS": "sg-00000000"},
+        check="ec2.security_groups",
+        remedy="BOX_SECURITY_GROUP_IDS",
+        also=frozenset({"ec2.RunInstances"}),
+    ),
+    "another zone's name": Planted(
+        change={"DNS_ZONE_NAME": "boxes.example"}, check="route53.zone", remedy="boxes.internal"
+    ),
+    "a zone that does not exist": Planted(
+        change={"DNS_ZONE_ID": "ZNOBODYMADEIT"}, check="route53.zone", remedy="DNS_ZONE_ID"
+    ),
+    "a launch that is denied": Planted(
+        change={}, denied="RunInstances", check="ec2.RunInstances", remedy="deploy/iam-policy.json"
+    ),
+    "DNS changes that are denied": Planted(
+        change={},
+        denied="ChangeResourceRecordSets",
+        check="route53.change",
+        remedy="deploy/iam-policy.json",
+    ),
+    "a register API that is nowhere": Planted(
+        change={"REGISTER_API_URL": "http://127.0.0.1:{free}"},
+        check="api.connection",
+        remedy="REGISTER_API_URL",
+    ),
+    "something else in the register API's place": Planted(
+        change={"REGISTER_API_URL": "{aws}"}, check="api.connection", remedy="REGISTER_API_URL"
+    ),
+    "a server key that is too short": Planted(
+        change={"SERVER_KEYS": f"k1:{NO_KEY}"}, check="settings.SERVER_KEYS", remedy="SERVER_KEYS"
+    ),
+    "a server key that was taken out too early": Planted(
+        change={"SERVER_KEYS": f"k2:{CANARY_SECRET_KEY}"},
+        check="database.server_keys",
+        remedy="SERVER_KEYS",
+    ),
+    "a variable that is missing": Planted(
+        change={"DNS_ZONE_ID": None}, check="settings.DNS_ZONE_ID", remedy="hosted zone"
+    ),
+    "a command without its closing quote": Planted(
+        change={"BOX_RUNTIME_COMMAND": "run 'me"}, check="box.runtime_command", remedy="quotes"
+    ),
+    "a token where its hash belongs": Planted(
+        change={"OPERATOR_TOKEN_HASHES": "this-is-a-token"},
+        check="settings.OPERATOR_TOKEN_HASHES",
+        remedy="SHA-256",
+    ),
+    "no AWS credentials": Planted(
+        change={"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+        check="aws.credentials",
+        remedy="AWS_ACCESS_KEY_ID",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def places(stack: Stack) -> Iterator[dict[str, str]]:
+    """What planted values are filled in with: an empty database, a bare namespace, a port of nobody's."""
+    temporal(stack, "operator", "namespace", "create", "--namespace", "bare", "--retention", "1d")
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE unmigrated")
+    parts = urlsplit(stack.database_url)
+    yield {
+        "database": f"{parts.hostname}:{parts.port}",
+        "unmigrated": stack.database_url.rpartition("/")[0] + "/unmigrated",
+        "bare": "bare",
+        "free": str(free_port()),
+        "aws": stack.aws_url,
+    }
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE unmigrated")
+
+
+@pytest.fixture
+async def one_box(stack: Stack, console: Console, places: dict[str, str]) -> None:
+    """A box that was made by the stack's server key."""
+    workspace = "the-doctors-own"
+    if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", workspace):
+        await console.start(workspace)
+    await console.until_phase(workspace, Phase.ONLINE)
+
+
+def planted_environment(stack: Stack, places: Mapping[str, str], planted: Planted) -> dict[str, str]:
+    environment = dict(stack.environment)
+    for name, value in planted.change.items():
+        if value is None:
+            del environment[name]
+        else:
+            environment[name] = value.format(**places)
+    return environment
+
+
+async def test_a_healthy_stack_has_nothing_to_fix(stack: Stack, one_box: None, doctor: Doctor) -> None:
+    report = doctor(stack.environment)
+    told = {name: one for name, one in report.findings.items() if one["status"] not in ("ok", "skipped")}
+    assert told == {}
+    assert report.code == 0
+    assert {"settings.worker", "settings.api", "database.schema", "temporal.task_queues"} <= set(
+        report.findings
+    )
+    assert report.status("ec2.RunInstances") == "ok"
+    assert report.status("ec2.TerminateInstances") == "ok"
+    assert report.status("route53.change") == "ok"
+    assert report.status("api.ready") == "ok"
+    assert report.status("database.server_keys") == "ok"
+
+
+async def test_looking_changes_nothing(stack: Stack, console: Console, one_box: None, doctor: Doctor) -> None:
+    before = console.aws.counts()
+    doctor(stack.environment)
+    after = console.aws.counts()
+    assert (after.launches, after.dns_changes, after.snapshots) == (
+        before.launches,
+        before.dns_changes,
+        before.snapshots,
+    )
+    assert not [one for one in console.aws.instances() if one.workspace == "onebox-doctor"]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+async def test_a_planted_misconfiguration_is_found_and_its_remedy_named(
+    name: str, stack: Stack, console: Console, places: dict[str, str], one_box: None, doctor: Doctor
+) -> None:
+    planted = PLANTED[name]
+    if planted.denied:
+        deny(console.aws, planted.denied)
+    report = doctor(planted_environment(stack, places, planted))
+    assert report.code == 1
+    assert report.failures() == {planted.check, *planted.also}
+    found = report.findings[planted.check]
+    assert planted.remedy in str(found["remedy"])
+    variables = found["variables"]
+    assert isinstance(variables, list)
+    assert set(planted.change) <= set(variables) or planted.denied
+    # The others were still looked at.
+    subjects = {check.partition(".")[0] for check, one in report.findings.items() if one["status"] == "ok"}
+    assert len(subjects) >= 5
+    for secret in ("n0t-the-passw0rd", NO_KEY, CANARY_SECRET_KEY, stack.operator_token, "this-is-a-token"):
+        assert secret not in report.text
+
+
+def deny(aws: AwsEndpoint, action: str) -> None:
+    service = "AccessDenied" if action == "ChangeResourceRecordSets" else "UnauthorizedOperation"
+    aws.inject(action, "error", code=service, status=403, times=None)
+
+
+async def test_what_only_some_workspaces_need_is_a_warning(
+    stack: Stack, console: Console, one_box: None, doctor: Doctor
+) -> None:
+    deny(console.aws, "CreateVolume")
+    report = doctor(stack.environment)
+    assert report.code == 0
+    assert report.status("ec2.CreateVolume") == "warning"
+
+
+async def test_a_paused_watchdog_and_a_missing_worker_are_said_and_are_no_failures(
+    stack: Stack, console: Console, places: dict[str, str], one_box: None, doctor: Doctor
+) -> None:
+    handle = console.client.get_schedule_handle(WATCHDOG_SCHEDULE)
+    await handle.pause(note="moving the network")
+    try:
+        report = doctor(stack.environment)
+    finally:
+        await handle.unpause()
+    assert report.code == 0
+    paused = report.findings[f"temporal.schedule.{WATCHDOG_SCHEDULE}"]
+    assert paused["status"] == "warning"
+    assert "moving the network" in str(paused["told"])
+    assert "--unpause" in str(paused["remedy"])
+
+    elsewhere = doctor({**stack.environment, "TEMPORAL_NAMESPACE": places["bare"]})
+    assert elsewhere.status("temporal.task_queues") == "warning"
+
+
+async def test_a_process_is_not_asked_for_what_another_one_needs(
+    stack: Stack, one_box: None, doctor: Doctor
+) -> None:
+    environment = {
+        name: value
+        for name, value in stack.environment.items()
+        if not name.startswith(("AWS_", "BOX_", "DNS_", "TEMPORAL_")) and name != "REGISTER_API_URL"
+    }
+    report = doctor(environment, "--for", "api", "--for", "migrate")
+    assert report.code == 0
+    assert {check.partition(".")[0] for check in report.findings} == {"settings", "database"}
+    assert "settings.DNS_ZONE_ID" in doctor(environment).failures()
+
+
+async def test_a_misspelt_variable_is_pointed_at(stack: Stack, one_box: None, doctor: Doctor) -> None:
+    report = doctor({**stack.environment, "BOX_SUBNET_ID": "subnet-1"})
+    assert report.code == 0
+    assert "BOX_SUBNET_IDS" in str(report.findings["settings.BOX_SUBNET_ID"]["remedy"])
+
+
+def test_people_get_a_line_for_each_check_and_the_remedy_below(stack: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workers", "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**stack.environment, "DNS_ZONE_NAME": "boxes.example"},
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    [number] = [number for number, line in enumerate(lines) if line.startswith("FAILED")]
+    assert "route53.zone" in lines[number]
+    assert "→ Set DNS_ZONE_NAME to boxes.internal" in lines[number + 1]
+    assert lines[-1].endswith("1 failed")

@@ -1,0 +1,150 @@
+"""Reading the settings of all processes, also where some cannot be used: the others are still of use.
+
+A variable that is missing or wrong is named, and gets a stand-in that no check looks at.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from pydantic import AliasChoices, ValidationError
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from workers.doctor.model import Finding, Process, failed, ok, warning
+from workers.settings import ApiSettings, StoreSettings, WorkerSettings
+
+CLASSES: Mapping[Process, type[StoreSettings]] = {
+    Process.WORKER: WorkerSettings,
+    Process.API: ApiSettings,
+    Process.MIGRATE: StoreSettings,
+}
+
+STAND_INS: Mapping[str, object] = {
+    "database_url": "postgresql://unusable.invalid/",
+    "server_keys": f"unusable:{'00' * 32}",
+    "register_api_url": "http://unusable.invalid",
+    "dns_zone_id": "unusable",
+    "dns_zone_name": "unusable.invalid",
+    "box_image_id": "unusable",
+    "box_runtime_command": "unusable",
+}
+"""For settings that have no default."""
+
+LIKENESS = 0.9
+"""`BOX_SUBNET_ID` is meant to be `BOX_SUBNET_IDS`; `HEARTBEAT_SECONDS` is a variable of the boxes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the environment says; None for a process that wasn't asked about, or can't be read at all."""
+
+    worker: WorkerSettings | None
+    api: ApiSettings | None
+    store: StoreSettings | None
+    broken: frozenset[str] = frozenset()
+    """The variables that have a stand-in instead of a value."""
+    findings: tuple[Finding, ...] = field(default=())
+
+    def usable(self, *variables: str) -> bool:
+        """Whether all of these have values of their own."""
+        return self.broken.isdisjoint(variables)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    variable: str
+    told: str
+
+
+def read(processes: Collection[Process]) -> Reading:
+    """Read the environment for these processes."""
+    faults: dict[_Fault, list[Process]] = defaultdict(list)
+    values: dict[Process, StoreSettings | None] = {}
+    for process in Process:
+        if process in processes:
+            values[process], found = _read(CLASSES[process])
+            for fault in found:
+                faults[fault].append(process)
+    worker, api = values.get(Process.WORKER), values.get(Process.API)
+    store = next((each for each in (worker, api, values.get(Process.MIGRATE)) if each is not None), None)
+    return Reading(
+        worker=worker if isinstance(worker, WorkerSettings) else None,
+        api=api if isinstance(api, ApiSettings) else None,
+        store=store,
+        broken=frozenset(fault.variable for fault in faults),
+        findings=(*_told(faults), *_usable(processes, faults), *misspelt(os.environ, known_variables())),
+    )
+
+
+def known_variables() -> frozenset[str]:
+    """The variables of all settings classes."""
+    return frozenset(name for kind in CLASSES.values() for name in variables_of(kind))
+
+
+def variables_of(kind: type[BaseSettings]) -> dict[str, str]:
+    """The variables that a class reads, each with its meaning."""
+    meanings: dict[str, str] = {}
+    for name, info in kind.model_fields.items():
+        alias = info.validation_alias
+        names = [str(one) for one in alias.choices] if isinstance(alias, AliasChoices) else [name.upper()]
+        meanings |= dict.fromkeys(names, " ".join((info.description or "").split()))
+    return meanings
+
+
+def misspelt(environment: Iterable[str], known: Collection[str]) -> Iterator[Finding]:
+    """Variables that nobody reads, and that look like one that somebody does."""
+    for name in sorted(set(environment) - set(known)):
+        likely = get_close_matches(name.upper(), known, n=1, cutoff=LIKENESS)
+        if likely and likely[0] != name.upper():
+            yield warning(
+                f"settings.{name}",
+                "no process reads this variable",
+                f"Is {likely[0]} meant?",
+                name,
+            )
+
+
+def _read(kind: type[StoreSettings]) -> tuple[StoreSettings | None, list[_Fault]]:
+    try:
+        return kind(), []
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)
+    faults = [_Fault("_".join(map(str, each["loc"][:1])).upper(), _words(each["msg"])) for each in wrong]
+    instead = {str(each["loc"][0]): _stand_in(kind, str(each["loc"][0])) for each in wrong if each["loc"]}
+    try:
+        return kind(**instead), faults  # type: ignore[arg-type]
+    except ValidationError:
+        return None, faults  # the values contradict each other: none of them can be relied on
+
+
+def _stand_in(kind: type[StoreSettings], name: str) -> object:
+    info = kind.model_fields.get(name)
+    if info is None or info.default is PydanticUndefined:
+        return STAND_INS.get(name)
+    return info.default
+
+
+def _words(message: str) -> str:
+    """Pydantic's words, as they read beside a variable's name."""
+    return "it is not set" if message == "Field required" else message.removeprefix("Value error, ")
+
+
+def _told(faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
+    meanings = {name: text for kind in CLASSES.values() for name, text in variables_of(kind).items()}
+    for fault, processes in faults.items():
+        yield failed(
+            f"settings.{fault.variable or 'together'}",
+            f"{fault.told} ({', '.join(processes)})",
+            f"Set {fault.variable}: {meanings.get(fault.variable, 'see docs/settings.md')}",
+            fault.variable,
+        )
+
+
+def _usable(processes: Collection[Process], faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
+    broken = {process for read_by in faults.values() for process in read_by}
+    for process in Process:
+        if process in processes and process not in broken:
+            yield ok(f"settings.{process}", f"{len(variables_of(CLASSES[process]))} variables can be used")
