@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from devstack.aws.client import AwsEndpoint
 from devstack.console import Console, connected
 from devstack.stack import Stack
+from tests.deploy.policy import allows
 from tests.integration.wire import Wire
 
 SETTINGS = {
@@ -27,6 +29,8 @@ SETTINGS = {
 
 CANARY_SECRET_KEY = "c0ffee00" * 8
 """The server's key of these tests: searched for, with all that is derived from it, where it must not be."""
+
+LAST = ("integration/test_secrets", "integration/test_calls")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +62,9 @@ def stack(wire: Wire, ledgers: Path) -> Iterator[Stack]:
     ) as stack:
         wire.upstream = stack.register_api_url
         yield stack
+        # Of this process's share of the tests: with several, each has a stack.
+        with AwsEndpoint(stack.aws_url) as endpoint:
+            assert [action for action in endpoint.calls() if not allows(action)] == []
 
 
 @pytest.fixture
@@ -91,5 +98,5 @@ def workspace(new_id: Callable[[], str]) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Search for secrets after everything else has run, so that there is much to search."""
-    items.sort(key=lambda item: "integration/test_secrets" in item.nodeid)
+    """What looks at all that the others did comes last: the calls to AWS, the secrets."""
+    items.sort(key=lambda item: [name in item.nodeid for name in LAST])
