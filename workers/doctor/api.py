@@ -9,7 +9,7 @@ from workers.doctor.model import Finding, failed, ok, skipped
 
 VARIABLE = "REGISTER_API_URL"
 
-SECONDS = 5.0
+SECONDS = 10.0
 
 
 async def findings(url: str) -> list[Finding]:

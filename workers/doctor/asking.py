@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
 
 CONNECT_SECONDS = 3.0
-READ_SECONDS = 8.0
+READ_SECONDS = 15.0
 
 THREADS = 8
 

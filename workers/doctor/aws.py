@@ -3,6 +3,7 @@
 Mutations are dry runs. DNS has a module of its own.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,7 +13,7 @@ from botocore.exceptions import BotoCoreError
 
 from workers.doctor import dns, launching, volumes
 from workers.doctor.asking import Asking, Refusal, refused, tried
-from workers.doctor.model import Finding, failed, ok, skipped, warning
+from workers.doctor.model import Finding, ahead_seconds, failed, ok, skipped, warning
 from workers.doctor.reading import Reading
 from workers.settings import WorkerSettings
 
@@ -30,7 +31,8 @@ SKEW_FAILED = 240.0
 async def findings(settings: WorkerSettings, reading: Reading) -> list[Finding]:
     """All about AWS."""
     try:
-        asking = Asking(region=settings.aws_region)
+        # boto3 reads megabytes of service models meanwhile: the other examinations go on.
+        asking = await asyncio.to_thread(Asking, region=settings.aws_region)
     except BotoCoreError as error:
         return [
             failed(
@@ -102,6 +104,7 @@ async def _instances(asking: Asking, settings: WorkerSettings) -> list[Finding]:
     ]
     before = datetime.now(UTC)
     listed = await asking.ask(lambda: asking.ec2.describe_instances(Filters=filters, MaxResults=5))
+    after = datetime.now(UTC)
     if isinstance(listed, Refusal):
         return [
             refused("ec2.DescribeInstances", "ec2:DescribeInstances", listed),
@@ -114,7 +117,7 @@ async def _instances(asking: Asking, settings: WorkerSettings) -> list[Finding]:
     headers = listed["ResponseMetadata"].get("HTTPHeaders", {})
     return [
         ok("ec2.DescribeInstances", f"boxes of owner {settings.onebox_owner!r} can be listed"),
-        _clock(headers, before + (datetime.now(UTC) - before) / 2),
+        _clock(headers, before, after),
         tried("ec2.TerminateInstances", "ec2:TerminateInstances", ended),
     ]
 
@@ -128,10 +131,10 @@ def _first_box(listed: "DescribeInstancesResultTypeDef") -> str | None:
     return str(instances[0]["InstanceId"]) if instances else None
 
 
-def _clock(headers: Mapping[str, str], here: datetime) -> Finding:
+def _clock(headers: Mapping[str, str], before: datetime, after: datetime) -> Finding:
     check = "aws.clock"
     try:
-        skew = (parsedate_to_datetime(headers["date"]) - here).total_seconds()
+        skew = ahead_seconds(parsedate_to_datetime(headers["date"]), before, after)
     except (KeyError, ValueError):
         return skipped(check, "EC2 did not say what time it is")
     told = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} EC2's"

@@ -16,10 +16,10 @@ from store import migrate
 from store.credentials import ServerKeys
 from workers.doctor import database_rules
 from workers.doctor.database_rules import VARIABLE, Place, Seen
-from workers.doctor.model import Finding, failed, skipped
+from workers.doctor.model import Finding, ahead_seconds, failed, skipped
 from workers.settings import ApiSettings, WorkerSettings
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 10
 
 _FORBIDDEN: LiteralString = (
     "SELECT c.relname FROM pg_class c"
@@ -89,7 +89,7 @@ async def findings(
 async def _look(connection: AsyncConnection[TupleRow]) -> Seen:
     before = datetime.now(UTC)
     now = await _one(connection, "SELECT clock_timestamp()")
-    middle = before + (datetime.now(UTC) - before) / 2
+    after = datetime.now(UTC)
     pending = await migrate.pending(connection)
     unknown, changed = await migrate.strange(connection)
     keys: tuple[tuple[str, int], ...] | None = None
@@ -109,7 +109,7 @@ async def _look(connection: AsyncConnection[TupleRow]) -> Seen:
             await _one(connection, "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)")
         ),
         forbidden=forbidden,
-        skew_seconds=(now - middle).total_seconds() if isinstance(now, datetime) else 0.0,
+        skew_seconds=ahead_seconds(now, before, after) if isinstance(now, datetime) else 0.0,
         allowed=int(
             str(
                 await _one(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from workers.doctor.model import Finding, failed
 
-TOO_LONG = 30.0
+TOO_LONG = 60.0
 """Seconds. Each call of an examination has a shorter limit of its own; together they may add up."""
 
 WORTH_SAYING = 3.0

@@ -6,6 +6,7 @@ It looks at nothing, and prints nothing.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -61,6 +62,13 @@ def warning(check: str, told: str, remedy: str, *variables: str) -> Finding:
 def failed(check: str, told: str, remedy: str, *variables: str) -> Finding:
     """It does not work."""
     return Finding(check=check, status=Status.FAILED, told=told, remedy=remedy, variables=variables)
+
+
+def ahead_seconds(theirs: datetime, before: datetime, after: datetime) -> float:
+    """How far a clock is ahead that said this at some time in between; what may be the way is left out."""
+    if theirs > after:
+        return (theirs - after).total_seconds()
+    return min((theirs - before).total_seconds(), 0.0)
 
 
 def healthy(findings: Iterable[Finding]) -> bool:

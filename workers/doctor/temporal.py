@@ -27,7 +27,7 @@ from workflows.messages import (
     WATCHDOG_SCHEDULE,
 )
 
-RPC_SECONDS = timedelta(seconds=5)
+RPC_SECONDS = timedelta(seconds=10)
 
 CONNECT_SECONDS = 10.0
 """The SDK tries again by itself for a while."""

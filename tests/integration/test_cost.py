@@ -1,0 +1,124 @@
+"""What a generation, a round of the watchdog and a pass of the sweep cost: the table in docs/cost.md is true."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from devstack.console import Console, eventually
+from tests.deploy.costs import Cost, actions_of, documented
+from workflows.state import Phase
+
+pytestmark = pytest.mark.anyio
+
+SCHEDULED = 2
+"""Actions of a schedule's start, beside those of the workflow that it starts."""
+
+ROUNDING = 2
+
+MORE, LESS = 1.5, 0.6
+"""A generation's polls, timers and status writes depend on how fast things go."""
+
+
+async def cost_so_far(console: Console, workspace: str) -> Cost:
+    history = await console.workflow(workspace).fetch_history()
+    return Cost(
+        events=len(history.events),
+        actions=actions_of(history.events),
+        calls=sum(console.aws.calls(workspace).values()),
+    )
+
+
+def between(before: Cost, after: Cost) -> Cost:
+    return Cost(
+        events=after.events - before.events,
+        actions=after.actions - before.actions,
+        calls=after.calls - before.calls,
+    )
+
+
+def fits(measured: Cost, said: Cost) -> list[str]:
+    """Where the table is wrong."""
+    return [
+        f"{what}: measured {number}, docs/cost.md says {written}"
+        for what, number, written in (
+            ("events", measured.events, said.events),
+            ("actions", measured.actions, said.actions),
+            ("calls", measured.calls, said.calls),
+        )
+        if not written * LESS - ROUNDING <= number <= written * MORE + ROUNDING
+    ]
+
+
+async def until_canary(console: Console, workspace: str, generation: int) -> None:
+    """Wait until the box is online, and has answered its canary, which is the last thing that costs."""
+    await console.until_phase(workspace, Phase.ONLINE, generation=generation)
+
+    async def conditions() -> dict[str, bool]:
+        record = await console.record(workspace)
+        listed = record["conditions"]
+        assert isinstance(listed, list)
+        return {str(one["type"]): one["status"] in (True, "True", "true") for one in listed}
+
+    await eventually(conditions, lambda seen: seen.get("Processing", False))
+
+
+async def test_a_generation_costs_what_the_table_says(console: Console, workspace: str) -> None:
+    said = documented()
+    nothing = Cost(events=0, actions=0, calls=0)
+    await console.start(workspace)
+    await until_canary(console, workspace, 1)
+    first = await cost_so_far(console, workspace)
+    await console.signal(workspace, requested_by="watchdog", observed_generation=1)
+    await until_canary(console, workspace, 2)
+    second = await cost_so_far(console, workspace)
+    await console.ask(workspace, "request_delete", requested_by="admin:alice")
+    await console.workflow(workspace).result()
+    third = await cost_so_far(console, workspace)
+    print(first, between(first, second), between(second, third), console.aws.calls(workspace))  # noqa: T201
+    assert fits(between(nothing, first), said["a new workspace, until online"]) == []
+    assert fits(between(first, second), said["a recreate, until online"]) == []
+    assert fits(between(second, third), said["a deletion"]) == []
+
+
+async def completed(console: Console, workflow_type: str) -> AsyncIterator[Cost]:
+    async for one in console.client.list_workflows(
+        f'WorkflowType = "{workflow_type}" AND ExecutionStatus = "Completed"', limit=3
+    ):
+        handle = console.client.get_workflow_handle(one.id, run_id=one.run_id)
+        history = await handle.fetch_history()
+        yield Cost(events=len(history.events), actions=SCHEDULED + actions_of(history.events), calls=0)
+
+
+@pytest.mark.parametrize(
+    ("workflow_type", "row"),
+    [
+        ("WatchdogWorkflow", "a round of the watchdog, nothing wrong"),
+        ("SweepWorkflow", "a pass of the sweep, nothing found"),
+    ],
+)
+async def test_a_round_costs_what_the_table_says(console: Console, workflow_type: str, row: str) -> None:
+    schedule = {"WatchdogWorkflow": "onebox-watchdog", "SweepWorkflow": "onebox-sweep"}[workflow_type]
+    await console.client.get_schedule_handle(schedule).trigger()
+
+    async def look() -> list[Cost]:
+        return [one async for one in completed(console, workflow_type)]
+
+    rounds = await eventually(look, bool)
+    cheapest = min(rounds, key=lambda one: one.events)
+    said = documented()[row]
+    print(cheapest)  # noqa: T201
+    assert fits(Cost(events=cheapest.events, actions=cheapest.actions, calls=said.calls), said) == []
+
+
+async def test_a_healthy_workspace_costs_nothing(console: Console, workspace: str) -> None:
+    await console.start(workspace)
+    await until_canary(console, workspace, 1)
+    before = await cost_so_far(console, workspace)
+    [beats] = await console.rows("SELECT last_beat_at FROM beats WHERE workspace_id = %s", workspace)
+
+    async def last_beat() -> object:
+        [row] = await console.rows("SELECT last_beat_at FROM beats WHERE workspace_id = %s", workspace)
+        return row["last_beat_at"]
+
+    await eventually(last_beat, lambda at: at != beats["last_beat_at"])
+    assert between(before, await cost_so_far(console, workspace)) == Cost(events=0, actions=0, calls=0)
