@@ -20,6 +20,8 @@ exit code 2 and an error that names it. Besides these, the worker takes Temporal
 variables and profiles (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS*` …)
 and AWS's own (credentials, `AWS_ENDPOINT_URL` …).
 
+`onebox doctor` reads those of all processes, or with `--for` those of one, and names what is wrong with them.
+
 | variable | read by | default | meaning |
 |---|---|---|---|
 """

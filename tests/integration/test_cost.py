@@ -1,4 +1,4 @@
-"""What a generation, a round of the watchdog and a pass of the sweep cost: the table in docs/cost.md is true."""
+"""What a generation and the rounds cost in Temporal actions and AWS calls: the table in docs/cost.md is true."""
 
 from collections.abc import AsyncIterator
 

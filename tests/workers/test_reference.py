@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from pydantic_core import PydanticUndefined
+
+from workers import settings
+from workers.doctor.reading import STAND_INS, known_variables, variables_of
 from workers.reference import page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -15,3 +19,21 @@ def test_every_setting_has_a_meaning() -> None:
     rows = [line for line in page().splitlines() if line.startswith("| `")]
     assert len(rows) > 20
     assert all(row.split("|")[4].strip() for row in rows)
+
+
+def settings_classes() -> list[type[settings.StoreSettings]]:
+    found = [each for each in vars(settings).values() if isinstance(each, type)]
+    return [each for each in found if issubclass(each, settings.StoreSettings)]
+
+
+def test_the_page_has_every_setting_of_every_class() -> None:
+    for each in settings_classes():
+        for variable in variables_of(each):
+            assert f"`{variable}`" in page(), f"{variable} of {each.__name__}"
+
+
+def test_the_doctor_knows_every_setting_and_has_a_stand_in_for_each_that_is_required() -> None:
+    for each in settings_classes():
+        assert set(variables_of(each)) <= known_variables()
+        required = {name for name, info in each.model_fields.items() if info.default is PydanticUndefined}
+        assert required <= set(STAND_INS)

@@ -1,0 +1,59 @@
+"""Settings that can't be used are named, and the others are read all the same."""
+
+import pytest
+
+from workers.doctor.model import Process, Status
+from workers.doctor.reading import misspelt, read
+
+USABLE = {
+    "DATABASE_URL": "postgresql://onebox:x@db/onebox",
+    "SERVER_KEYS": f"k1:{'ab' * 32}",
+    "REGISTER_API_URL": "https://api.example",
+    "DNS_ZONE_ID": "Z1",
+    "DNS_ZONE_NAME": "boxes.example",
+    "BOX_IMAGE_ID": "ami-1",
+    "BOX_RUNTIME_COMMAND": "run",
+}
+
+
+@pytest.fixture(autouse=True)
+def usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in USABLE.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_usable_settings_are_read_for_each_process() -> None:
+    reading = read(tuple(Process))
+    assert {finding.status for finding in reading.findings} == {Status.OK}
+    assert reading.worker is not None
+    assert reading.worker.dns_zone_id == "Z1"
+
+
+def test_one_wrong_variable_is_named_once_for_all_who_need_it_and_the_rest_is_of_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERVER_KEYS", "k1:short")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "many")
+    reading = read(tuple(Process))
+    [keys] = [each for each in reading.findings if each.check == "settings.SERVER_KEYS"]
+    assert "worker, api" in keys.told
+    assert "short" not in keys.told
+    assert not reading.usable("SERVER_KEYS")
+    assert not reading.usable("BOX_IMAGE_ID", "DATABASE_POOL_SIZE")
+    assert reading.worker is not None
+    assert (reading.worker.box_image_id, reading.worker.database_pool_size) == ("ami-1", 10)
+
+
+def test_what_another_process_needs_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(USABLE) - {"DATABASE_URL"}:
+        monkeypatch.delenv(name)
+    assert {each.status for each in read([Process.MIGRATE]).findings} == {Status.OK}
+    assert "settings.DNS_ZONE_ID" in {each.check for each in read([Process.WORKER]).findings}
+
+
+def test_a_variable_that_looks_like_a_setting_is_pointed_at_and_a_stranger_is_not() -> None:
+    known = ("BOX_SUBNET_IDS", "HEARTBEAT_STALE_SECONDS")
+    found = list(misspelt(("BOX_SUBNET_ID", "HEARTBEAT_SECONDS", "PATH", "BOX_SUBNET_IDS"), known))
+    assert [(each.variables, "BOX_SUBNET_IDS" in each.remedy) for each in found] == [
+        (("BOX_SUBNET_ID",), True)
+    ]
