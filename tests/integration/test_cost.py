@@ -1,4 +1,4 @@
-"""What a generation and the rounds cost in Temporal actions and AWS calls: the table in docs/cost.md is true."""
+"""What a generation and the rounds cost in Temporal actions and AWS calls: docs/cost.md is true."""
 
 from collections.abc import AsyncIterator
 
@@ -74,7 +74,6 @@ async def test_a_generation_costs_what_the_table_says(console: Console, workspac
     await console.ask(workspace, "request_delete", requested_by="admin:alice")
     await console.workflow(workspace).result()
     third = await cost_so_far(console, workspace)
-    print(first, between(first, second), between(second, third), console.aws.calls(workspace))  # noqa: T201
     assert fits(between(nothing, first), said["a new workspace, until online"]) == []
     assert fits(between(first, second), said["a recreate, until online"]) == []
     assert fits(between(second, third), said["a deletion"]) == []
@@ -106,7 +105,6 @@ async def test_a_round_costs_what_the_table_says(console: Console, workflow_type
     rounds = await eventually(look, bool)
     cheapest = min(rounds, key=lambda one: one.events)
     said = documented()[row]
-    print(cheapest)  # noqa: T201
     assert fits(Cost(events=cheapest.events, actions=cheapest.actions, calls=said.calls), said) == []
 
 
