@@ -6,5 +6,6 @@ temporal operator namespace describe --namespace "${TEMPORAL_NAMESPACE}" >/dev/n
   temporal operator namespace create --namespace "${TEMPORAL_NAMESPACE}" --retention 30d
 temporal operator search-attribute create --namespace "${TEMPORAL_NAMESPACE}" \
   --name WorkspacePhase --type Keyword --name WorkspaceInstance --type Keyword \
-  --name WorkspaceErrorCode --type Keyword --name WorkspaceGeneration --type Int \
+  --name WorkspaceErrorCode --type Keyword --name WorkspaceReason --type Keyword \
+  --name WorkspaceGeneration --type Int \
   --name DelegationState --type Keyword --name RollState --type Keyword

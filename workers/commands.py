@@ -120,6 +120,9 @@ def _recorded(event: HistoryEvent) -> tuple[int, str] | None:
             if _CHANGE_VERSION in upsert.search_attributes.indexed_fields:
                 return None
             return upsert.workflow_task_completed_event_id, "search attributes"
+        case EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED:
+            modified = event.workflow_properties_modified_event_attributes
+            return modified.workflow_task_completed_event_id, "memo"
         case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
             done = event.workflow_execution_completed_event_attributes
             return done.workflow_task_completed_event_id, "complete workflow"
@@ -148,13 +151,15 @@ def _issued(command: WorkflowCommand) -> Iterator[tuple[str, int | None]]:
             yield "marker core_patch", None
         case "upsert_workflow_search_attributes":
             yield "search attributes", None
+        case "modify_workflow_properties":
+            yield "memo", None
         case "complete_workflow_execution":
             yield "complete workflow", None
         case "fail_workflow_execution":
             yield "fail workflow", None
         case "continue_as_new_workflow_execution":
             yield "continue as new", None
-        case "update_response" | "modify_workflow_properties" | "respond_to_query" | None:
+        case "update_response" | "respond_to_query" | None:
             return  # answers to updates have events of their own order; they are no commands of ours
         case other:
             yield str(other), None

@@ -22,6 +22,16 @@ from workflows.state import (
     Step,
 )
 
+UNCONFIRMED = "FenceUnconfirmed"
+
+_PROOFS = (
+    ConditionType.INSTANCE_RUNNING,
+    ConditionType.REGISTERED,
+    ConditionType.HEARTBEAT_FRESH,
+    ConditionType.PROCESSING,
+)
+"""What `online` needs, in the order in which a box gets there: the first that is missing is the reason."""
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -69,6 +79,21 @@ def _closing_phase(state: State) -> Phase:
     return Phase.DELETED if closed and gone else Phase.DELETING
 
 
+def trouble(state: State) -> Condition | None:
+    """The condition that keeps the workspace from `online`, as far as one does and nothing is on its way.
+
+    A termination that cannot be confirmed is trouble on the way, too: nothing goes on before it.
+    """
+    by_type = {condition.type: condition for condition in state.conditions}
+    running = by_type.get(ConditionType.INSTANCE_RUNNING)
+    if running is not None and running.reason == UNCONFIRMED:
+        return running
+    if phase(state) not in (Phase.DEGRADED, Phase.FAILED):
+        return None
+    keeping = (by_type.get(type_) for type_ in _PROOFS)
+    return next((it for it in keeping if it is not None and it.status is not TRUE), None)
+
+
 def refreshed(state: State, at: datetime) -> State:
     """Bring the conditions up to date; a transition time changes only with the status."""
     before = {condition.type: condition for condition in state.conditions}
@@ -105,7 +130,7 @@ def _instance_running(state: State, at: datetime) -> tuple[ConditionStatus, str,
         return FALSE, "Terminating", "the instance is being terminated"
     if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
         names = ", ".join(suspect.key for suspect in state.fence.suspects)
-        return UNKNOWN, "FenceUnconfirmed", f"the termination of {names} cannot be confirmed"
+        return UNKNOWN, UNCONFIRMED, f"the termination of {names} cannot be confirmed"
     if state.box.running_since is not None:
         return TRUE, "Running", f"{state.box.instance_id} was seen running"
     if state.box.instance_id is not None:

@@ -8,10 +8,20 @@ from typing import Any
 
 from temporalio.common import SearchAttributeUpdate
 
-from workflows import conditions, lifecycle, messages, recovery
+from workflows import advising, conditions, deadlines, lifecycle, messages, recovery
 from workflows.facts import Watched
+from workflows.markdown import code, plain, table
 from workflows.messages import WorkspaceStatus
-from workflows.state import Intent, State, Step
+from workflows.state import ConditionStatus, Intent, LastError, State, Step
+
+SHOWN_REQUESTS = 10
+"""In the current details, which are read at a glance; the query `requests` has more."""
+
+_STRESSED = {
+    ConditionStatus.TRUE: "true",
+    ConditionStatus.FALSE: "**false**",
+    ConditionStatus.UNKNOWN: "**unknown**",
+}
 
 _DOING = {
     Step.ENROLL: "reading its record",
@@ -51,8 +61,9 @@ def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
 
 
 def search_attributes(state: State) -> list[SearchAttributeUpdate[Any]]:
-    """What lists and saved views of the UI can ask for."""
-    error, gone = state.last_error, state.intent is not Intent.RUN and state.fence.confirmed
+    """What lists and saved views of the UI can ask for; the reason last."""
+    error, trouble = state.last_error, conditions.trouble(state)
+    gone = state.intent is not Intent.RUN and state.fence.confirmed
     return [
         messages.PHASE.value_set(conditions.phase(state)),
         messages.GENERATION.value_set(state.generation),
@@ -60,7 +71,18 @@ def search_attributes(state: State) -> list[SearchAttributeUpdate[Any]]:
         if state.box.instance_id and not gone
         else messages.INSTANCE.value_unset(),
         messages.ERROR_CODE.value_set(error.code) if error else messages.ERROR_CODE.value_unset(),
+        messages.REASON.value_set(trouble.reason) if trouble else messages.REASON.value_unset(),
     ]
+
+
+def memo(state: State) -> dict[str, str | None]:
+    """What a list tells beside the search attributes, in words; None where there is nothing to tell."""
+    error, trouble = state.last_error, conditions.trouble(state)
+    return {
+        "dns_name": state.box.dns_name,
+        "why": trouble.message if trouble else None,
+        "last_error": f"{error.code}: {error.message}" if error else None,
+    }
 
 
 def summary(step: Step, generation: int) -> str:
@@ -82,36 +104,72 @@ def waiting_for(state: State, running: Step | None) -> str:
         return f"the next automatic recreate, at {_time(state.ask_again_at)}"
     if state.halted or state.recovery.exhausted:
         return "a human: request_start takes it up again"
+    if (replaced_at := deadlines.processing_deadline(state)) is not None:
+        return f"the agent to process again; another box is asked for at {_time(replaced_at)}"
+    if conditions.trouble(state) is not None:
+        return "its box to be well again, or a request; the watchdog asks for another box by and by"
     return "requests, and news of its box"
 
 
-def details(state: State, running: Step | None) -> str:
-    """The current details in Markdown: what the workspace is, does, waits for, and why."""
-    box = state.box
-    lines = [
-        f"**{conditions.phase(state)}** — generation {state.generation}, "
-        f"instance {box.instance_id or 'none'}, {box.private_ip or 'no address'}"
-        + (f", data volume {box.volume_id or 'not attached'}" if state.has_volume else ""),
-        "",
-        f"Now: {waiting_for(state, running)}.",
-    ]
+def details(state: State, running: Step | None, at: datetime) -> str:
+    """The current details in Markdown: what the workspace is, does, waits for, why; what one can do."""
+    lines = [_what_it_is(state), "", f"**Now:** {plain(waiting_for(state, running))}."]
+    if trouble := conditions.trouble(state):
+        since = _time(trouble.last_transition_at)
+        lines += ["", f"**Why:** {plain(trouble.message)} ({code(trouble.reason)}, since {since})."]
     if error := state.last_error:
         lines += [
             "",
-            f"Last error in *{error.phase}* (generation {error.generation}, {error.count}×, "
-            f"last at {_time(error.last_at)}): `{error.code}` — {error.message}",
+            f"**Last error:** {code(error.code)} in *{error.phase}* of generation {error.generation}: "
+            f"{plain(error.message)}",
             "",
-            f"What to do: {error.hint}",
+            f"{_times(error)}. {plain(error.hint)}",
         ]
-    lines += ["", "| condition | status | why |", "|---|---|---|"]
-    lines += [f"| {it.type} | {it.status} | {it.message} |" for it in state.conditions]
-    if state.requests:
-        lines += ["", "| request at | by | outcome | detail |", "|---|---|---|---|"]
-        lines += [
-            f"| {_time(it.at)} | {it.requested_by or 'unnamed'} ({it.kind}) | {it.outcome} | {it.detail} |"
-            for it in state.requests[-10:]
-        ]
+    if advice := advising.advise(state, at):
+        lines += ["", "**What you can do:**"]
+        for one in advice:
+            lines += ["", f"- {plain(one.to)}:", "", "```", one.command, "```"]
+    lines += table(
+        ("condition", "status", "since", "why"),
+        (
+            (it.type, _STRESSED[it.status], _time(it.last_transition_at), plain(it.message))
+            for it in state.conditions
+        ),
+    )
+    lines += table(
+        ("request at", "by", "asked", "outcome", "detail"),
+        (
+            (
+                _time(it.at),
+                plain(it.requested_by or "unnamed", 80),
+                it.kind + (f": {plain(it.reason, 120)}" if it.reason else ""),
+                f"**{it.outcome}**",
+                plain(it.detail),
+            )
+            for it in reversed(state.requests[-SHOWN_REQUESTS:])
+        ),
+    )
     return "\n".join(lines)
+
+
+def _what_it_is(state: State) -> str:
+    box, gone = state.box, state.intent is not Intent.RUN and state.fence.confirmed
+    parts = [f"generation {state.generation}"]
+    parts.append(f"instance {code(box.instance_id)}" if box.instance_id and not gone else "no instance")
+    if box.private_ip and not gone:
+        parts.append(f"address {box.private_ip}")
+    if box.dns_name and not state.address_removed:
+        parts.append(code(box.dns_name))
+    if state.has_volume:
+        parts.append(f"data volume {code(box.volume_id) if box.volume_id and not gone else 'not attached'}")
+    return f"**{conditions.phase(state)}** — {', '.join(parts)}"
+
+
+def _times(error: LastError) -> str:
+    again = "tried again by itself" if error.retryable else "not tried again by itself"
+    if error.count == 1:
+        return f"Once, at {_time(error.last_at)}; {again}"
+    return f"{error.count} times from {_time(error.first_at)} to {_time(error.last_at)}; {again}"
 
 
 def watched(seen: Watched) -> str:
@@ -122,7 +180,7 @@ def watched(seen: Watched) -> str:
         f"{seen.recreating} of at most {seen.concurrent} automatic recreates are under way.",
     ]
     if seen.frozen:
-        lines += ["", f"Nothing automatic begins: {seen.frozen}. Requests of humans pass."]
+        lines += ["", f"Nothing automatic begins: {plain(seen.frozen)}. Requests of humans pass."]
     if seen.asked:
         lines += ["", f"Asked for another box of: {', '.join(seen.asked)}; {seen.waiting} more wait."]
     return "\n".join(lines)

@@ -35,12 +35,14 @@ SWEEP_SCHEDULE = "onebox-sweep"
 PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
 INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
 ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
+REASON = SearchAttributeKey.for_keyword("WorkspaceReason")
+"""Why it is degraded or failed, or cannot go on: the reason of that condition."""
 GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
 DELEGATION_STATE = SearchAttributeKey.for_keyword("DelegationState")
 """`held` for dead letters, else the delegation's state."""
 ROLL_STATE = SearchAttributeKey.for_keyword("RollState")
 """Of a fleet roll: `planned`, `rolling`, `paused`, `aborted`, `ended`."""
-SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, GENERATION, DELEGATION_STATE, ROLL_STATE)
+SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, REASON, GENERATION, DELEGATION_STATE, ROLL_STATE)
 
 
 class InvalidPayload(ValueError):

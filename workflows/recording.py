@@ -24,6 +24,9 @@ AGAIN_AFTER = timedelta(seconds=30)
 OUTCOMES_PER_WRITE = 200
 """After an outage of the database thousands may wait; a payload has a limit of 2 MB."""
 
+SHOWS = "show-the-reason-and-a-memo"
+"""The patch since which the reason is kept up to date by itself, and a memo says it in words."""
+
 _Shown = tuple[Phase, int, LastError | None, tuple[Condition, ...]]
 
 
@@ -45,6 +48,7 @@ class Recording:
     def __init__(self) -> None:
         self._written: _Shown | None = None
         self._attributes: list[SearchAttributeUpdate[Any]] = []
+        self._memo: dict[str, str | None] = {}
 
     def is_due(self, state: State, *, resting: bool) -> bool:
         """Whether there is something that the record does not say yet."""
@@ -53,10 +57,7 @@ class Recording:
     async def write(self, state: State, *, resting: bool) -> Written:
         """Write the state under its revision; a newer status that stands already is left alone."""
         shown, outcomes = self._shown(state, resting=resting), _unrecorded(state)
-        attributes = display.search_attributes(state)
-        if attributes != self._attributes:
-            workflow.upsert_search_attributes(attributes)
-            self._attributes = attributes
+        self._show(state, resting=resting)
         try:
             recorded = await stepping.call(
                 ports.record_status,
@@ -75,6 +76,21 @@ class Recording:
         if recorded.revision == state.revision:
             self._written = shown
         return Written(requests=len(outcomes), revision=recorded.revision)
+
+    def _show(self, state: State, *, resting: bool) -> None:
+        attributes = display.search_attributes(state)
+        # Runs that began before the reason was shown did not write for its sake alone.
+        if attributes != self._attributes and (
+            attributes[:-1] != self._attributes[:-1] or workflow.patched(SHOWS)
+        ):
+            workflow.upsert_search_attributes(attributes)
+            self._attributes = attributes
+        # What a box passes through on its way is worth no event.
+        memo = display.memo(state)
+        changed = {name: text for name, text in memo.items() if text != self._memo.get(name)}
+        if resting and changed and workflow.patched(SHOWS):
+            workflow.upsert_memo(changed)
+            self._memo = memo
 
     def _shown(self, state: State, *, resting: bool) -> _Shown:
         # Conditions change with every step: alone they are worth a write only when the workflow rests.

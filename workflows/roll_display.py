@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from workflows import roll as rules
+from workflows.markdown import code, plain, table
 from workflows.roll import Member, Outcome, Roll, RollState
 from workflows.roll_messages import RollMember, RollProgress
 
@@ -97,29 +98,24 @@ def details(roll: Roll, orders: Sequence[str]) -> str:
     lines = [
         f"**{roll.state}** — {len(roll.members)} workspaces: {counts}",
         "",
-        f"Now: {waiting_for(roll)}.",
+        f"**Now:** {plain(waiting_for(roll))}.",
         "",
-        f"Image: {roll.image_id or 'as each workspace has it'}. Unavailable: "
+        f"Image: {code(roll.image_id) if roll.image_id else 'as each workspace has it'}. Unavailable: "
         f"{len(rules.unavailable(roll))}, at most {roll.allowed} by this roll.",
     ]
     for title, outcome in (("failed", Outcome.FAILED), ("on the way", Outcome.IN_FLIGHT)):
         lines += _table(title, [member for member in roll.members if member.outcome is outcome])
     if orders:
-        lines += ["", "Orders:", "", *(f"- {order}" for order in orders)]
+        lines += ["", "Orders:", "", *(f"- {plain(order)}" for order in orders)]
     return "\n".join(lines)
 
 
 def _table(title: str, members: Sequence[Member]) -> list[str]:
-    if not members:
-        return []
     more = len(members) - MOST_LISTED
-    return [
-        "",
-        f"| {title} | generation | why |",
-        "|---|---|---|",
-        *(
-            f"| {member.workspace_id} | {member.generation or '—'} | {member.detail.replace('|', '/')} |"
-            for member in members[:MOST_LISTED]
-        ),
-        *([f"| … and {more} more | | |"] if more > 0 else []),
+    rows = [
+        (member.workspace_id, str(member.generation or "—"), plain(member.detail))
+        for member in members[:MOST_LISTED]
     ]
+    return table(
+        (title, "generation", "why"), [*rows, *([(f"… and {more} more", "", "")] if more > 0 else [])]
+    )

@@ -13,6 +13,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     from activities import ports, sweep_ports
     from workflows import messages, stepping
+    from workflows.markdown import plain, table
     from workflows.orphans import OrphanKind, Verdict
     from workflows.policies import AWS, EC2
 
@@ -131,14 +132,16 @@ def details(report: SweepReport) -> str:
         dry = " (dry run: nothing is done)" if found.dry_run else ""
         lines.append(f"**{name}**: {found.looked_at} with our tags{dry}; {counted or 'none'}.\n")
         if found.orphans:
-            lines += ["| what | workspace | generation | seen | verdict |", "|---|---|---|---|---|"]
-            lines += [
-                f"| {it.name} | {it.workspace_id} | {it.generation} | {it.times}× | {it.verdict} |"
-                for it in found.orphans
-            ]
+            lines += table(
+                ("what", "workspace", "generation", "seen", "verdict"),
+                (
+                    (plain(it.name), plain(it.workspace_id), str(it.generation), f"{it.times}×", it.verdict)
+                    for it in found.orphans
+                ),
+            )
             lines.append("")
     for title, words in (("ended", report.ended), ("left", report.left), ("failed", report.failures)):
-        lines += [f"- {title}: {word}" for word in words]
+        lines += [f"- {title}: {plain(word)}" for word in words]
     return "\n".join(lines)
 
 

@@ -222,7 +222,7 @@ class WorkspaceWorkflow:
     def _became(self, state: State) -> None:
         self._state = state
         self._awake = True
-        workflow.set_current_details(display.details(state, self._running))
+        workflow.set_current_details(display.details(state, self._running, workflow.now()))
 
     def _requested(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
         self._messages += 1
@@ -282,7 +282,7 @@ class WorkspaceWorkflow:
             return
         self._running = step
         self._step_task = asyncio.create_task(self._carry_out(step, self._state))
-        workflow.set_current_details(display.details(self._state, step))
+        workflow.set_current_details(display.details(self._state, step, workflow.now()))
 
     async def _carry_out(self, step: Step, begun: State) -> None:
         try:

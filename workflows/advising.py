@@ -1,0 +1,89 @@
+"""What a human can do about a workspace now, as commands to copy. Standard library only.
+
+Advises; whether a request is accepted is decided in `admission`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from workflows import conditions
+from workflows.fencing import is_unconfirmed
+from workflows.state import Condition, ConditionStatus, ConditionType, Intent, Phase, State
+
+WHO = "admin:YOU"
+"""A name that starts with `admin` is a human's; the rest is for whoever reads the record later."""
+
+_HELD_BACK = ("BudgetSpent", "FailedAlike", "FleetFrozen", "FleetBusy", "Spacing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """A purpose, and the command that serves it."""
+
+    to: str
+    command: str
+
+
+def advise(state: State, at: datetime) -> tuple[Advice, ...]:
+    """What can be done, the likeliest first; nothing where all is well or over."""
+    return tuple(_advice(state, at))
+
+
+def _advice(state: State, at: datetime) -> Iterator[Advice]:
+    workspace, generation = state.workspace_id, state.generation
+    if not state.enrolled:
+        return
+    if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
+        for suspect in state.fence.suspects:
+            yield Advice(
+                to=f"vouch that {suspect.key} is gone, once you have seen it: nothing is launched before",
+                command=_update(workspace, "declare_dead", instance_id=suspect.key, requested_by=WHO),
+            )
+    match conditions.phase(state):
+        case Phase.STOPPED:
+            yield Advice(
+                to="give it a box again", command=_update(workspace, "request_start", requested_by=WHO)
+            )
+        case Phase.FAILED:
+            yield Advice(
+                to="try again, with a budget that begins anew, once the cause is gone",
+                command=_update(workspace, "request_start", requested_by=WHO),
+            )
+        case Phase.DEGRADED:
+            held = _held_back(state)
+            force = {"force": True} if held is not None else {}
+            yield Advice(
+                to="replace the box" + (f" although it is held back ({held.reason})" if held else ""),
+                command=_update(
+                    workspace, "request_recreate", requested_by=WHO, observed_generation=generation, **force
+                ),
+            )
+        case Phase.AWAITING_REGISTRATION:
+            yield Advice(
+                to="give this box up before its deadline, and launch another",
+                command=_update(
+                    workspace,
+                    "request_recreate",
+                    requested_by=WHO,
+                    observed_generation=generation,
+                    force=True,
+                ),
+            )
+        case _:
+            return
+
+
+def _held_back(state: State) -> Condition | None:
+    for condition in state.conditions:
+        if condition.type is ConditionType.RECREATE_ALLOWED and condition.status is not ConditionStatus.TRUE:
+            return condition if condition.reason in _HELD_BACK and state.intent is Intent.RUN else None
+    return None
+
+
+def _update(workspace: str, name: str, **payload: object) -> str:
+    return (
+        f"temporal workflow update execute --workflow-id {workspace} --name {name} "
+        f"--input '{json.dumps(payload)}'"
+    )
