@@ -83,7 +83,8 @@ def _held_back(state: State) -> Condition | None:
 
 
 def _update(workspace: str, name: str, **payload: object) -> str:
+    # In lines of their own: the UI shows this in half a page, and breaks none.
     return (
-        f"temporal workflow update execute --workflow-id {workspace} --name {name} "
-        f"--input '{json.dumps(payload)}'"
+        f"temporal workflow update execute \\\n    --workflow-id {workspace} --name {name} \\\n"
+        f"    --input '{json.dumps(payload)}'"
     )

@@ -12,6 +12,7 @@ from workflows import advising, conditions, deadlines, lifecycle, messages, reco
 from workflows.facts import Watched
 from workflows.markdown import code, plain, table
 from workflows.messages import WorkspaceStatus
+from workflows.requests import Request
 from workflows.state import ConditionStatus, Intent, LastError, State, Step
 
 SHOWN_REQUESTS = 10
@@ -129,23 +130,18 @@ def details(state: State, running: Step | None, at: datetime) -> str:
         lines += ["", "**What you can do:**"]
         for one in advice:
             lines += ["", f"- {plain(one.to)}:", "", "```", one.command, "```"]
+    # The UI shows this in half a page, without space between columns: few of them, and short ones.
     lines += table(
-        ("condition", "status", "since", "why"),
+        ("condition", "status", "since (UTC)", "why"),
         (
-            (it.type, _STRESSED[it.status], _time(it.last_transition_at), plain(it.message))
+            (code(it.type), _STRESSED[it.status], code(_short(it.last_transition_at)), plain(it.message))
             for it in state.conditions
         ),
     )
     lines += table(
-        ("request at", "by", "asked", "outcome", "detail"),
+        ("at (UTC)", "last requests", "outcome"),
         (
-            (
-                _time(it.at),
-                plain(it.requested_by or "unnamed", 80),
-                it.kind + (f": {plain(it.reason, 120)}" if it.reason else ""),
-                f"**{it.outcome}**",
-                plain(it.detail),
-            )
+            (code(_short(it.at)), _asked(it), f"**{it.outcome}**: {plain(it.detail)}")
             for it in reversed(state.requests[-SHOWN_REQUESTS:])
         ),
     )
@@ -163,6 +159,13 @@ def _what_it_is(state: State) -> str:
     if state.has_volume:
         parts.append(f"data volume {code(box.volume_id) if box.volume_id and not gone else 'not attached'}")
     return f"**{conditions.phase(state)}** — {', '.join(parts)}"
+
+
+def _asked(request: Request) -> str:
+    about = f" about generation {request.observed_generation}" if request.observed_generation else ""
+    force = ", with force" if request.force else ""
+    why = f": {plain(request.reason, 120)}" if request.reason else ""
+    return f"{request.kind} by {plain(request.requested_by or 'unnamed', 80)}{about}{force}{why}"
 
 
 def _times(error: LastError) -> str:
@@ -188,3 +191,7 @@ def watched(seen: Watched) -> str:
 
 def _time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "never"
+
+
+def _short(at: datetime) -> str:
+    return f"{at:%m-%d %H:%M:%S}"

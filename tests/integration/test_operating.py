@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from devstack.temporal import temporal_cli
+from tests.documents import ROOT, block
 from workers import schedules
 from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.requests import OutcomeKind
@@ -24,7 +24,7 @@ from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
 
 
@@ -67,7 +67,7 @@ async def test_the_temporal_cli_alone_starts_and_recreates_a_workspace(
         stack, "workflow", "update", "execute", *id_, "--name", "request_recreate", "--input", asked
     )
     assert "stale" in answer
-    assert "| HeartbeatFresh | true |" in temporal(stack, "workflow", "metadata", *id_)
+    assert "| `HeartbeatFresh` | true |" in temporal(stack, "workflow", "metadata", *id_)
     query = f'WorkspacePhase = "online" AND WorkspaceGeneration = 2 AND WorkflowId = "{workspace}"'
 
     async def listed() -> str:
@@ -207,19 +207,12 @@ async def test_a_worker_that_is_away_loses_no_signal(stack: Stack, console: Cons
     assert request.outcome is OutcomeKind.ACCEPTED
 
 
-def readme(language: str, containing: str) -> str:
-    """The README's block that contains the words."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    [block] = [block for block in blocks if containing in block]
-    return str(block)
-
-
 async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
     stack: Stack, console: Console, workspace: str
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    program = readme("python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
+    program = block(README, "python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
     # Its exit code says nothing: the SDK sometimes crashes at the interpreter's end, after its work is done.
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, workspace, "1")
     await asyncio.wait_for(child.wait(), 60)
@@ -231,7 +224,7 @@ async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
 async def test_the_watchdogs_schedule_is_seen_paused_and_thawed_as_the_readme_says(
     stack: Stack, console: Console
 ) -> None:
-    listed, pause, unpause, rounds = readme("sh", "onebox-watchdog").splitlines()
+    listed, pause, unpause, rounds = block(README, "sh", "onebox-watchdog").splitlines()
 
     def say(line: str) -> str:
         return temporal(stack, *shlex.split(line)[1:])

@@ -6,17 +6,17 @@ The tables of docs/recovery.md are made here, and compared.
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
+from tests.documents import ROOT
 from tests.workflows.stories import NO_CANARY, T0, asked, enrolled, registered, step_done
 from workflows import lifecycle
 from workflows.conditions import phase
 from workflows.requests import OutcomeKind, RequestKind
 from workflows.state import CallSeen, ConditionType, Phase, RegistrationSeen, State, Step, Timings
 
-DOCS = Path(__file__).parents[2] / "docs" / "recovery.md"
+DOCS = ROOT / "docs" / "recovery.md"
 WEEK = timedelta(weeks=1)
 
 IMPATIENT = replace(NO_CANARY, register_deadline=timedelta(minutes=1))

@@ -1,0 +1,72 @@
+"""The reader of commands in documents: what it takes, and what it finds wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.documents import Shown, block, sections
+
+DOCUMENT = """\
+# Runbook
+
+## List what's not online
+
+```console
+$ temporal workflow list \\
+    --query 'A = "b"'
+  Status   WorkflowId
+  Running  ws-1
+$ true
+```
+
+```sh
+# not a heading
+echo other
+```
+
+### Nothing here
+"""
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "runbook.md"
+    path.write_text(DOCUMENT)
+    return path
+
+
+def test_commands_stand_under_their_headings_with_their_output(document: Path) -> None:
+    _, listing, nothing = sections(document)
+    assert listing.anchor == "list-whats-not-online"
+    first, second = listing.shown
+    assert first.command == "temporal workflow list \\\n    --query 'A = \"b\"'"
+    assert first.output.splitlines() == ["  Status   WorkflowId", "  Running  ws-1"]
+    assert (second.command, second.output) == ("true", "")
+    assert (nothing.title, nothing.shown) == ("Nothing here", ())
+
+
+def test_a_block_is_found_by_its_words(document: Path) -> None:
+    assert block(document, "sh", "other") == "# not a heading\necho other\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "really", "same"),
+    [
+        ("Running  ws-1", "  Running      ws-1   \n", True),
+        ("Running  ws-1", "Running ws-2", False),
+        ("Running  ws-1", "Running ws-1\nRunning ws-2", False),
+        ("started at …, by alice", "started at 12:00, by alice", True),
+        ("started at …, by alice", "started at 12:00\n, by alice", False),
+        ("first\n…\nlast", "first\nlast", True),
+        ("first\n…\nlast", "first\na\nb\nlast", True),
+        ("first\n…\nlast", "first\na\nb", False),
+        ("", "", True),
+        ("", "something", False),
+        ("a (b) [c] *", "a (b) [c] *", True),
+    ],
+)
+def test_what_is_shown_is_compared_with_what_is_said(shown: str, really: str, same: bool) -> None:
+    said = Shown(command="look", output=shown).difference(really)
+    assert (said is None) is same
+    if said is not None:
+        assert really in said
