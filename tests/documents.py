@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ANYTHING = "…"
 
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^( *)(`{3,})(\w*)\n(.*?)^\1\2$", flags=re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,4} (.+)$", flags=re.MULTILINE)
 
 
@@ -45,7 +45,7 @@ class Section:
 
 def blocks(document: Path, language: str) -> list[str]:
     """The fenced blocks in this language."""
-    return [text for _, found, text in _FENCE.findall(document.read_text()) if found == language]
+    return [text for _, _, found, text in _FENCE.findall(document.read_text()) if found == language]
 
 
 def block(document: Path, language: str, containing: str) -> str:
@@ -70,8 +70,8 @@ def sections(document: Path) -> list[Section]:
             shown=tuple(
                 shown
                 for begin, _, fence in fences
-                if head.start() < begin < end and fence[2] == "console"
-                for shown in _shown(fence[3])
+                if head.start() < begin < end and fence[3] == "console"
+                for shown in _shown(fence[4])
             ),
         )
         for head, end in zip(heads, ends, strict=True)

@@ -1,0 +1,361 @@
+"""The runbook's commands, typed against a stack as on-call would, with what they print.
+
+A scene brings about what its section is about, and shows the section's commands; they run in the
+document's order.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from temporalio.service import RPCError
+
+from devstack.console import Console, connected, eventually
+from devstack.postgres import binary
+from devstack.stack import Stack
+from tests.documents import ROOT, Section, block, sections
+from tests.integration.conftest import SETTINGS
+from tests.integration.shell import Shell
+from tests.integration.test_delegations import delegate
+from workflows.messages import TASK_QUEUE, WorkspaceSpec
+from workflows.state import CanaryPolicy, Phase
+
+pytestmark = pytest.mark.anyio
+
+RUNBOOK = ROOT / "docs" / "runbook.md"
+SECTIONS = {section.anchor: section for section in sections(RUNBOOK) if section.shown}
+PATIENCE = 120.0
+
+NO_IMAGE = WorkspaceSpec(image_id="ami-00000000deadbeef0")
+QUICK = WorkspaceSpec(canary=CanaryPolicy.OFF)
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A stack, and one section of the runbook that is being gone through on it."""
+
+    stack: Stack
+    console: Console
+    shell: Shell
+    section: Section
+    standing_for: dict[str, str] = field(default_factory=dict)
+    """What the document's words in capitals stand for."""
+    _shown: int = 0
+
+    async def show(self, commands: int | None = None) -> None:
+        """Type the section's next commands, or all that are left."""
+        end = len(self.section.shown) if commands is None else self._shown + commands
+        for shown in self.section.shown[self._shown : end]:
+            self._shown += 1
+            await self.shell.compare(shown, self.standing_for)
+
+    async def start(self, *workspaces: str, spec: WorkspaceSpec = QUICK) -> None:
+        for workspace in workspaces:
+            try:
+                await self.console.workflow(workspace).describe()
+            except RPCError:
+                await self.console.start(workspace, spec)
+
+    async def online(self, *workspaces: str, generation: int | None = None) -> None:
+        await self.start(*workspaces)
+        for workspace in workspaces:
+            await self.console.until_phase(workspace, Phase.ONLINE, generation=generation, seconds=PATIENCE)
+
+    async def part(self, do: Callable[[str], None], name: str) -> None:
+        await asyncio.to_thread(do, name)
+
+
+Scene = Callable[[Stage], Awaitable[None]]
+SCENES: dict[str, Scene] = {}
+
+
+def scene(anchor: str) -> Callable[[Scene], Scene]:
+    def register(played: Scene) -> Scene:
+        SCENES[anchor] = played
+        return played
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    settings = SETTINGS | {
+        "FENCE_UNCONFIRMED_SECONDS": "1",
+        "RECREATE_AFTER_SECONDS": "3600",
+        "WATCHDOG_SECONDS": "2",
+        "ORPHAN_SWEEP_SECONDS": "3600",
+    }
+    with Stack(
+        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def console(stack: Stack) -> AsyncIterator[Console]:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        yield console
+        console.aws.clear()
+
+
+def test_every_section_with_commands_has_a_scene_and_no_other() -> None:
+    assert list(SCENES) == list(SECTIONS)
+
+
+@pytest.mark.parametrize("anchor", SCENES)
+async def test_the_commands_print_what_the_runbook_says(
+    stack: Stack, console: Console, tmp_path: Path, anchor: str
+) -> None:
+    stage = Stage(stack=stack, console=console, shell=Shell(stack, tmp_path), section=SECTIONS[anchor])
+    await SCENES[anchor](stage)
+    await stage.show()
+
+
+async def test_every_saved_view_is_a_query_that_the_server_takes(stack: Stack, tmp_path: Path) -> None:
+    shell = Shell(stack, tmp_path)
+    views = [line.split("  ", 1)[1].strip() for line in block(RUNBOOK, "text", "Not online").splitlines()]
+    assert len(views) > 10
+    for view in views:
+        said = await shell.run(f"temporal workflow count --query '{view}'")
+        assert said.startswith("Total: "), said
+
+
+async def troubled(it: Stage) -> None:
+    """One that has no image, and one whose box is silent."""
+    # A task of a type that no worker knows fails again and again: it takes a while until it is reported.
+    try:
+        await it.console.workflow("ws-stuck").describe()
+    except RPCError:
+        await it.console.client.start_workflow("FromTomorrow", id="ws-stuck", task_queue=TASK_QUEUE)
+    await it.start("ws-imageless", spec=NO_IMAGE)
+    await it.start("ws-mute")
+    await it.console.until_phase("ws-imageless", Phase.FAILED, seconds=PATIENCE)
+    if (await it.console.status("ws-mute")).phase is not Phase.DEGRADED:
+        await it.online("ws-mute")
+        await it.console.tell_box("ws-mute", "silent")
+    await it.console.until_phase("ws-mute", Phase.DEGRADED, seconds=PATIENCE)
+
+
+scene("what-is-not-online")(troubled)
+scene("why-isnt-it-online")(troubled)
+
+
+@scene("recreate-a-box")
+async def _(it: Stage) -> None:
+    await it.online("ws-hangs")
+    held = it.console.aws.inject("RunInstances", "hold", workspace="ws-hangs")
+    await it.show(2)
+    it.console.aws.release(held)
+    await it.online("ws-hangs", generation=2)
+    await it.show()
+    await it.online("ws-hangs", generation=3)
+
+
+@scene("force-a-recreate")
+async def _(it: Stage) -> None:
+    await it.part(it.stack.stop, "boxes")
+    await it.start("ws-waits")
+    await it.console.until_phase("ws-waits", Phase.AWAITING_REGISTRATION, seconds=PATIENCE)
+    await it.show()
+    await it.part(it.stack.start, "boxes")
+    await it.online("ws-waits", generation=2)
+
+
+@scene("stop-and-start")
+async def _(it: Stage) -> None:
+    await it.online("ws-rests")
+    await it.show(2)
+    await it.show(1)
+    await it.online("ws-rests", generation=2)
+
+
+@scene("delete")
+async def _(it: Stage) -> None:
+    await it.online("ws-over")
+    await it.show()
+
+
+@scene("recreate-many")
+async def _(it: Stage) -> None:
+    await troubled(it)
+    await it.show()
+    await it.online("ws-mute", generation=2)
+
+
+@scene("pause-the-watchdog")
+async def _(it: Stage) -> None:
+    await it.online("ws-hangs")
+
+
+@scene("freeze-and-thaw")
+async def _(it: Stage) -> None:
+    await it.online("ws-frozen")
+
+
+@scene("a-box-that-cannot-be-confirmed-dead")
+async def _(it: Stage) -> None:
+    await it.online("ws-undead")
+    old = (await it.console.status("ws-undead")).instance_id
+    assert old is not None
+    it.standing_for["INSTANCE"] = old
+    it.console.aws.inject(
+        "TerminateInstances", "error", code="InternalError", status=500, times=None, workspace="ws-undead"
+    )
+    await it.console.ask("ws-undead", requested_by="admin:alice", observed_generation=1)
+    await eventually(
+        partial(it.console.status, "ws-undead"),
+        lambda status: "cannot be confirmed" in str(status.conditions),
+        seconds=PATIENCE,
+    )
+    await it.show()
+    await it.online("ws-undead", generation=2)
+
+
+@scene("dead-letters")
+async def _(it: Stage) -> None:
+    await it.online("ws-source", "ws-target")
+    await eventually(partial(it.console.record, "ws-target"), lambda record: bool(record["url"]))
+    # A box that is at its address, and listens at another port; and as if five attempts had failed.
+    await it.console.rows(
+        "UPDATE generations SET url = 'http://x:1/' WHERE workspace_id = 'ws-target' RETURNING 1"
+    )
+    delegation = await delegate(it.console, "ws-source", "ws-target")
+    it.standing_for["DELEGATION"] = delegation
+    workflow = it.console.client.get_workflow_handle(delegation)
+
+    async def looked() -> bool:
+        try:
+            return bool((await workflow.describe()).typed_search_attributes)
+        except RPCError:
+            return False
+
+    async def given_up_on() -> None:
+        await it.console.rows(
+            "UPDATE delegations SET attempt = 5, not_before = NULL WHERE delegation_id = %s RETURNING 1", delegation
+        )
+        await workflow.signal("stirred")
+
+    await eventually(looked, bool)
+    await given_up_on()
+    await it.show()
+
+
+@scene("orphans")
+async def _(it: Stage) -> None:
+    await it.show()
+
+
+@scene("stuck-workflows")
+async def _(it: Stage) -> None:
+    await troubled(it)
+    await it.show()
+
+
+@scene("reset")
+async def _(it: Stage) -> None:
+    await it.online("ws-reset")
+
+
+@scene("terminate-and-start-again")
+async def _(it: Stage) -> None:
+    await it.online("ws-again")
+    launches = it.console.aws.counts("ws-again").launches
+    await it.show()
+    assert it.console.aws.counts("ws-again").launches == launches
+
+
+@scene("the-register-api-is-down")
+async def _(it: Stage) -> None:
+    await it.online("ws-hangs")
+    await it.part(it.stack.stop, "api")
+    try:
+        await it.show()
+    finally:
+        await it.part(it.stack.start, "api")
+
+
+@scene("temporal-is-down")
+async def _(it: Stage) -> None:
+    await it.part(it.stack.stop, "temporal")
+    try:
+        await it.show()
+    finally:
+        await it.part(it.stack.start, "temporal")
+
+
+@scene("postgresql-is-down")
+async def _(it: Stage) -> None:
+    await it.online("ws-dry")
+    await it.part(it.stack.stop, "postgres")
+    try:
+        await it.show()
+    finally:
+        await it.part(it.stack.start, "postgres")
+    await it.online("ws-dry", generation=2)
+
+
+@scene("aws-throttles-refuses-or-has-no-room")
+async def _(it: Stage) -> None:
+    it.console.aws.inject(
+        "RunInstances",
+        "error",
+        code="RequestLimitExceeded",
+        status=503,
+        times=None,
+        workspace="ws-throttled",
+    )
+    await it.start("ws-throttled")
+    await it.show()
+    it.console.aws.clear()
+    await it.online("ws-throttled")
+
+
+@scene("the-database-was-restored-from-a-backup")
+async def _(it: Stage) -> None:
+    await it.online("ws-restored")
+    backup = await it.shell.run(
+        f'{binary("pg_dump")} --no-owner --file backup.sql "$DATABASE_URL" && echo ok'
+    )
+    assert backup.splitlines()[-1:] == ["ok"], backup
+    await it.console.ask("ws-restored", requested_by="admin:alice", observed_generation=1)
+    await it.online("ws-restored", generation=2)
+    for part in ("worker", "api"):
+        await it.part(it.stack.stop, part)
+    emptied = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+    restored = await it.shell.run(
+        f'psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "{emptied}" -f backup.sql > restored.log && echo ok'
+    )
+    assert restored.splitlines()[-1:] == ["ok"], restored
+    await it.show(2)
+    for part in ("worker", "api"):
+        await it.part(it.stack.start, part)
+    assert [
+        row["generation"]
+        for row in await it.console.rows(
+            "SELECT generation FROM workspaces WHERE workspace_id = 'ws-restored'"
+        )
+    ] == [1]
+    await it.show(1)
+    await it.online("ws-restored", generation=3)
+    alive = [one for one in it.console.aws.instances("ws-restored") if one.state in ("pending", "running")]
+    assert len(alive) == 1, "the box of generation 2, which the record did not know, is gone"
+    await it.show()
+
+
+@scene("rotate-the-servers-key")
+async def _(it: Stage) -> None:
+    await it.online("ws-hangs")
+
+
+@scene("a-bad-night")
+async def _(it: Stage) -> None:
+    await it.online("ws-hangs")
