@@ -240,7 +240,8 @@ async def _(it: Stage) -> None:
 
     async def given_up_on() -> None:
         await it.console.rows(
-            "UPDATE delegations SET attempt = 5, not_before = NULL WHERE delegation_id = %s RETURNING 1", delegation
+            "UPDATE delegations SET attempt = 5, not_before = NULL WHERE delegation_id = %s RETURNING 1",
+            delegation,
         )
         await workflow.signal("stirred")
 
