@@ -14,7 +14,7 @@ from devstack.temporal import temporal_cli
 from tests.documents import Shown
 
 COMMAND_SECONDS = 60.0
-PATIENCE = 45.0
+PATIENCE = 90.0
 """The server reports a stuck workflow after 40 s, on an idle machine."""
 
 _CHANGES = re.compile(

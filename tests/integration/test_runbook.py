@@ -5,6 +5,8 @@ document's order.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +25,7 @@ from tests.integration.test_delegations import delegate
 from workflows.messages import TASK_QUEUE, WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 SECTIONS = {section.anchor: section for section in sections(RUNBOOK) if section.shown}
@@ -59,9 +61,22 @@ class Stage:
             except RPCError:
                 await self.console.start(workspace, spec)
 
+    async def answering(self, workspace: str) -> None:
+        """After its worker was away, a workflow is read again first; that takes a while on a busy machine."""
+
+        async def answers() -> bool:
+            try:
+                await self.console.status(workspace)
+            except RPCError:
+                return False
+            return True
+
+        await eventually(answers, bool, seconds=PATIENCE)
+
     async def online(self, *workspaces: str, generation: int | None = None) -> None:
         await self.start(*workspaces)
         for workspace in workspaces:
+            await self.answering(workspace)
             await self.console.until_phase(workspace, Phase.ONLINE, generation=generation, seconds=PATIENCE)
 
     async def part(self, do: Callable[[str], None], name: str) -> None:
@@ -207,6 +222,8 @@ async def _(it: Stage) -> None:
     old = (await it.console.status("ws-undead")).instance_id
     assert old is not None
     it.standing_for["INSTANCE"] = old
+    [box] = [view for view in it.stack.boxes if view.instance_id == old]
+    os.killpg(box.pid, signal.SIGSTOP)  # its host is lost: it does not even end itself
     it.console.aws.inject(
         "TerminateInstances", "error", code="InternalError", status=500, times=None, workspace="ws-undead"
     )
@@ -345,6 +362,7 @@ async def _(it: Stage) -> None:
             "SELECT generation FROM workspaces WHERE workspace_id = 'ws-restored'"
         )
     ] == [1]
+    await it.answering("ws-restored")
     await it.show(1)
     await it.online("ws-restored", generation=3)
     alive = [one for one in it.console.aws.instances("ws-restored") if one.state in ("pending", "running")]

@@ -6,6 +6,8 @@ and stay.
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -229,11 +231,33 @@ async def _told(console: Console, name: str, kind: str, *, generation: int) -> N
     )
 
 
+async def explained(console: Console, stack: Stack) -> None:
+    """Degraded, and stuck with a box that cannot be confirmed dead: the reason and the memo change alone."""
+    name = "explained"
+    await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
+    await console.until_phase(name, Phase.ONLINE)
+    await console.tell_box(name, "silent")
+    await console.until_phase(name, Phase.DEGRADED)
+    [box] = [view for view in stack.boxes if view.workspace == name]
+    os.killpg(box.pid, signal.SIGSTOP)  # it does not even end itself
+    console.aws.inject(
+        "TerminateInstances", "error", code="InternalError", status=500, times=None, workspace=name
+    )
+    await console.ask(name, requested_by="admin:alice", observed_generation=1)
+
+    async def listed() -> int:
+        return (await console.client.count_workflows('WorkspaceReason = "FenceUnconfirmed"')).count
+
+    await eventually(listed, lambda number: number == 1, seconds=120)
+    console.aws.clear()
+    await console.until_phase(name, Phase.ONLINE, generation=2, seconds=120)
+
+
 PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
     path.__name__: path
     for path in (
         *(incident, intents, refused, troubled, continued, unregistered, delegated, volume),
-        *(orphaned, swept, rolled),
+        *(orphaned, swept, rolled, explained),
     )
 }
 
@@ -272,6 +296,7 @@ def main() -> None:
         "HEARTBEAT_SECONDS": "0.3",
         "HEARTBEAT_STALE_SECONDS": "3",
         "ORPHAN_AGE_SECONDS": "0.2",
+        "FENCE_UNCONFIRMED_SECONDS": "1",
     }
     with Stack(free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
         asyncio.run(_record(stack))
