@@ -15,6 +15,9 @@ from workflows.state import Condition, ConditionStatus, ConditionType, Intent, P
 WHO = "admin:YOU"
 """A name that starts with `admin` is a human's; the rest is for whoever reads the record later."""
 
+UNKNOWN = "INSTANCE"
+"""Where no look at EC2 has succeeded yet, only a human knows which it is."""
+
 _HELD_BACK = ("BudgetSpent", "FailedAlike", "FleetFrozen", "FleetBusy", "Spacing")
 
 
@@ -36,10 +39,10 @@ def _advice(state: State, at: datetime) -> Iterator[Advice]:
     if not state.enrolled:
         return
     if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
-        for suspect in state.fence.suspects:
+        for suspect in [suspect.key for suspect in state.fence.suspects] or [UNKNOWN]:
             yield Advice(
-                to=f"vouch that {suspect.key} is gone, once you have seen it: nothing is launched before",
-                command=_update(workspace, "declare_dead", instance_id=suspect.key, requested_by=WHO),
+                to=f"vouch that {suspect} is gone, once you have seen it: nothing is launched before",
+                command=_update(workspace, "declare_dead", instance_id=suspect, requested_by=WHO),
             )
     match conditions.phase(state):
         case Phase.STOPPED:

@@ -129,7 +129,8 @@ def _instance_running(state: State, at: datetime) -> tuple[ConditionStatus, str,
             return FALSE, "Terminated", "every instance is confirmed to be terminated"
         return FALSE, "Terminating", "the instance is being terminated"
     if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
-        names = ", ".join(suspect.key for suspect in state.fence.suspects)
+        # Where no look at EC2 has succeeded yet, nobody knows which they are.
+        names = ", ".join(suspect.key for suspect in state.fence.suspects) or "what ran before"
         return UNKNOWN, UNCONFIRMED, f"the termination of {names} cannot be confirmed"
     if state.box.running_since is not None:
         return TRUE, "Running", f"{state.box.instance_id} was seen running"

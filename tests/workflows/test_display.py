@@ -55,6 +55,14 @@ def undead() -> State:
     return lifecycle.apply(lifecycle.apply(state, alive, T0), alive, after(minutes=11))
 
 
+def never_looked() -> State:
+    """EC2 answers nothing, so that nobody knows what has to be gone."""
+    state, _ = asked(online(), T0, requested_by="admin:alice", observed_generation=1)
+    refused = replace(REFUSED, step=Step.FENCE, retryable=True)
+    state = lifecycle.apply(step_done(state, T0), refused, T0)
+    return lifecycle.apply(state, refused, after(minutes=11))
+
+
 def stopped() -> State:
     state, _ = asked(online(), T0, kind=RequestKind.STOP, requested_by="admin:alice")
     while lifecycle.due(state, T0) is not None:
@@ -74,6 +82,7 @@ def reason(state: State) -> str | None:
         (silent(), Phase.DEGRADED, "Silent"),
         (failed(), Phase.FAILED, "NotLaunched"),
         (undead(), Phase.RECREATING, "FenceUnconfirmed"),
+        (never_looked(), Phase.RECREATING, "FenceUnconfirmed"),
         (awaiting(new()), Phase.AWAITING_REGISTRATION, None),
         (stopped(), Phase.STOPPED, None),
     ],
@@ -125,8 +134,9 @@ def test_the_last_error_stands_there_with_what_to_do_about_it() -> None:
         (stopped(), "request_start", '{"requested_by": "admin:YOU"}'),
         (awaiting(new()), "request_recreate", '"force": true}'),
         (undead(), "declare_dead", f'"instance_id": "{instance_of(1)}"'),
+        (never_looked(), "declare_dead", '"instance_id": "INSTANCE"'),
     ],
-    ids=["silent", "failed", "stopped", "awaiting", "undead"],
+    ids=["silent", "failed", "stopped", "awaiting", "undead", "never_looked"],
 )
 def test_what_one_can_do_is_a_command_that_can_be_copied(state: State, name: str, says: str) -> None:
     [first, *_] = advising.advise(state, after(minutes=12))
