@@ -1,22 +1,40 @@
-# The production image: one entry point, `onebox`, for worker, register API, codec server and migrations. No devstack.
-FROM python:3.13-slim AS build
+# One entry point, `onebox`, for worker, register API, codec server and migrations.
+#
+#   docker build --target production .     what is deployed: no devstack (the last stage, so the default)
+#   docker build --target dev .            with the devstack: AWS endpoint, boxes, `onebox dev`
+
+FROM python:3.13-slim AS tools
 WORKDIR /src
-RUN python -m venv /onebox
-COPY requirements/production.txt requirements/production.txt
-RUN /onebox/bin/pip install --no-cache-dir --require-hashes -r requirements/production.txt
+RUN python -m venv /build && python -m venv /onebox
+COPY requirements requirements
+RUN /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md ./
 COPY workflows workflows
 COPY activities activities
 COPY store store
 COPY register_api register_api
 COPY workers workers
-RUN mkdir devstack && pip install --no-cache-dir hatchling \
- && python -m hatchling build -t wheel \
+
+FROM tools AS build
+RUN /onebox/bin/pip install --no-cache-dir --require-hashes -r requirements/production.txt
+# The wheel's list of packages names the devstack: an empty directory stands for it.
+RUN mkdir devstack && /build/bin/python -m hatchling build -t wheel \
  && /onebox/bin/pip install --no-cache-dir --no-deps dist/*.whl
 
-FROM python:3.13-slim
-COPY --from=build /onebox /onebox
+FROM tools AS build-dev
+RUN /onebox/bin/pip install --no-cache-dir --require-hashes -r requirements/development.txt
+COPY devstack devstack
+RUN /build/bin/python -m hatchling build -t wheel \
+ && /onebox/bin/pip install --no-cache-dir --no-deps dist/*.whl
+
+FROM python:3.13-slim AS base
 ENV PATH=/onebox/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001
 ENTRYPOINT ["onebox"]
 CMD ["--help"]
+
+FROM base AS dev
+COPY --from=build-dev /onebox /onebox
+
+FROM base AS production
+COPY --from=build /onebox /onebox

@@ -38,9 +38,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def create_app(config: ApiConfig, pool: Pool) -> Starlette:
-    """The application; it is stateless but for counts, so any number of processes may serve it."""
-    handlers = _handlers(config, pool)
+def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = lambda: False) -> Starlette:
+    """The application; it is stateless but for counts, so any number of processes may serve it.
+
+    `draining` says whether the process is about to end: it serves, and is not ready.
+    """
+    handlers = _handlers(config, pool, ProbeRoutes(pool, draining))
     served = json.dumps(openapi.document()).encode()
 
     async def serve_document(_: Request) -> Response:
@@ -80,14 +83,13 @@ def _by_method(handlers: Mapping[str, Handler]) -> Handler:
     return handle
 
 
-def _handlers(config: ApiConfig, pool: Pool) -> Mapping[str, Handler]:
+def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str, Handler]:
     lanes, auditor = Lanes(pool), Auditor()
     access = Access(config, lanes, auditor)
     boxes = BoxRoutes(config, lanes, auditor)
     reads = ReadRoutes(config, lanes, access)
     tokens = TokenRoutes(config, lanes, access)
     work = DelegationRoutes(config, lanes, access)
-    probes = ProbeRoutes(pool)
     return {
         "register": boxes.register,
         "heartbeat": boxes.heartbeat,

@@ -14,6 +14,7 @@ from register_api.connections import BoundedHttp
 from register_api.intake import keep_noting
 from store.pool import open_pool
 from workers import telemetry
+from workers.draining import Drain, DrainingServer, LastAnswers
 from workers.settings import ApiSettings, load
 
 GRACE_SECONDS = 10
@@ -46,9 +47,10 @@ async def _serve(settings: ApiSettings) -> int:
     ) as pool:
         intake = asyncio.create_task(keep_noting(pool, stale=settings.heartbeat_stale))
         host, port = settings.bind
-        server = uvicorn.Server(
+        drain = Drain()
+        server = DrainingServer(
             uvicorn.Config(
-                create_app(config, pool),
+                LastAnswers(create_app(config, pool, draining=lambda: drain.begun), drain),
                 host=host,
                 port=port,
                 http=BoundedHttp,
@@ -58,7 +60,9 @@ async def _serve(settings: ApiSettings) -> int:
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+            ),
+            drain=drain,
+            delay=settings.shutdown_delay,
         )
         log.info("api.started", bind=settings.register_api_bind)
         await server.serve()

@@ -8,11 +8,12 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from temporalio.common import WorkerDeploymentVersion
 
 from register_api.peers import Network
 from register_api.verdict import Policy
@@ -148,6 +149,9 @@ class ApiSettings(FleetSettings):
     comes from. Empty: the TCP peer is the caller."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
     """Connections of one process; beats are served by few of them."""
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 0
+    """Behind a load balancer: after SIGTERM the API is not ready, and serves on for so long. More than the
+    balancer takes to notice; with the 10 s that running requests get, less than the orchestrator's limit."""
 
     @field_validator("operator_token_hashes", "trusted_proxies", mode="before")
     @classmethod
@@ -179,8 +183,12 @@ class ApiSettings(FleetSettings):
     @property
     def bind(self) -> tuple[str, int]:
         """Host and port."""
-        host, _, port = self.register_api_bind.rpartition(":")
-        return host.strip("[]"), int(port)
+        return _host_and_port(self.register_api_bind)
+
+    @property
+    def shutdown_delay(self) -> timedelta:
+        """As a duration."""
+        return timedelta(seconds=self.shutdown_delay_seconds)
 
 
 class WorkerSettings(FleetSettings, PayloadSettings):
@@ -259,6 +267,20 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     """Connections of one process."""
     graceful_shutdown_seconds: Annotated[float, Field(ge=0)] = 25
     """How long running activities may go on after SIGTERM; below the orchestrator's own limit of 30."""
+    worker_health_bind: Annotated[str | None, Field(pattern=r"^\S+:[0-9]{1,5}$")] = None
+    """Host and port for `/healthz` and `/readyz` of this process; unset: nothing listens."""
+    temporal_deployment_name: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = None
+    """With the next one: workers are versioned, and a build gets work only once it is made current."""
+    temporal_worker_build_id: Annotated[str | None, Field(pattern="^[A-Za-z0-9._-]{1,100}$")] = None
+    """Which build this worker is: another one for each release. See docs/deployment.md."""
+
+    @model_validator(mode="after")
+    def _versioned_wholly_or_not(self) -> Self:
+        if (self.temporal_deployment_name is None) != (self.temporal_worker_build_id is None):
+            raise ValueError(
+                "TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_WORKER_BUILD_ID go together: set both or none"
+            )
+        return self
 
     @field_validator("box_instance_types", "box_subnet_ids", "box_security_group_ids", mode="before")
     @classmethod
@@ -279,6 +301,20 @@ class WorkerSettings(FleetSettings, PayloadSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http or https URL")
         return value.rstrip("/")
+
+    @property
+    def health_bind(self) -> tuple[str, int] | None:
+        """Host and port of the probes, if there are any."""
+        return _host_and_port(self.worker_health_bind) if self.worker_health_bind else None
+
+    @property
+    def deployment_version(self) -> WorkerDeploymentVersion | None:
+        """The version of this worker, if workers are versioned."""
+        if self.temporal_deployment_name is None or self.temporal_worker_build_id is None:
+            return None
+        return WorkerDeploymentVersion(
+            deployment_name=self.temporal_deployment_name, build_id=self.temporal_worker_build_id
+        )
 
     @property
     def delegation_deadlines(self) -> Deadlines:
@@ -347,7 +383,7 @@ def load(kind: type[S]) -> S:
     except ValidationError as error:
         raise InvalidSettings(
             "\n".join(
-                f"{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+                f"{'_'.join(map(str, fault['loc'])).upper() or 'together'}: {fault['msg']}"
                 for fault in error.errors(include_url=False, include_input=False)
             )
         ) from None
@@ -356,6 +392,11 @@ def load(kind: type[S]) -> S:
 def operator_token_hash(token: str) -> str:
     """What `OPERATOR_TOKEN_HASHES` holds of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _host_and_port(bind: str) -> tuple[str, int]:
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def words(value: object) -> object:

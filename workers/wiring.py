@@ -21,6 +21,7 @@ from activities.fleet import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
+from workers import versioning
 from workers.settings import InvalidSettings, PayloadSettings, WorkerSettings, load
 from workflows.delegation import DelegationWorkflow
 from workflows.encryption import converter
@@ -100,8 +101,10 @@ def _worker(
     workflows: Sequence[type],
     per_second: float | None = None,
 ) -> Worker:
+    version = parts.settings.deployment_version
     return Worker(
         client,
+        deployment_config=None if version is None else versioning.config(version),
         task_queue=task_queue,
         workflows=workflows,
         activities=parts.activities[task_queue],

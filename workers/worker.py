@@ -12,7 +12,8 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from workers import schedules, telemetry, wiring
+from workers import checks, schedules, telemetry, versioning, wiring
+from workers.health import Health, served
 from workers.relay import Relay
 from workers.settings import WorkerSettings, load
 
@@ -29,10 +30,18 @@ async def run() -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    client = await _connected(stopping)
-    if client is None:
-        return 0
+    health = Health()
+    async with served(health, settings.health_bind):
+        client = await _connected(stopping)
+        if client is None:
+            return 0
+        return await _work(settings, client, health, stopping)
+
+
+async def _work(settings: WorkerSettings, client: Client, health: Health, stopping: asyncio.Event) -> int:
+    health.depends_on("temporal", lambda: checks.temporal(client))
     async with wiring.opened(settings) as parts:
+        health.depends_on("database", lambda: checks.database(parts.pool))
         relay = asyncio.create_task(
             Relay(
                 pool=parts.pool,
@@ -47,21 +56,31 @@ async def run() -> int:
             wiring.ec2_worker(client, parts),
             wiring.delegations_worker(client, parts),
         ):
-            rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
-            scheduling = asyncio.create_task(_scheduled(client, rounds))
+            beside = _beside(client, settings)
+            health.started()
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
             await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)
+            health.stopping()
             broken = relay.exception() if relay.done() else None
             if broken is not None:
                 log.error("relay.ended", exc_info=broken)  # without it, nobody hears of boxes: start anew
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
-        relay.cancel()
-        stop.cancel()
-        scheduling.cancel()
-        await asyncio.gather(relay, stop, scheduling, return_exceptions=True)
+        others = (relay, stop, *beside)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
     log.info("worker.stopped")
     return 1 if broken else 0
+
+
+def _beside(client: Client, settings: WorkerSettings) -> list[asyncio.Task[None]]:
+    """What goes on beside the work, and ends with it."""
+    rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
+    tasks = [asyncio.create_task(_scheduled(client, rounds))]
+    if (version := settings.deployment_version) is not None:
+        tasks.append(asyncio.create_task(versioning.watch(client, version)))
+    return tasks
 
 
 async def _scheduled(client: Client, rounds: Sequence[schedules.Round]) -> None:

@@ -1,0 +1,191 @@
+"""The compose file's commands, run one by one outside containers: entry points, settings, order, probes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from devstack.aws.client import AwsEndpoint
+from devstack.postgres import binary
+from devstack.processes import Child, free_port
+from devstack.stack import Stack
+from tests.deploy import compose
+
+SECONDS = 120.0
+PASSWORD = "0123456789abcdef"
+LOCAL = "127.0.0.1"
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+"""With the Temporal CLI of the development packages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where the services that are not ours run, and what the file's addresses are there."""
+
+    stack: Stack
+    services: Mapping[str, compose.Service]
+    addresses: Mapping[str, str]
+    directory: Path
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What the file gives the service, and nothing else that could help it."""
+        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items()}
+        # A container of this test would find AWS at its address; here it is told.
+        return {"PATH": PATH, "AWS_ENDPOINT_URL": self.stack.aws_url, **given}
+
+    def here(self, text: str) -> str:
+        for there, address in self.addresses.items():
+            text = text.replace(there, address)
+        return text
+
+    def script(self, name: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the shell script that the service has for an entry point."""
+        [mount] = [each for each in self.services[name]["volumes"] if each.startswith("./deploy/")]
+        file = compose.ROOT / mount.split(":")[0]
+        environment = self.environment(name) | more
+        return subprocess.run(["/bin/sh", str(file)], env=environment, capture_output=True, text=True)
+
+    def process(self, name: str) -> Child:
+        command = [sys.executable, "-m", "workers", *self.services[name]["command"]]
+        log = self.directory / f"{name}.log"
+        return Child(name, command, log=log, environment=self.environment(name))
+
+    def healthy(self, name: str) -> bool:
+        """What the service's own health check says."""
+        kind, program, *words = self.services[name]["healthcheck"]["test"]
+        assert (kind, program) == ("CMD", "python")
+        command = [sys.executable, *map(self.here, words)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def until_healthy(self, name: str, child: Child) -> None:
+        child.wait_ready(lambda: self.healthy(name), seconds=SECONDS)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Stack(free_ports=True, fsync=False, parts=("postgres", "temporal", "aws")) as stack:
+        with AwsEndpoint(stack.aws_url) as endpoint:
+            info = endpoint.info()
+        filled = dict.fromkeys(compose.required(), "unused") | {
+            "TEMPORAL_DATABASE_PASSWORD": str(urlsplit(stack.database_url).password),
+            "ONEBOX_DATABASE_PASSWORD": PASSWORD,
+            "SERVER_KEYS": f"k1:{'ab' * 32}",
+            "TEMPORAL_NAMESPACE": "composed",
+            "REGISTER_API_URL": "http://register-api.example:8080",
+            "DNS_ZONE_ID": info.hosted_zone_id,
+            "DNS_ZONE_NAME": info.hosted_zone_name,
+            "BOX_IMAGE_ID": info.image_id,
+            "BOX_RUNTIME_COMMAND": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        api, probes = free_port(), free_port()
+        port = urlsplit(stack.database_url).port
+        # The stack's own database and its owner have the name that the script would create.
+        addresses = {
+            "postgresql://onebox:": "postgresql://composed:",
+            "postgres:5432/onebox": f"{LOCAL}:{port}/composed",
+            "temporal:7233": stack.temporal_address,
+            "0.0.0.0:8080": f"{LOCAL}:{api}",
+            "127.0.0.1:8080": f"{LOCAL}:{api}",
+            "0.0.0.0:8081": f"{LOCAL}:{probes}",
+            "127.0.0.1:8081": f"{LOCAL}:{probes}",
+        }
+        directory = tmp_path_factory.mktemp("composed")
+        yield Site(stack=stack, services=compose.services(filled), addresses=addresses, directory=directory)
+
+
+def test_its_commands_run_in_its_order_with_its_settings_only_and_end_in_time(site: Site) -> None:
+    running: dict[str, Child] = {}
+    try:
+        ran = {name for name in compose.in_order(site.services) if _run(site, name, running)}
+        assert ran == {"postgres", "temporal-namespace", "migrate", "worker", "register-api"}
+        _the_database_may_go_away(site, running)
+        for name, child in running.items():
+            grace = float(site.services[name]["stop_grace_period"].removesuffix("s"))
+            os.kill(child.pid, signal.SIGTERM)
+            assert child.wait(seconds=grace), f"{name} did not end within its grace period"
+            assert child.exit_code == 0, child.tail()
+    finally:
+        for child in running.values():
+            child.kill()
+
+
+def _run(site: Site, name: str, running: dict[str, Child]) -> bool:
+    """Do what the service does; False for what is not to be had outside containers."""
+    match name:
+        case "postgres":
+            _own_database(site)
+        case "temporal-namespace":
+            for _ in range(2):  # safe to run again
+                result = site.script(name)
+                assert result.returncode == 0, result.stderr
+        case "migrate":
+            child = site.process(name)
+            child.start()
+            assert child.wait(seconds=SECONDS)
+            assert child.exit_code == 0, child.tail()
+        case "worker" | "register-api":
+            running[name] = child = site.process(name)
+            child.start()
+            site.until_healthy(name, child)
+        case _:
+            return False
+    return True
+
+
+def _own_database(site: Site) -> None:
+    """The script of PostgreSQL's image, with the server's own psql; its database has another name here."""
+    bin_dir = site.directory / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "psql").symlink_to(binary("psql"))
+    url = urlsplit(site.stack.database_url)
+    script = (compose.ROOT / "deploy" / "onebox-database.sh").read_text()
+    text = script.replace("onebox LOGIN", "composed LOGIN").replace(
+        "onebox OWNER onebox", "composed OWNER composed"
+    )
+    environment = {
+        **site.environment("postgres"),
+        "POSTGRES_USER": str(url.username),
+        "PATH": f"{bin_dir}:{PATH}",
+        "PGHOST": LOCAL,
+        "PGPORT": str(url.port),
+        "PGPASSWORD": str(url.password),
+        "PGDATABASE": "postgres",
+    }
+    result = subprocess.run(["/bin/sh", "-c", text], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def _unhealthy(site: Site, name: str) -> bool:
+    return not site.healthy(name)
+
+
+def _the_database_may_go_away(site: Site, running: Mapping[str, Child]) -> None:
+    """Readiness reflects it, liveness doesn't, and everything comes back by itself."""
+    site.stack.stop("postgres")
+    for name in running:
+        until(partial(_unhealthy, site, name))
+        probe = site.services[name]["healthcheck"]["test"][-1].split("'")[1].replace("/readyz", "/healthz")
+        assert httpx.get(site.here(probe), trust_env=False).status_code == 200
+    site.stack.start("postgres")
+    for name, child in running.items():
+        site.until_healthy(name, child)

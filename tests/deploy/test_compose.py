@@ -1,0 +1,90 @@
+"""What the compose file promises, read from the file."""
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.deploy import compose
+from workers.settings import ApiSettings, StoreSettings, WorkerSettings
+
+FILLED = dict.fromkeys(compose.required(), "filled-in")
+SERVICES = compose.services(FILLED)
+ONCE = {"temporal-schema", "temporal-namespace", "migrate"}
+"""They end; the others run on."""
+
+WRITES_ITS_CONFIGURATION = {"temporal", "temporal-ui"}
+
+
+def test_the_file_is_valid_by_the_schema_of_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = subprocess.run([*command, str(compose.FILE)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    if name not in WRITES_ITS_CONFIGURATION:  # and those images run as a user of their own
+        assert service["read_only"] is True
+        assert int(service["user"].split(":")[0]) > 0
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - ONCE))
+def test_a_service_that_runs_on_says_whether_it_is_healthy(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_each_waits_for_what_it_needs_to_be_healthy_or_done() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            done = "service_completed_successfully"
+            assert how["condition"] == (done if other in ONCE else "service_healthy"), f"{name} → {other}"
+    order = list(compose.in_order(SERVICES))
+    assert order.index("postgres") < order.index("migrate") < order.index("worker")
+    assert order.index("temporal-schema") < order.index("temporal-namespace") < order.index("worker")
+
+
+def test_no_secret_has_a_default() -> None:
+    secret = re.compile("PASSWORD|PWD|KEYS|SECRET|TOKEN")
+    assert {name for name in compose.required() if secret.search(name)} >= {
+        "TEMPORAL_DATABASE_PASSWORD",
+        "ONEBOX_DATABASE_PASSWORD",
+        "SERVER_KEYS",
+    }
+    assert all(not text for name, text in compose.defaults().items() if secret.search(name))
+    with pytest.raises(compose.Missing):
+        compose.services({})
+
+
+def test_the_example_has_every_variable_that_must_be_set_and_sets_no_secret() -> None:
+    lines = (compose.ROOT / "deploy" / "example.env").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert compose.required() <= set(given)
+    assert all(not given[name] for name in compose.required())
+
+
+def test_onebox_is_given_only_settings_that_it_reads() -> None:
+    known: set[str] = set()
+    for settings in (StoreSettings, WorkerSettings, ApiSettings):
+        known |= {name.upper() for name in settings.model_fields}
+    foreign = re.compile("TEMPORAL_(ADDRESS|NAMESPACE)|AWS_")
+    for name in ("migrate", "worker", "register-api"):
+        environment: dict[str, Any] = SERVICES[name]["environment"]
+        assert {each for each in environment if not foreign.match(each)} <= known, name
+
+
+def test_the_image_is_built_with_tools_from_the_lock() -> None:
+    def pins(file: str) -> dict[str, str]:
+        text = (compose.ROOT / "requirements" / file).read_text()
+        return dict(re.findall(r"^([a-z-]+)==(\S+)", text, re.MULTILINE))
+
+    build, development = pins("build.txt"), pins("development.txt")
+    assert build
+    assert build.items() <= development.items()
