@@ -1,10 +1,11 @@
 """The reader of commands in documents: what it takes, and what it finds wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.documents import Shown, block, sections
+from tests.documents import ROOT, Shown, block, sections
 
 DOCUMENT = """\
 # Runbook
@@ -70,3 +71,17 @@ def test_what_is_shown_is_compared_with_what_is_said(shown: str, really: str, sa
     assert (said is None) is same
     if said is not None:
         assert really in said
+
+
+def test_every_test_that_the_security_model_leans_on_is_there() -> None:
+    named = set(re.findall(r"test_\w+\.py", (ROOT / "docs" / "security.md").read_text()))
+    assert len(named) > 15
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def test_links_between_the_documents_lead_to_sections() -> None:
+    documents = {path.name: path for path in (ROOT / "docs").glob("*.md")}
+    for name, path in documents.items():
+        for target, anchor in re.findall(r"\]\(([\w-]+\.md)?(?:#([\w-]+))?\)", path.read_text()):
+            there = documents[target or name]
+            assert not anchor or anchor in {it.anchor for it in sections(there)}, f"{name}: {target}#{anchor}"
