@@ -156,6 +156,9 @@ PLANTED = {
     "something else in the register API's place": Planted(
         change={"REGISTER_API_URL": "{aws}"}, check="api.connection", remedy="REGISTER_API_URL"
     ),
+    "a payload key that is none": Planted(
+        change={"PAYLOAD_KEYS": f"k1:{NO_KEY}"}, check="settings.PAYLOAD_KEYS", remedy="PAYLOAD_KEYS"
+    ),
     "a server key that is too short": Planted(
         change={"SERVER_KEYS": f"k1:{NO_KEY}"}, check="settings.SERVER_KEYS", remedy="SERVER_KEYS"
     ),

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from workers import settings
+from workers.codec import settings as codec_settings
 from workers.doctor.reading import STAND_INS, known_variables, variables_of
 from workers.reference import page
 
@@ -21,9 +23,9 @@ def test_every_setting_has_a_meaning() -> None:
     assert all(row.split("|")[4].strip() for row in rows)
 
 
-def settings_classes() -> list[type[settings.StoreSettings]]:
-    found = [each for each in vars(settings).values() if isinstance(each, type)]
-    return [each for each in found if issubclass(each, settings.StoreSettings)]
+def settings_classes() -> list[type[BaseSettings]]:
+    named = [*vars(settings).values(), *vars(codec_settings).values()]
+    return [each for each in named if isinstance(each, type) and issubclass(each, BaseSettings)]
 
 
 def test_the_page_has_every_setting_of_every_class() -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from workers.doctor import api, aws, box_rules, database, temporal
 from workers.doctor.examining import Examination, examine
 from workers.doctor.model import Finding, Process, healthy, skipped, without_secrets
-from workers.doctor.reading import Reading, read
+from workers.doctor.reading import Reading, chosen, read
 from workers.doctor.rendering import as_json, as_text
 
 SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "DATABASE_URL",
+    "PAYLOAD_KEYS",
     "SERVER_KEYS",
     "TEMPORAL_API_KEY",
     "TEMPORAL_TLS_CLIENT_KEY_DATA",
@@ -64,17 +65,18 @@ def _read(words: list[str]) -> Wishes:
         action="append",
         choices=[process.value for process in Process],
         metavar="PROCESS",
-        help="only what this process needs (worker, api, migrate; may be given again); else all of them",
+        help="only what this process needs: worker, api, migrate, codec (may be given again); else all",
     )
     parser.add_argument("--json", action="store_true", help="report to a machine")
     given = parser.parse_args(words)
-    chosen = tuple(map(Process, given.processes or ())) or tuple(Process)
-    return Wishes(processes=chosen, as_json=given.json)
+    wanted = tuple(map(Process, given.processes or ())) or chosen(os.environ)
+    return Wishes(processes=wanted, as_json=given.json)
 
 
 def _examinations(reading: Reading) -> Sequence[Examination]:
     worker = reading.worker
-    found = [Examination(subject="database", look=lambda: _database(reading))]
+    stored = reading.store is not None or not reading.usable("DATABASE_URL")
+    found = [Examination(subject="database", look=lambda: _database(reading))] if stored else []
     if worker is None:
         return found
     development = worker.allow_loopback_targets
@@ -110,7 +112,8 @@ async def _database(reading: Reading) -> Sequence[Finding]:
 def _secrets(reading: Reading) -> list[str]:
     """All that must not be shown, whole and in parts."""
     whole = [os.environ.get(name, "") for name in SECRET_VARIABLES]
-    keys = [entry.partition(":")[2] for entry in os.environ.get("SERVER_KEYS", "").split(",")]
+    rings = [os.environ.get(name, "") for name in ("SERVER_KEYS", "PAYLOAD_KEYS")]
+    keys = [entry.partition(":")[2].strip() for ring in rings for entry in ring.split(",")]
     password = ""
     if reading.store is not None:
         password = database.password_of(reading.store.database_url.get_secret_value())

@@ -28,6 +28,7 @@ class Process(StrEnum):
     WORKER = "worker"
     API = "api"
     MIGRATE = "migrate"
+    CODEC = "codec"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

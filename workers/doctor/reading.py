@@ -13,14 +13,19 @@ from pydantic import AliasChoices, ValidationError
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from workers.codec.settings import CodecSettings
 from workers.doctor.model import Finding, Process, failed, ok, warning
 from workers.settings import ApiSettings, StoreSettings, WorkerSettings
 
-CLASSES: Mapping[Process, type[StoreSettings]] = {
+CLASSES: Mapping[Process, type[BaseSettings]] = {
     Process.WORKER: WorkerSettings,
     Process.API: ApiSettings,
     Process.MIGRATE: StoreSettings,
+    Process.CODEC: CodecSettings,
 }
+
+NEEDED = (Process.WORKER, Process.API, Process.MIGRATE)
+"""Without these there is no Onebox; a codec server is for those who encrypt, and want to see."""
 
 STAND_INS: Mapping[str, object] = {
     "database_url": "postgresql://unusable.invalid/",
@@ -30,6 +35,7 @@ STAND_INS: Mapping[str, object] = {
     "dns_zone_name": "unusable.invalid",
     "box_image_id": "unusable",
     "box_runtime_command": "unusable",
+    "codec_token_hashes": ("0" * 64,),
 }
 """For settings that have no default."""
 
@@ -62,14 +68,14 @@ class _Fault:
 def read(processes: Collection[Process]) -> Reading:
     """Read the environment for these processes."""
     faults: dict[_Fault, list[Process]] = defaultdict(list)
-    values: dict[Process, StoreSettings | None] = {}
+    values: dict[Process, BaseSettings | None] = {}
     for process in Process:
         if process in processes:
             values[process], found = _read(CLASSES[process])
             for fault in found:
                 faults[fault].append(process)
     worker, api = values.get(Process.WORKER), values.get(Process.API)
-    store = next((each for each in (worker, api, values.get(Process.MIGRATE)) if each is not None), None)
+    store = next((each for each in values.values() if isinstance(each, StoreSettings)), None)
     return Reading(
         worker=worker if isinstance(worker, WorkerSettings) else None,
         api=api if isinstance(api, ApiSettings) else None,
@@ -77,6 +83,12 @@ def read(processes: Collection[Process]) -> Reading:
         broken=frozenset(fault.variable for fault in faults),
         findings=(*_told(faults), *_usable(processes, faults), *misspelt(os.environ, known_variables())),
     )
+
+
+def chosen(environment: Mapping[str, str]) -> tuple[Process, ...]:
+    """Whom the environment is for, if nobody says so: a codec server only if it has something to show."""
+    shown = environment.get("CODEC_TOKEN_HASHES") and environment.get("PAYLOAD_KEYS")
+    return (*NEEDED, Process.CODEC) if shown else NEEDED
 
 
 def known_variables() -> frozenset[str]:
@@ -107,7 +119,7 @@ def misspelt(environment: Iterable[str], known: Collection[str]) -> Iterator[Fin
             )
 
 
-def _read(kind: type[StoreSettings]) -> tuple[StoreSettings | None, list[_Fault]]:
+def _read(kind: type[BaseSettings]) -> tuple[BaseSettings | None, list[_Fault]]:
     try:
         return kind(), []
     except ValidationError as error:
@@ -120,7 +132,7 @@ def _read(kind: type[StoreSettings]) -> tuple[StoreSettings | None, list[_Fault]
         return None, faults  # the values contradict each other: none of them can be relied on
 
 
-def _stand_in(kind: type[StoreSettings], name: str) -> object:
+def _stand_in(kind: type[BaseSettings], name: str) -> object:
     info = kind.model_fields.get(name)
     if info is None or info.default is PydanticUndefined:
         return STAND_INS.get(name)

@@ -18,6 +18,7 @@ from workers import wiring
 from workers.doctor import temporal_rules
 from workers.doctor.model import Finding, failed, ok, skipped
 from workers.doctor.temporal_rules import Queue, Round
+from workers.settings import InvalidSettings
 from workflows.messages import (
     DELEGATIONS_TASK_QUEUE,
     EC2_TASK_QUEUE,
@@ -61,6 +62,8 @@ async def findings(*, development: bool) -> list[Finding]:
         return [failed("temporal.settings", str(error), remedy, "TEMPORAL_CONFIG_FILE")]
     try:
         client = await asyncio.wait_for(wiring.connect(), CONNECT_SECONDS)
+    except InvalidSettings:
+        return [skipped("temporal.connection", "PAYLOAD_KEYS cannot be used")]  # the settings' checks tell
     except TimeoutError:
         return [
             temporal_rules.unreachable("no answer", address),

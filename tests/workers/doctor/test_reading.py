@@ -3,7 +3,7 @@
 import pytest
 
 from workers.doctor.model import Process, Status
-from workers.doctor.reading import misspelt, read
+from workers.doctor.reading import NEEDED, chosen, misspelt, read
 
 USABLE = {
     "DATABASE_URL": "postgresql://onebox:x@db/onebox",
@@ -23,7 +23,7 @@ def usable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_usable_settings_are_read_for_each_process() -> None:
-    reading = read(tuple(Process))
+    reading = read(NEEDED)
     assert {finding.status for finding in reading.findings} == {Status.OK}
     assert reading.worker is not None
     assert reading.worker.dns_zone_id == "Z1"
@@ -34,7 +34,7 @@ def test_one_wrong_variable_is_named_once_for_all_who_need_it_and_the_rest_is_of
 ) -> None:
     monkeypatch.setenv("SERVER_KEYS", "k1:short")
     monkeypatch.setenv("DATABASE_POOL_SIZE", "many")
-    reading = read(tuple(Process))
+    reading = read(NEEDED)
     [keys] = [each for each in reading.findings if each.check == "settings.SERVER_KEYS"]
     assert "worker, api" in keys.told
     assert "short" not in keys.told
@@ -57,3 +57,13 @@ def test_a_variable_that_looks_like_a_setting_is_pointed_at_and_a_stranger_is_no
     assert [(each.variables, "BOX_SUBNET_IDS" in each.remedy) for each in found] == [
         (("BOX_SUBNET_ID",), True)
     ]
+
+
+def test_a_codec_server_is_looked_at_once_it_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen({}) == NEEDED
+    assert chosen({"CODEC_TOKEN_HASHES": "ab"}) == NEEDED
+    assert Process.CODEC in chosen({"CODEC_TOKEN_HASHES": "ab", "PAYLOAD_KEYS": "k1:cd"})
+    monkeypatch.setenv("PAYLOAD_KEYS", "k1:nonsense")
+    found = {each.check: each for each in read([Process.WORKER, Process.CODEC]).findings}
+    assert "worker, codec" in found["settings.PAYLOAD_KEYS"].told
+    assert "settings.CODEC_TOKEN_HASHES" in found
