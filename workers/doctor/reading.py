@@ -124,12 +124,20 @@ def _read(kind: type[BaseSettings]) -> tuple[BaseSettings | None, list[_Fault]]:
         return kind(), []
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)
-    faults = [_Fault("_".join(map(str, each["loc"][:1])).upper(), _words(each["msg"])) for each in wrong]
-    instead = {str(each["loc"][0]): _stand_in(kind, str(each["loc"][0])) for each in wrong if each["loc"]}
+    meant = [(name, each["msg"]) for each in wrong for name in _names(kind, each["loc"], each["msg"])]
+    faults = [_Fault(name.upper(), _words(message)) for name, message in meant]
+    instead = {name: _stand_in(kind, name) for name, _ in meant}
     try:
         return kind(**instead), faults  # type: ignore[arg-type]
     except ValidationError:
         return None, faults  # the values contradict each other: none of them can be relied on
+
+
+def _names(kind: type[BaseSettings], place: tuple[int | str, ...], message: str) -> tuple[str, ...]:
+    """The settings that a fault is about: where it is, or, if it is of several, whom its words name."""
+    if place:
+        return (str(place[0]),)
+    return tuple(name for name in kind.model_fields if name.upper() in message)
 
 
 def _stand_in(kind: type[BaseSettings], name: str) -> object:
@@ -148,7 +156,7 @@ def _told(faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
     meanings = {name: text for kind in CLASSES.values() for name, text in variables_of(kind).items()}
     for fault, processes in faults.items():
         yield failed(
-            f"settings.{fault.variable or 'together'}",
+            f"settings.{fault.variable}",
             f"{fault.told} ({', '.join(processes)})",
             f"Set {fault.variable}: {meanings.get(fault.variable, 'see docs/settings.md')}",
             fault.variable,

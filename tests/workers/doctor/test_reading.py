@@ -44,6 +44,15 @@ def test_one_wrong_variable_is_named_once_for_all_who_need_it_and_the_rest_is_of
     assert (reading.worker.box_image_id, reading.worker.database_pool_size) == ("ami-1", 10)
 
 
+def test_two_variables_that_contradict_each_other_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_DEPLOYMENT_NAME", "onebox")
+    reading = read([Process.WORKER])
+    failed = {each.check for each in reading.findings if each.status is Status.FAILED}
+    assert failed == {"settings.TEMPORAL_DEPLOYMENT_NAME", "settings.TEMPORAL_WORKER_BUILD_ID"}
+    assert reading.worker is not None
+    assert reading.worker.dns_zone_id == "Z1"
+
+
 def test_what_another_process_needs_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(USABLE) - {"DATABASE_URL"}:
         monkeypatch.delenv(name)
