@@ -51,6 +51,8 @@ lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 -c requirements/production.txt \
 	  --extra devstack --extra development pyproject.toml -o requirements/development.txt
+	echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  -c requirements/development.txt - -o requirements/build.txt
 
 clean:  ## Remove what setup and the tools made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

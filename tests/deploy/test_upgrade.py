@@ -1,0 +1,114 @@
+"""The upgrade with versioned workers, as docs/deployment.md has it, while a recreate is in flight."""
+
+import asyncio
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from devstack.console import Console, connected, eventually
+from devstack.processes import Child
+from devstack.stack import Stack
+from tests.deploy.compose import ROOT
+from workflows.state import Phase
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 120.0
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    settings = {
+        "HEARTBEAT_SECONDS": "0.3",
+        "TEMPORAL_DEPLOYMENT_NAME": "onebox",
+        "TEMPORAL_WORKER_BUILD_ID": "1",
+    }
+    with Stack(
+        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def console(stack: Stack) -> AsyncIterator[Console]:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        yield console
+
+
+def run(words: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / words[0]), *words[1:]]
+    return subprocess.run(command, env=dict(environment), capture_output=True, text=True)
+
+
+async def make_current(stack: Stack, build: str) -> None:
+    """The command of the page; until the server has seen the build poll all queues, it refuses."""
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    [line] = re.findall(r"^    (temporal worker deployment set-current-version .*)$", page, re.MULTILINE)
+    words = shlex.split(line.replace("--build-id 2", f"--build-id {build}"))
+
+    async def told() -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(run, words, stack.environment)
+
+    result = await eventually(told, lambda result: result.returncode == 0, seconds=SECONDS)
+    assert result.returncode == 0, result.stderr
+
+
+async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, console: Console) -> None:
+    assert "version.none_is_current" in stack.log("worker").read_text()
+    await make_current(stack, "1")
+    await console.start("ws-1")
+    await console.until_phase("ws-1", Phase.ONLINE, seconds=SECONDS)
+    new = Child(
+        "worker-2",
+        [sys.executable, "-m", "workers", "worker"],
+        log=stack.log("worker-2"),
+        environment=stack.environment | {"TEMPORAL_WORKER_BUILD_ID": "2"},
+    )
+    new.start()
+    try:
+        new.wait_ready(lambda: "version.not_current" in new.log_text(), seconds=SECONDS)
+        console.aws.inject("RunInstances", "error", code="RequestLimitExceeded", times=1)
+        await console.ask("ws-1", requested_by="admin:alice", request_id="r1", observed_generation=1)
+        await make_current(stack, "2")
+        await asyncio.to_thread(stack.stop, "worker")
+        assert "worker.stopped" in stack.log("worker").read_text()
+
+        await console.signal("ws-1", requested_by="watchdog", request_id="r2", observed_generation=1)
+
+        async def recorded() -> list[Mapping[str, object]]:
+            return list(
+                await console.rows(
+                    "SELECT r.request_id, w.generation, w.phase FROM requests r JOIN workspaces w USING "
+                    "(workspace_id) WHERE workspace_id = %s ORDER BY request_id",
+                    "ws-1",
+                )
+            )
+
+        expected: list[Mapping[str, object]] = [
+            {"request_id": each, "generation": 2, "phase": "online"} for each in ("r1", "r2")
+        ]
+        assert await eventually(recorded, lambda rows: rows == expected, seconds=SECONDS) == expected
+        assert console.aws.counts("ws-1").max_unterminated_at_once == 1
+        result = await asyncio.to_thread(run, ["onebox", "replay", "ws-1"], stack.environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+        new.wait_ready(lambda: "version.current" in new.log_text(), seconds=SECONDS)
+    finally:
+        new.stop()
+    assert new.exit_code == 0, new.tail()
