@@ -15,8 +15,8 @@ SCHEDULED = 2
 
 ROUNDING = 2
 
-MORE, LESS = 1.5, 0.6
-"""A generation's polls, timers and status writes depend on how fast things go."""
+MORE, LESS = 2.0, 0.5
+"""A generation's polls, timers and status writes depend on how fast things go: half a table off is off."""
 
 
 async def cost_so_far(console: Console, workspace: str) -> Cost:
