@@ -16,7 +16,7 @@ SCHEDULED = 2
 ROUNDING = 2
 
 MORE, LESS = 2.0, 0.5
-"""A generation's polls, timers and status writes depend on how fast things go: half a table off is off."""
+"""A generation's polls, timers and status writes depend on how fast things go."""
 
 
 async def cost_so_far(console: Console, workspace: str) -> Cost:
