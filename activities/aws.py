@@ -4,6 +4,7 @@ It decides nothing about calls or errors; Temporal retries, so botocore does not
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import boto3
 from botocore.config import Config
 
+from activities.aws_observing import observe
 from activities.execution import to_the_end
 
 if TYPE_CHECKING:
@@ -44,12 +46,16 @@ class Aws:
         session = boto3.session.Session(region_name=region)
         self.ec2: EC2Client = session.client("ec2", config=config)
         self.route53: Route53Client = session.client("route53", config=config)
+        for client in (self.ec2, self.route53):
+            observe(client.meta.events)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="aws")
 
     async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking call on a thread. A cancellation waits for its end, bounded by the timeouts."""
         loop = asyncio.get_running_loop()
-        return await to_the_end(loop.run_in_executor(self._threads, partial(function, *args, **kwargs)))
+        # The thread gets what is known here of whose call it is: names for log lines, the span above it.
+        work = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+        return await to_the_end(loop.run_in_executor(self._threads, work))
 
     def close(self) -> None:
         """End the threads, then the connections."""

@@ -10,7 +10,7 @@ import structlog
 from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, dns_records, failures
+from activities import aws_codes, dns_records, failures, metrics
 from activities.aws import Aws
 from activities.dns_records import Claim, InSync, Overtaken, Swap, Taken
 from activities.execution import execution
@@ -88,6 +88,7 @@ class Addresses:
                 if isinstance(step, Swap):
                     if not await self._send(name, step):
                         continue
+                    metrics.DNS_CHANGES.labels("remove").inc()
                 elif isinstance(step, Taken):
                     await log.awarning("dns.not_ours", name=name, detail=step.detail)
                 async with connection(self._pool) as conn:
@@ -145,6 +146,7 @@ class Addresses:
                     # Read before this check: a newer generation that writes in between makes the swap fail.
                     await self._require_current(request)
                     if await self._send(name, step):
+                        metrics.DNS_CHANGES.labels("point").inc()
                         await log.ainfo("dns.changed", name=name, ip=ip)
                         return
                 case _ as never:

@@ -18,7 +18,7 @@ from activities import aws_codes
 from activities.aws import Aws
 from activities.execution import execution
 from activities.ports import Consulted, ConsultFleet, Watch, Watched
-from store import fleet, watching
+from store import fleet, looks, watching
 from store.pool import Connection, Pool, connection
 from store.watching import Finding, Patience
 from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetFigures, FleetPolicy, FleetVerdict, judge
@@ -116,6 +116,7 @@ class Fleet:
                     conn, patience=self._config.patience, lifecycle=REQUESTER, limit=verdict.free
                 )
                 await watching.note_asks(conn, findings)
+            await looks.note_watchdog(conn, frozen=frozen)
         watched = Watched(
             running=figures.running,
             stale=figures.stale,

@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 from temporalio import activity
 
-from activities import failures, specs
+from activities import failures, metrics, specs
 from activities.execution import execution
 from activities.ports import CloseWorkspace, Enroll, Enrolled, GenerationOpened, OpenGeneration
 from activities.specs import BoxDefaults, ResolvedSpec
@@ -81,41 +81,45 @@ class Generations:
     @activity.defn(name="open_generation")
     async def open_generation(self, request: OpenGeneration) -> GenerationOpened:
         """In one transaction: supersede the old generation, revoke its tokens, insert the new one."""
-        async with (
-            execution(request.workspace_id),
-            connection(self._pool) as conn,
-            conn.transaction(),
-        ):
-            workspace = await _locked(conn, request.workspace_id)
-            if workspace.deleted or workspace.intent == Intent.DELETE:
-                raise failures.give_up(
-                    "workspace_deleted",
-                    f"workspace {request.workspace_id} is deleted",
-                    hint="A deleted workspace stays deleted: create another one under an ID of its own.",
-                )
-            resolved = specs.resolve(self._defaults, workspace.spec)
-            if workspace.generation > request.after:
-                if not workspace.current:
-                    raise failures.superseded(request.after + 1)  # closed meanwhile: a stop was accepted
-                await log.ainfo("generation.found_open", generation=workspace.generation)
-                found = await generations.current(conn, request.workspace_id, workspace.generation)
-                standing = specs.load(found.spec) if found is not None else resolved
-                return _opened(workspace.generation, replace(standing, timings=resolved.timings))
-            volume = await volumes.read(conn, request.workspace_id)
-            if volume is not None and resolved.data_volume is None:
-                # A spec that no longer names it must not leave a box without its data.
-                resolved = replace(resolved, data_volume=DataVolume())
-            generation = max(workspace.generation, request.after) + 1
-            await generations.open_generation(
-                conn,
-                request.workspace_id,
-                generation=generation,
-                key_id=self._keys.current,
-                spec=specs.dump(resolved),
-                phase=Phase.PROVISIONING if workspace.generation == 0 else Phase.RECREATING,
+        async with execution(request.workspace_id):
+            async with connection(self._pool) as conn, conn.transaction():
+                result, is_new = await self._open(conn, request)
+            if is_new:
+                metrics.GENERATIONS_OPENED.inc()
+            return result
+
+    async def _open(self, conn: Connection, request: OpenGeneration) -> tuple[GenerationOpened, bool]:
+        """What is open then, and whether it was opened here."""
+        workspace = await _locked(conn, request.workspace_id)
+        if workspace.deleted or workspace.intent == Intent.DELETE:
+            raise failures.give_up(
+                "workspace_deleted",
+                f"workspace {request.workspace_id} is deleted",
+                hint="A deleted workspace stays deleted: create another one under an ID of its own.",
             )
-            await log.ainfo("generation.opened", generation=generation)
-            return _opened(generation, resolved)
+        resolved = specs.resolve(self._defaults, workspace.spec)
+        if workspace.generation > request.after:
+            if not workspace.current:
+                raise failures.superseded(request.after + 1)  # closed meanwhile: a stop was accepted
+            await log.ainfo("generation.found_open", generation=workspace.generation)
+            found = await generations.current(conn, request.workspace_id, workspace.generation)
+            standing = specs.load(found.spec) if found is not None else resolved
+            return _opened(workspace.generation, replace(standing, timings=resolved.timings)), False
+        volume = await volumes.read(conn, request.workspace_id)
+        if volume is not None and resolved.data_volume is None:
+            # A spec that no longer names it must not leave a box without its data.
+            resolved = replace(resolved, data_volume=DataVolume())
+        generation = max(workspace.generation, request.after) + 1
+        await generations.open_generation(
+            conn,
+            request.workspace_id,
+            generation=generation,
+            key_id=self._keys.current,
+            spec=specs.dump(resolved),
+            phase=Phase.PROVISIONING if workspace.generation == 0 else Phase.RECREATING,
+        )
+        await log.ainfo("generation.opened", generation=generation)
+        return _opened(generation, resolved), True
 
     @activity.defn(name="close_workspace")
     async def close_workspace(self, request: CloseWorkspace) -> None:

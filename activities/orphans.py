@@ -12,7 +12,7 @@ import structlog
 from botocore.exceptions import ClientError
 from temporalio import activity
 
-from activities import aws_codes, dns_records, failures, inventory
+from activities import aws_codes, dns_records, failures, inventory, metrics
 from activities.aws import Aws
 from activities.dns import Zone
 from activities.dns_records import Claim as NameClaim
@@ -20,7 +20,7 @@ from activities.execution import execution
 from activities.inventory import Instance, InstanceState
 from activities.sweep_ports import EndOrphans, FindOrphans, OrphanSeen, OrphansFound
 from activities.termination import terminate
-from store import generations, orphans
+from store import generations, looks, orphans
 from store.pool import Connection, Pool, connection
 from workflows.facts import StraysEnded
 from workflows.orphans import Found, Judged, OrphanKind, OrphanPolicy, Pass, Standing, judge, standing
@@ -34,6 +34,8 @@ SHOWN = 100
 
 LARGEST = 2**31 - 1
 """A tag may hold any number; the record's are integers."""
+
+_ALIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 
 _ENDING = (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
 
@@ -55,6 +57,9 @@ class Orphans:
         """List all instances with our owner tag, judge them in one transaction, report to the workflows."""
         async with execution(None):
             listed = await self._aws.call(inventory.by_owner, self._aws.ec2, owner=self._owner)
+            alive = Counter(each.workspace_id or "" for each in listed if each.state in _ALIVE)
+            async with connection(self._pool) as conn:
+                await looks.note_inventory(conn, alive)
             return await self._judged(request, [found_instance(instance) for instance in listed])
 
     @activity.defn(name="find_orphan_names")
@@ -118,6 +123,7 @@ class Orphans:
                     left[instance.instance_id] = "EC2's termination protection is on"
                 else:
                     terminated.append(instance.instance_id)
+                    metrics.ORPHANS_ENDED.inc()
                     await log.awarning("orphan.terminated", instance=instance.instance_id)
             for instance_id, why in left.items():
                 await log.ainfo("orphan.left", instance=instance_id, why=why)

@@ -9,18 +9,22 @@ import structlog
 from pydantic import TypeAdapter
 from temporalio import activity
 
-from activities import failures
+from activities import failures, metrics, tracing
 from activities.execution import execution
 from activities.ports import RecordStatus, StatusRecorded
 from store import records
 from store.generations import Json
 from store.pool import Pool, connection
-from store.records import RequestRow, Status
-from workflows.requests import Request
-from workflows.state import Condition, LastError
+from store.records import CameOnline, RequestRow, Status
+from workflows.requests import OutcomeKind, Request, RequestKind, is_human
+from workflows.state import Condition, LastError, Phase
 
 _LAST_ERROR = TypeAdapter(LastError)
 _CONDITIONS = TypeAdapter(tuple[Condition, ...])
+
+_OPENING = (RequestKind.RECREATE, RequestKind.START)
+_ABOARD = (OutcomeKind.ACCEPTED, OutcomeKind.JOINED)
+"""What is told in a generation's trace: who asked for it, and who joined."""
 
 log = structlog.get_logger()
 
@@ -41,12 +45,55 @@ class Records:
                 standing = await records.standing(conn, workspace_id)
                 if standing is None:
                     raise failures.unknown_workspace(workspace_id)
-                await records.add_requests(conn, workspace_id, map(_row, request.requests))
+                added = await records.add_requests(conn, workspace_id, map(_row, request.requests))
+                online = None
+                if request.phase is Phase.ONLINE:
+                    online = await records.note_online(conn, workspace_id, generation=request.generation)
+            await _tell(request, added)
+            if online is not None:
+                _tell_online(request, online)
             # Only after the commit: an outcome is told to its requester, and must not be lost.
             if standing.generation > request.generation:
                 raise failures.superseded(request.generation, by=f"generation {standing.generation} is open")
             await log.ainfo("status.recorded", phase=request.phase, revision=standing.revision)
             return StatusRecorded(revision=standing.revision)
+
+
+async def _tell(request: RecordStatus, added: frozenset[str]) -> None:
+    """Log, count and trace the outcomes that are new on the record; a retry finds none."""
+    for each in request.requests:
+        if _text(each.request_id) not in added:
+            continue
+        source = metrics.HUMAN if is_human(each.requested_by) else metrics.AUTOMATIC
+        metrics.REQUESTS.labels(each.kind, each.outcome, source).inc()
+        await log.ainfo(
+            "request.recorded",
+            request_id=each.request_id,
+            kind=each.kind,
+            requested_by=each.requested_by,
+            outcome=each.outcome,
+            generation=each.generation,
+        )
+        if each.kind in _OPENING and each.outcome in _ABOARD:
+            tracing.tell(
+                f"request {each.outcome}",
+                of=(request.workspace_id, each.generation),
+                start=each.at,
+                attributes={
+                    "onebox.workspace": request.workspace_id,
+                    "onebox.generation": each.generation,
+                    "onebox.request_id": each.request_id,
+                    "onebox.request_kind": each.kind,
+                    "onebox.request_source": source,
+                },
+            )
+
+
+def _tell_online(request: RecordStatus, online: CameOnline) -> None:
+    metrics.TIME_TO_ONLINE.observe((online.online_at - online.asked_at).total_seconds())
+    tracing.tell_flight(
+        of=(request.workspace_id, request.generation), start=online.asked_at, end=online.online_at
+    )
 
 
 def _status(request: RecordStatus) -> Status:

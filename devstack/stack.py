@@ -109,6 +109,11 @@ class Stack:
         return self._ports.aws_url
 
     @property
+    def metrics_urls(self) -> dict[str, str]:
+        """What Prometheus scrapes: worker, sdk (Temporal's, in the worker), api."""
+        return self._ports.metrics_urls
+
+    @property
     def database_url(self) -> str:
         """PostgreSQL, with the password."""
         if self._postgres is None:
@@ -138,6 +143,7 @@ class Stack:
             "aws_endpoint": self.aws_url,
             "database": self.database_url,
             "codec": self.codec_url,
+            "metrics": self.metrics_urls,
             "operator_token": self.operator_token,
             "state_dir": str(self.state_dir),
             "pids": self.pids,

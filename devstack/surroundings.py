@@ -50,6 +50,10 @@ class Ports:
     aws: int = 4566
     codec: int = 8081
     """Needed with PAYLOAD_KEYS only."""
+    worker_metrics: int = 9464
+    """OpenTelemetry's port for Prometheus; the next two follow it."""
+    sdk_metrics: int = 9465
+    api_metrics: int = 9466
     box_runtime: int = 8000
     """Each box has an address of its own, and this port on it."""
 
@@ -72,6 +76,12 @@ class Ports:
     def codec_url(self) -> str:
         """The codec server, if there is one."""
         return f"http://{LOCALHOST}:{self.codec}"
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """What Prometheus scrapes, by job."""
+        ports = {"worker": self.worker_metrics, "sdk": self.sdk_metrics, "api": self.api_metrics}
+        return {job: f"http://{LOCALHOST}:{port}/metrics" for job, port in ports.items()}
 
     @property
     def aws_url(self) -> str:
@@ -153,6 +163,9 @@ def base_environment(
         "CODEC_BIND": f"{LOCALHOST}:{ports.codec}",
         "CODEC_TOKEN_HASHES": operators,
         "CODEC_ORIGINS": ports.temporal_ui_url,
+        "WORKER_METRICS_BIND": f"{LOCALHOST}:{ports.worker_metrics}",
+        "SDK_METRICS_BIND": f"{LOCALHOST}:{ports.sdk_metrics}",
+        "API_METRICS_BIND": f"{LOCALHOST}:{ports.api_metrics}",
         "BOX_RUNTIME_PORT": str(ports.box_runtime),
         "BOX_RUNTIME_USER": _our_name(),
         "ALLOW_LOOPBACK_TARGETS": "1",

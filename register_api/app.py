@@ -6,7 +6,7 @@ Opens nothing: configuration and pool come from whoever runs it.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from register_api.delegations import DelegationRoutes
 from register_api.errors import ErrorDetail, error_response, request_id
 from register_api.lanes import Lanes
 from register_api.limits import Bounded
+from register_api.observing import Handler, Observed, named
 from register_api.operations import OPERATIONS
 from register_api.probes import ProbeRoutes
 from register_api.reads import ReadRoutes
@@ -32,8 +33,6 @@ from register_api.routes import BoxRoutes
 from register_api.schemas import BodyInvalid
 from register_api.tokens import TokenRoutes
 from store.pool import Pool, StoreUnavailable
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -51,11 +50,14 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
 
     by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
     for operation in OPERATIONS:
-        by_path[operation.path][operation.method] = handlers[operation.name]
+        by_path[operation.path][operation.method] = named(operation.name, handlers[operation.name])
     routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
     return Starlette(
         routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
-        middleware=[Middleware(Bounded, limits=config.limits, larger=_larger_bodies())],
+        middleware=[
+            Middleware(Observed),
+            Middleware(Bounded, limits=config.limits, larger=_larger_bodies()),
+        ],
         exception_handlers={
             HTTPException: _on_http_exception,
             BodyInvalid: _on_body_invalid,

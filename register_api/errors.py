@@ -66,6 +66,7 @@ def error_response(request: Request, code: Code, detail: ErrorDetail | None = No
     """The answer for a code."""
     detail = detail or ErrorDetail()
     answer = ANSWERS[code]
+    request.scope["onebox.code"] = code  # for the figures
     body = error_body(code, request_id=request_id(request.scope), detail=detail)
     problem = PROBLEM in request.headers.get("accept", "")
     if problem:

@@ -3,15 +3,17 @@
 Holds no rules: those are in `decision`.
 """
 
+import time
+
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from register_api import auditing, schemas
+from register_api import auditing, metrics, observing, schemas, tracing
 from register_api.answers import ANSWERS
 from register_api.auditing import Auditor
 from register_api.config import ApiConfig
-from register_api.decision import Accepted, Bearer, MayUse, Refused, decide_heartbeat, decide_use
+from register_api.decision import Accepted, Bearer, Grant, MayUse, Refused, decide_heartbeat, decide_use
 from register_api.documents import CardUpdated, HeartbeatAnswer, RegisteredAnswer
 from register_api.errors import request_id
 from register_api.evidence import Caller, Credentials, identify, read_credentials
@@ -42,17 +44,22 @@ class BoxRoutes:
 
     async def register(self, request: Request) -> Response:
         """`POST /registry/register`."""
+        started = time.monotonic()
         body = schemas.read(schemas.RegisterBody, await request.body())
+        observing.about(body.id)
         credentials = read_credentials(request, self._config, workspace_id=body.id)
         result = await self._registrar.register(body, credentials, request_id=request_id(request.scope))
         _log_register(request, body.id, result, credentials)
+        _observe_register(request, body.id, result, seconds=time.monotonic() - started)
         if isinstance(result.decision, Refused):
             return refusal(request, result.decision, workspace_id=body.id, credentials=credentials)
         return answer(request, RegisteredAnswer(auth_token=result.token))
 
     async def heartbeat(self, request: Request) -> Response:
         """`POST /registry/heartbeat`: one round trip to the database, if it counts."""
+        started = time.monotonic()
         body = schemas.read(schemas.HeartbeatBody, await request.body())
+        observing.about(body.workspace_id)
         credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
         async with self._lanes.connection(credentials) as conn:
             for _ in range(BEAT_ATTEMPTS):
@@ -78,12 +85,16 @@ class BoxRoutes:
                     generation = caller.generation
                     if taken.first:
                         _log.info("heartbeat.first", workspace=body.workspace_id, generation=generation)
+                        _observe_first_beat(
+                            request, body.workspace_id, generation, seconds=time.monotonic() - started
+                        )
                     return answer(request, HeartbeatAnswer(lifecycle_generation=generation))
         raise StoreUnavailable("the token changed again and again")
 
     async def update_card(self, request: Request) -> Response:
         """`POST /registry/update-card`: a use of the token, as good as a beat for confirming it."""
         body = schemas.read(schemas.CardBody, await request.body())
+        observing.about(body.workspace_id)
         credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
         async with self._lanes.connection(credentials) as conn:
             # First without the lock: whoever proves nothing must not be able to make a box wait for it.
@@ -180,6 +191,34 @@ def _log_register(request: Request, workspace_id: str, result: Registered, crede
         source=_text(credentials.source),
         request_id=request_id(request.scope),
     )
+
+
+def _observe_register(request: Request, workspace_id: str, result: Registered, *, seconds: float) -> None:
+    caller, decision = result.caller, result.decision
+    metrics.REGISTERS.labels(result.code, caller.verdict).inc()
+    if isinstance(decision, Refused):
+        if decision.alert:
+            metrics.ALERTS.labels(result.code).inc()
+        return
+    # Later calls of a box that has its token are no part of the way to online.
+    if result.first or decision.grant is not Grant.NONE:
+        tracing.tell(
+            "register",
+            workspace_id,
+            caller.generation,
+            seconds=seconds,
+            attributes={
+                "onebox.code": result.code,
+                "onebox.verdict": caller.verdict,
+                "onebox.request_id": request_id(request.scope),
+            },
+        )
+
+
+def _observe_first_beat(request: Request, workspace_id: str, generation: int, *, seconds: float) -> None:
+    metrics.FIRST_BEATS.inc()
+    attributes = {"onebox.request_id": request_id(request.scope)}
+    tracing.tell("first beat", workspace_id, generation, seconds=seconds, attributes=attributes)
 
 
 def _text(source: object) -> str | None:

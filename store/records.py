@@ -51,6 +51,15 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CameOnline:
+    """A generation's way to `online`: told once for each generation."""
+
+    asked_at: datetime
+    """When it was asked for; when it was opened, if nobody had to ask."""
+    online_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedRecreate:
     """A recreate that was accepted, and who had asked."""
 
@@ -88,8 +97,27 @@ async def standing(conn: Connection, workspace_id: str) -> Standing | None:
     return await cursor.fetchone()
 
 
-async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[RequestRow]) -> None:
-    """Insert the outcomes that are not there yet; an outcome never changes."""
+async def note_online(conn: Connection, workspace_id: str, *, generation: int) -> CameOnline | None:
+    """The current generation is online; None if that was noted before."""
+    cursor = conn.cursor(row_factory=class_row(CameOnline))
+    await cursor.execute(
+        """
+        UPDATE generations g SET online_at = now()
+        WHERE workspace_id = %(workspace_id)s AND generation = %(generation)s
+          AND superseded_at IS NULL AND online_at IS NULL
+        RETURNING online_at,
+                  coalesce((SELECT min(at) FROM requests r
+                            WHERE r.workspace_id = g.workspace_id AND r.generation = g.generation
+                              AND r.outcome = 'accepted' AND r.kind IN ('recreate', 'start')),
+                           opened_at) AS asked_at
+        """,
+        {"workspace_id": workspace_id, "generation": generation},
+    )
+    return await cursor.fetchone()
+
+
+async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[RequestRow]) -> frozenset[str]:
+    """Insert the outcomes that are not there yet, and say which; an outcome never changes."""
     rows = [
         [
             workspace_id,
@@ -107,16 +135,23 @@ async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[R
         ]
         for request in requests
     ]
+    added = set[str]()
     if rows:
-        await conn.cursor().executemany(
+        cursor = conn.cursor()
+        await cursor.executemany(
             """
             INSERT INTO requests (workspace_id, request_id, kind, requested_by, reason, observed_generation,
                                   force, at, outcome, generation, detail, retry_at)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (workspace_id, request_id) DO NOTHING
+            RETURNING request_id
             """,
             rows,
+            returning=True,
         )
+        async for result in cursor.results():
+            added.update(row[0] for row in await result.fetchall())
+    return frozenset(added)
 
 
 async def accepted_recreates(

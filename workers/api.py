@@ -13,7 +13,7 @@ from register_api.config import ApiConfig
 from register_api.connections import BoundedHttp
 from register_api.intake import keep_noting
 from store.pool import open_pool
-from workers import telemetry
+from workers import metrics, telemetry, tracing
 from workers.draining import Drain, DrainingServer, LastAnswers
 from workers.settings import ApiSettings, load
 
@@ -27,7 +27,12 @@ def run() -> int:
     """Serve until a signal asks to end; running requests are answered first."""
     settings = load(ApiSettings)
     telemetry.configure(log_format=settings.log_format, level=settings.log_level)
-    return asyncio.run(_serve(settings))
+    close_metrics, end_tracing = metrics.serve(settings.api_metrics_bind), tracing.start("onebox-api")
+    try:
+        return asyncio.run(_serve(settings))
+    finally:
+        close_metrics()
+        end_tracing()
 
 
 async def _serve(settings: ApiSettings) -> int:

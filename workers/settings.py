@@ -80,6 +80,10 @@ class PayloadSettings(_Settings):
         return PayloadKeys.parse(self.payload_keys.get_secret_value())
 
 
+Bind = Annotated[str | None, Field(pattern=r"^\S+:[0-9]{1,5}$")]
+"""Host and port; unset: nothing listens."""
+
+
 class KeySettings(StoreSettings):
     """What deriving and verifying credentials needs."""
 
@@ -147,6 +151,8 @@ class ApiSettings(FleetSettings):
     trusted_proxies: Words = ()
     """Addresses or networks (CIDR) of proxies before the API: only their `X-Forwarded-For` says where a call
     comes from. Empty: the TCP peer is the caller."""
+    api_metrics_bind: Bind = None
+    """Host and port of the register API's metrics (`/metrics`), not the public ones; unset: nothing listens."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
     """Connections of one process; beats are served by few of them."""
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 0
@@ -263,11 +269,15 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     """Only say what would be done about them, in the result of the pass and in the log."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
+    worker_metrics_bind: Bind = None
+    """Host and port of the worker's metrics and the fleet's figures (`/metrics`); unset: nothing listens."""
+    sdk_metrics_bind: Bind = None
+    """Host and port of the metrics of Temporal's SDK in the worker (`/metrics`); unset: nothing listens."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     """Connections of one process."""
     graceful_shutdown_seconds: Annotated[float, Field(ge=0)] = 25
     """How long running activities may go on after SIGTERM; below the orchestrator's own limit of 30."""
-    worker_health_bind: Annotated[str | None, Field(pattern=r"^\S+:[0-9]{1,5}$")] = None
+    worker_health_bind: Bind = None
     """Host and port for `/healthz` and `/readyz` of this process; unset: nothing listens."""
     temporal_deployment_name: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = None
     """With the next one: workers are versioned, and a build gets work only once it is made current."""

@@ -21,6 +21,7 @@ def configure(*, log_format: str, level: str) -> None:
     activity.logger.activity_info_on_message = False
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_the_workflow,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -53,6 +54,16 @@ def configure(*, log_format: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def name_the_workflow(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A line about a workspace, or a delegation, says which workflow that is: they go by the same ID."""
+    about = event.get("workspace") or event.get("delegation")
+    if about:
+        event.setdefault("workflow_id", about)
+    return event
+
+
 def name_the_workspace(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -61,6 +72,7 @@ def name_the_workspace(
         attached = event.pop(key, None)
         if isinstance(attached, dict):
             event.setdefault("workspace", attached.get("workflow_id"))
+            event.setdefault("workflow_id", attached.get("workflow_id"))
             event.setdefault("run_id", attached.get("run_id") or attached.get("workflow_run_id"))
             if "activity_type" in attached:
                 event.setdefault("activity", attached["activity_type"])

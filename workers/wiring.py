@@ -11,6 +11,7 @@ from datetime import timedelta
 from botocore.exceptions import BotoCoreError
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
 from temporalio.worker import Worker
 
 from activities.aws import Aws
@@ -22,6 +23,7 @@ from activities.registry import ActivitiesConfig, Implementation, implementation
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
 from workers import versioning
+from workers.observing import Observing
 from workers.settings import InvalidSettings, PayloadSettings, WorkerSettings, load
 from workflows.delegation import DelegationWorkflow
 from workflows.encryption import converter
@@ -44,7 +46,7 @@ class Parts:
     activities: dict[str, tuple[Implementation, ...]]
 
 
-async def connect() -> Client:
+async def connect(runtime: Runtime | None = None) -> Client:
     """A client by Temporal's standard TEMPORAL_* variables and profiles, and by PAYLOAD_KEYS.
 
     Raises `InvalidSettings`.
@@ -52,7 +54,7 @@ async def connect() -> Client:
     keys = load(PayloadSettings).payload_key_ring
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", DEFAULT_TARGET)
-    return await Client.connect(**config, data_converter=converter(keys))
+    return await Client.connect(**config, data_converter=converter(keys), runtime=runtime)
 
 
 @asynccontextmanager
@@ -108,6 +110,7 @@ def _worker(
         task_queue=task_queue,
         workflows=workflows,
         activities=parts.activities[task_queue],
+        interceptors=[Observing()],
         max_concurrent_activities=parts.settings.max_concurrent_activities,
         max_task_queue_activities_per_second=per_second,
         # An eagerly dispatched activity would pass the rate limit by.

@@ -10,9 +10,11 @@ from datetime import timedelta
 
 import structlog
 from temporalio.client import Client
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
-from workers import checks, schedules, telemetry, versioning, wiring
+from workers import checks, metrics, schedules, telemetry, tracing, versioning, wiring
+from workers.figures import FigureReader
 from workers.health import Health, served
 from workers.relay import Relay
 from workers.settings import WorkerSettings, load
@@ -26,13 +28,22 @@ async def run() -> int:
     """Run until a signal asks to end; a Temporal server that is not up yet is waited for."""
     settings = load(WorkerSettings)
     telemetry.configure(log_format=settings.log_format, level=settings.log_level)
+    close_metrics, end_tracing = metrics.serve(settings.worker_metrics_bind), tracing.start("onebox-worker")
+    try:
+        return await _until_told(settings)
+    finally:
+        close_metrics()
+        end_tracing()
+
+
+async def _until_told(settings: WorkerSettings) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     health = Health()
     async with served(health, settings.health_bind):
-        client = await _connected(stopping)
+        client = await _connected(stopping, metrics.sdk_runtime(settings.sdk_metrics_bind))
         if client is None:
             return 0
         return await _work(settings, client, health, stopping)
@@ -56,7 +67,7 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
             wiring.ec2_worker(client, parts),
             wiring.delegations_worker(client, parts),
         ):
-            beside = _beside(client, settings)
+            beside = _beside(client, parts)
             health.started()
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
             stop = asyncio.create_task(stopping.wait())
@@ -74,10 +85,16 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
     return 1 if broken else 0
 
 
-def _beside(client: Client, settings: WorkerSettings) -> list[asyncio.Task[None]]:
+def _beside(client: Client, parts: wiring.Parts) -> list[asyncio.Task[None]]:
     """What goes on beside the work, and ends with it."""
+    settings = parts.settings
     rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
-    tasks = [asyncio.create_task(_scheduled(client, rounds))]
+    reader = FigureReader(
+        pool=parts.pool,
+        policy=settings.fleet_policy,
+        expire=timedelta(seconds=settings.delegation_expire_seconds),
+    )
+    tasks = [asyncio.create_task(_scheduled(client, rounds)), asyncio.create_task(reader.run())]
     if (version := settings.deployment_version) is not None:
         tasks.append(asyncio.create_task(versioning.watch(client, version)))
     return tasks
@@ -95,10 +112,10 @@ async def _scheduled(client: Client, rounds: Sequence[schedules.Round]) -> None:
             return
 
 
-async def _connected(stopping: asyncio.Event) -> Client | None:
+async def _connected(stopping: asyncio.Event, runtime: Runtime | None) -> Client | None:
     while not stopping.is_set():
         try:
-            return await wiring.connect()
+            return await wiring.connect(runtime)
         except (RPCError, RuntimeError, OSError) as error:
             log.warning("temporal.unreachable", error=str(error)[:200])
         try:

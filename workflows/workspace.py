@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
     from workflows.names import InvalidWorkspaceId, check_workspace_id
     from workflows.recording import Recording
-    from workflows.requests import Ask, Request, RequestKind
+    from workflows.requests import Ask, OutcomeKind, Request, RequestKind
     from workflows.state import Frozen, Phase, State, Step
 
 MESSAGES_PER_RUN = 1_000
@@ -183,6 +183,15 @@ class WorkspaceWorkflow:
     def requests(self) -> list[RequestOutcome]:
         """See `RequestOutcome`."""
         return [RequestOutcome.of(request) for request in self._state.requests[-SHOWN_REQUESTS:]]
+
+    def current_request(self) -> str:
+        """The ID of the request that the present generation was opened for; empty if there was none."""
+        opening = (RequestKind.RECREATE, RequestKind.START)
+        for it in reversed(self._state.requests):
+            is_it = it.kind in opening and it.outcome is OutcomeKind.ACCEPTED
+            if is_it and it.generation == self._state.generation:
+                return it.request_id
+        return ""
 
     def _start_from(self, payload: tuple[object, ...]) -> None:
         """Take up a spec, or the state that the run before carried over."""

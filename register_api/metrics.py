@@ -1,0 +1,34 @@
+"""What the register API counts: calls by their answers, how long they took, what register calls came to.
+
+Of one process. No label names a workspace, a source or a token.
+"""
+
+from prometheus_client import Counter, Histogram
+
+from register_api.answers import Code
+from register_api.operations import OPERATIONS
+
+OK, UNROUTED = "ok", "none"
+
+CALLS = Counter(
+    "onebox_api_calls", "Calls answered, by operation, status and error code (or ok).",
+    ["operation", "status", "code"],
+)  # fmt: skip
+SECONDS = Histogram(
+    "onebox_api_call_seconds",
+    "From a call's head to its answer.",
+    ["operation"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+REGISTERS = Counter(
+    "onebox_register_calls", "Register calls that were judged, by what they came to and what they proved.",
+    ["code", "verdict"],
+)  # fmt: skip
+FIRST_BEATS = Counter("onebox_first_beats", "First counted beats of a generation's box, or after silence.")
+ALERTS = Counter("onebox_register_alerts", "Register calls that a human should look into.", ["code"])
+
+for operation in OPERATIONS:
+    SECONDS.labels(operation.name)
+for code in (Code.PLATFORM_UNAVAILABLE, Code.INTERNAL_ERROR):
+    for operation in OPERATIONS:
+        CALLS.labels(operation.name, "503" if code is Code.PLATFORM_UNAVAILABLE else "500", code)

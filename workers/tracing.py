@@ -1,0 +1,47 @@
+"""Turning traces on, by OpenTelemetry's standard variables. What is traced is not decided here.
+
+Off unless an endpoint is given. What cannot be exported is dropped: nothing ever waits for it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from activities.tracing import ChosenIds
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tracing")
+
+
+def start(service: str, environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """Export spans from now on, if the environment says where to; returns what ends it.
+
+    The exporter, the batches, the sampler and the limits read their own `OTEL_…` variables.
+    """
+    if not wanted(environment):
+        return _nothing
+    named = "OTEL_SERVICE_NAME" in environment
+    resource = Resource.create({} if named else {"service.name": service})
+    provider = TracerProvider(resource=resource, id_generator=ChosenIds(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    log.info("tracing.started", service=environment.get("OTEL_SERVICE_NAME", service))
+    return provider.shutdown
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether traces are to be exported: to an endpoint, by OTLP, and not switched off."""
+    exporters = environment.get("OTEL_TRACES_EXPORTER", "otlp").replace(" ", "").split(",")
+    disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not disabled and "otlp" in exporters and any(environment.get(name) for name in ENDPOINTS)
+
+
+def _nothing() -> None:
+    return
