@@ -27,6 +27,9 @@ REGISTERS = Counter(
 FIRST_BEATS = Counter("onebox_first_beats", "First counted beats of a generation's box, or after silence.")
 ALERTS = Counter("onebox_register_alerts", "Register calls that a human should look into.", ["code"])
 
+# Series that are there from the start: the first of a kind is an increase, too.
+for code in Code:
+    ALERTS.labels(code)
 for operation in OPERATIONS:
     SECONDS.labels(operation.name)
 for code in (Code.PLATFORM_UNAVAILABLE, Code.INTERNAL_ERROR):

@@ -152,7 +152,7 @@ class ApiSettings(FleetSettings):
     """Addresses or networks (CIDR) of proxies before the API: only their `X-Forwarded-For` says where a call
     comes from. Empty: the TCP peer is the caller."""
     api_metrics_bind: Bind = None
-    """Host and port of the register API's metrics (`/metrics`), not the public ones; unset: nothing listens."""
+    """Host and port of the register API's metrics (`/metrics`), never public; unset: nothing listens."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
     """Connections of one process; beats are served by few of them."""
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 0

@@ -11,6 +11,7 @@ from devstack.aws.client import AwsEndpoint
 from devstack.console import Console, connected
 from devstack.stack import Stack
 from tests.deploy.policy import allows
+from tests.integration.collector import Collector
 from tests.integration.wire import Wire
 
 SETTINGS = {
@@ -45,17 +46,26 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """Where the processes of the stack send their spans."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
 def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runtimes of all boxes write down what they have processed."""
     return tmp_path_factory.mktemp("ledgers")
 
 
 @pytest.fixture(scope="session")
-def stack(wire: Wire, ledgers: Path) -> Iterator[Stack]:
+def stack(wire: Wire, ledgers: Path, collector: Collector) -> Iterator[Stack]:
     settings = SETTINGS | {
         "REGISTER_API_URL": wire.url,
         "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
         "ONEBOX_LEDGERS": str(ledgers),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
     with Stack(
         free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2

@@ -6,12 +6,14 @@ The first test runs after all others of this folder (see `conftest`), and search
 from pathlib import Path
 
 import boto3
+import httpx
 import pytest
 from botocore.config import Config
 
 from devstack.console import Console
 from devstack.stack import Stack
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
+from tests.integration.collector import Collector
 from tests.integration.conftest import CANARY_SECRET_KEY
 from tests.integration.test_registering import bootstrap_secret
 from workers.decrypting import decrypt, decrypt_message
@@ -57,7 +59,9 @@ def found(secrets: set[bytes], haystack: bytes, where: str) -> list[str]:
     return [f"a secret in {where}" for secret in secrets if secret in haystack]
 
 
-async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console, workspace: str) -> None:
+async def test_no_secret_stands_where_it_must_not(
+    stack: Stack, console: Console, collector: Collector, workspace: str
+) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
@@ -82,6 +86,11 @@ async def test_no_secret_stands_where_it_must_not(stack: Stack, console: Console
     assert len(seen) > 10
     for name, content in seen.items():
         leaks += found(secrets, content, name)
+
+    assert collector.raw
+    leaks += found(secrets, collector.raw, "the traces")
+    for url in stack.metrics_urls.values():
+        leaks += found(secrets, httpx.get(url, trust_env=False).content, "the metrics")
 
     ec2 = boto3.client(
         "ec2",
