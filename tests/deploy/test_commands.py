@@ -108,6 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "127.0.0.1:8080": f"{LOCAL}:{api}",
             "0.0.0.0:8081": f"{LOCAL}:{probes}",
             "127.0.0.1:8081": f"{LOCAL}:{probes}",
+            **{f"0.0.0.0:{metrics}": f"{LOCAL}:{free_port()}" for metrics in (9464, 9465, 9466)},
         }
         directory = tmp_path_factory.mktemp("composed")
         yield Site(stack=stack, services=compose.services(filled), addresses=addresses, directory=directory)

@@ -74,7 +74,7 @@ def test_onebox_is_given_only_settings_that_it_reads() -> None:
     known: set[str] = set()
     for settings in (StoreSettings, WorkerSettings, ApiSettings):
         known |= {name.upper() for name in settings.model_fields}
-    foreign = re.compile("TEMPORAL_(ADDRESS|NAMESPACE)|AWS_")
+    foreign = re.compile("TEMPORAL_(ADDRESS|NAMESPACE)|AWS_|OTEL_")
     for name in ("migrate", "worker", "register-api"):
         environment: dict[str, Any] = SERVICES[name]["environment"]
         assert {each for each in environment if not foreign.match(each)} <= known, name

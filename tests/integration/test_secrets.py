@@ -89,8 +89,9 @@ async def test_no_secret_stands_where_it_must_not(
 
     assert collector.raw
     leaks += found(secrets, collector.raw, "the traces")
-    for url in stack.metrics_urls.values():
-        leaks += found(secrets, httpx.get(url, trust_env=False).content, "the metrics")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for url in stack.metrics_urls.values():
+            leaks += found(secrets, (await http.get(url)).content, "the metrics")
 
     ec2 = boto3.client(
         "ec2",

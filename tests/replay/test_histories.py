@@ -8,6 +8,7 @@ from temporalio.worker import Replayer
 from tests.replay.record import HISTORIES, PATHS, REQUESTERS
 from workers import replay
 from workers.histories import read
+from workers.observing import Observing
 from workers.recall import WORKFLOWS
 from workers.story.render_text import render
 from workers.story.telling import tell
@@ -24,6 +25,12 @@ def test_a_recorded_history_is_deterministic_under_this_code(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_in_the_sandbox(name: str) -> None:
     replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER)
+    asyncio.run(replayer.replay_workflow(read(HISTORIES / f"{name}.json")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recorded_history_is_deterministic_with_what_observes_it_in_a_worker(name: str) -> None:
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER, interceptors=[Observing()])
     asyncio.run(replayer.replay_workflow(read(HISTORIES / f"{name}.json")))
 
 

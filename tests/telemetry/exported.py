@@ -1,4 +1,4 @@
-"""What a process exports, as Prometheus reads it: families with their types, and the labels of their samples."""
+"""What a process exports, as Prometheus reads it: types of families, labels and values of samples."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
