@@ -4,6 +4,7 @@ Off unless an endpoint is given. What cannot be exported is dropped: nothing eve
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -14,6 +15,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from activities.tracing import ChosenIds
+
+LAST_SPANS_SECONDS = 3.0
+"""What is left at the end gets so long; a process has to end within its grace period."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -33,7 +37,7 @@ def start(service: str, environment: Mapping[str, str] = os.environ) -> Callable
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     log.info("tracing.started", service=environment.get("OTEL_SERVICE_NAME", service))
-    return provider.shutdown
+    return _hurried(provider.shutdown)
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
@@ -41,6 +45,17 @@ def wanted(environment: Mapping[str, str]) -> bool:
     exporters = environment.get("OTEL_TRACES_EXPORTER", "otlp").replace(" ", "").split(",")
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return not disabled and "otlp" in exporters and any(environment.get(name) for name in ENDPOINTS)
+
+
+def _hurried(shutdown: Callable[[], None]) -> Callable[[], None]:
+    """A collector that takes the connection and says nothing would hold the process up for long."""
+
+    def end() -> None:
+        last = threading.Thread(target=shutdown, name="last spans", daemon=True)
+        last.start()
+        last.join(LAST_SPANS_SECONDS)
+
+    return end
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import REGISTRY
 
 from activities import ports
 from store import facts
@@ -152,3 +153,17 @@ async def test_facts_are_taken_in_order_by_one_relay_at_a_time(world: World) -> 
     async with world.pool.connection() as conn, conn.transaction():
         assert [fact.kind for fact in await facts.take(conn, 9)] == ["silent"]
         assert {fact.workspace_id for fact in await facts.take(conn, 9)} == {world.workspace_id}
+
+
+async def test_an_outcome_and_a_way_to_online_that_are_written_twice_are_counted_once(world: World) -> None:
+    def counted() -> tuple[float, float]:
+        labels = {"kind": "recreate", "outcome": "accepted", "source": "automatic"}
+        outcomes = REGISTRY.get_sample_value("onebox_requests_total", labels)
+        online = REGISTRY.get_sample_value("onebox_time_to_online_seconds_count")
+        return outcomes or 0, online or 0
+
+    await world.opened()
+    outcomes, online = counted()
+    for revision in (5, 5, 6):
+        await world.run(ports.record_status, status(world, revision, request("r-1")))
+    assert counted() == (outcomes + 1, online + 1)

@@ -6,6 +6,7 @@ import re
 import yaml
 
 from tests.deploy import compose
+from tests.documents import ROOT, sections
 from tests.telemetry.expressions import DEPLOY, alerts, all_asked
 
 ANCHOR = "docs/runbook.md#"
@@ -23,6 +24,11 @@ def test_every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() 
         assert {"summary", "description", "runbook"} == set(annotations)
         assert annotations["runbook"] == ANCHOR + kebab(name)
         assert rule["labels"] in ({"severity": "page"}, {"severity": "ticket"})
+
+
+def test_every_alert_has_a_section_of_the_runbook() -> None:
+    anchors = {section.anchor for section in sections(ROOT / "docs" / "runbook.md")}
+    assert {kebab(str(rule["alert"])) for rule in alerts()} <= anchors
 
 
 def test_no_two_alerts_have_one_name() -> None:
