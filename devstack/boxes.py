@@ -23,6 +23,9 @@ from devstack.processes import Child
 
 POLL_SECONDS = 0.1
 
+AILING = Path(__file__).with_name("ailing")
+"""What the Python processes of a box load first where `ONEBOX_AILMENTS` is set: see its own words."""
+
 RESTART_SECONDS = 0.5
 """From the end of a box's process to its next start, as `Restart=always` does on the real image."""
 
@@ -36,6 +39,8 @@ PASSED_ON = (
     "HEARTBEAT_SECONDS",
     "ONEBOX_WATCH_SECONDS",
     "ONEBOX_LEDGERS",
+    "ONEBOX_LISTEN_PORT",
+    "ONEBOX_AILMENTS",
 )
 """What a box gets from the host's environment: nothing that only a control plane may know."""
 
@@ -137,7 +142,11 @@ class Box:
         )
 
     def _environment(self, host: Mapping[str, str]) -> dict[str, str]:
-        return {name: host[name] for name in PASSED_ON if name in host} | {
+        passed_on = {name: host[name] for name in PASSED_ON if name in host}
+        if "ONEBOX_AILMENTS" in passed_on:
+            path = filter(None, (str(AILING), passed_on.get("PYTHONPATH")))
+            passed_on["PYTHONPATH"] = os.pathsep.join(path)
+        return passed_on | {
             "CONFIGS_DIR": str(self._configs),
             "ONEBOX_DATA_DEVICE": str(self._device),
             "ONEBOX_FOREGROUND": "1",

@@ -47,6 +47,7 @@ class Stack:
         free_ports: bool = False,
         parts: Iterable[str] = PARTS,
         settings: Mapping[str, str] | None = None,
+        told_instead: Callable[[str, Mapping[str, str]], Mapping[str, str]] | None = None,
         pending_seconds: float = 1.0,
         terminating_seconds: float = 1.0,
         fsync: bool = True,
@@ -55,6 +56,8 @@ class Stack:
         """Without a directory everything is in a temporary one, which is removed at the end.
 
         `settings` are environment variables of the children; they win over everything else.
+        `told_instead` gets the name of worker, API or box host and its environment, and says what it is told
+        instead: so parts reach each other by detours.
         `pending_seconds` and `terminating_seconds` are how long instances take to run and to end.
         `report` is told what a person should know, in one line.
         """
@@ -66,6 +69,7 @@ class Stack:
         self._directory = directory
         self._free_ports = free_ports
         self._settings = dict(settings or {})
+        self._told_instead = told_instead
         self._delays = (pending_seconds, terminating_seconds)
         self._fsync = fsync
         self._report = report or _report
@@ -280,7 +284,11 @@ class Stack:
                 self.environment.setdefault(name, value)
 
     def _opener(self, name: str) -> Callable[[], None]:
-        return lambda: self._supervise(name, self._programs.production(name, self.environment))
+        return lambda: self._supervise(name, self._programs.production(name, self._told(name)))
+
+    def _told(self, name: str) -> dict[str, str]:
+        told = self.environment
+        return told if self._told_instead is None else {**told, **self._told_instead(name, told)}
 
     def _supervise(self, name: str, server: Server) -> None:
         supervised = Supervised(name, server, changed=self._write_state, report=self._report)

@@ -96,6 +96,9 @@ class Layer:
                     response = self._cloud.dispatch(call)
         except Refused as refused:
             response = error_answer(call.service, refused)
+        if call.changes_something and response.status_code == 200:
+            for machine in machines:
+                self._cloud.machines.put_off(machine, _slowed(met))
         if call.changes_something:
             refused_code = error_code(response) if response.status_code >= 400 else None
             self._cloud.journal.add(
@@ -164,3 +167,9 @@ class Layer:
         if call.record_name:
             return records.workspace_in(call.record_name)
         return next(iter(self._workspaces(call)), None)
+
+
+def _slowed(met: list[ArmedFault]) -> float:
+    """How much longer instances take to get to their next state."""
+    slow = [armed.fault.seconds for armed in met if armed.fault.fault is FaultKind.SLOW_CHANGE]
+    return max(slow, default=0.0)

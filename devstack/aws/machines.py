@@ -140,6 +140,11 @@ class Machines:
             del self._machines[machine.instance_id]
         return forgotten
 
+    def put_off(self, machine: Machine, seconds: float) -> None:
+        """Let it take longer to get to the next state, if it is on its way to one."""
+        if machine.next_state is not None:
+            machine.due += seconds
+
     def tell_volume(self, machine: Machine, volume_id: str, change: VolumeChange, *, now: float) -> None:
         """Write down that an instance got hold of a volume, or let it go."""
         self._journal.add(

@@ -32,6 +32,8 @@ class FaultKind(StrEnum):
     """It waits for `seconds` before it takes effect."""
     HOLD = "hold"
     """It takes effect, and the answer waits until the fault is released or cleared."""
+    SLOW_CHANGE = "slow_change"
+    """The instances that it changes take `seconds` longer to get to their next state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

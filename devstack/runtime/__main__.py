@@ -20,7 +20,9 @@ def main() -> None:
     box = os.getppid()
     runtime = Runtime.from_environment(os.environ)
     Handler.runtime = runtime
-    with ThreadingHTTPServer((runtime.address, runtime.port), Handler) as server:
+    # Behind a proxy it listens elsewhere than it says.
+    port = int(os.environ.get("ONEBOX_LISTEN_PORT") or runtime.port)
+    with ThreadingHTTPServer((runtime.address, port), Handler) as server:
         for target in (server.serve_forever, runtime.run):
             threading.Thread(target=target, daemon=True).start()
         while os.getppid() == box:

@@ -1,0 +1,75 @@
+"""What is shown, whether boxes get back, and what health costs: I5, I9, I12, and settling."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from campaign.judging.evidence import Event, Evidence, Look, Truth, Violation
+
+GRACE_SECONDS = 1.0
+"""A look takes time."""
+
+ECHO_SECONDS = 10.0
+"""What happened so shortly before a quiet time may still be heard in it."""
+
+
+def online_is_true(evidence: Evidence) -> Iterator[Violation]:
+    """I9: `online` is shown only while everything that it stands for is so, before the look or after it."""
+    for look in evidence.looks:
+        if look.phase != "online":
+            continue
+        reasons = [_lacking(look, truth, evidence.stale_after) for truth in (look.before, look.after)]
+        if all(reasons):
+            yield Violation(
+                invariant="I9",
+                workspace=look.workspace,
+                at=look.at,
+                what=f"online was shown of generation {look.generation}, but {reasons[0]}; then {reasons[1]}",
+            )
+
+
+def boxes_get_back(evidence: Evidence) -> Iterator[Violation]:
+    """I5: no box of the current generation is left with a 401; and all of it settles by itself."""
+    for it in evidence.unsettled:
+        yield Violation(
+            invariant="I5" if it.unauthorized else "settling",
+            workspace=it.workspace,
+            at=it.at,
+            what=f"not at rest in time: {it.seen}",
+        )
+
+
+def health_costs_nothing(evidence: Evidence) -> Iterator[Violation]:
+    """I12: a workspace that is well, of which nobody wants anything, has no workflow events."""
+    events: dict[str, list[Event]] = defaultdict(list)
+    for event in evidence.events:
+        events[event.workspace].append(event)
+    moved: dict[str, list[float]] = defaultdict(list)
+    for change in evidence.changes:
+        moved[change.workspace].append(change.at)
+    for quiet in evidence.quiets:
+        for workspace in quiet.workspaces:
+            seen = [it for it in events[workspace] if quiet.began < it.at < quiet.ended]
+            echo = any(quiet.began - ECHO_SECONDS < at < quiet.ended for at in moved[workspace])
+            if seen and not echo:
+                kinds = ", ".join(sorted({it.type for it in seen}))
+                yield Violation(
+                    invariant="I12",
+                    workspace=workspace,
+                    at=seen[0].at,
+                    what=f"{len(seen)} events in {quiet.ended - quiet.began:.1f} quiet seconds: {kinds}",
+                )
+
+
+def _lacking(look: Look, truth: Truth, stale_after: float) -> str:
+    """What `online` lacks by that truth; nothing if it is so."""
+    if truth.generation != look.generation:
+        return f"generation {truth.generation} is current"
+    if not truth.registered:
+        return "its box has not registered"
+    if truth.active_tokens != 1:
+        return f"{truth.active_tokens} tokens are active"
+    if truth.beat_age is None or truth.beat_age > stale_after + GRACE_SECONDS:
+        return f"its last beat is {truth.beat_age} s old"
+    if truth.not_processing:
+        return "its agent doesn't process"
+    return "" if truth.canary_answered else "its agent has not answered a canary"

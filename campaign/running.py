@@ -1,0 +1,326 @@
+"""Plays a campaign: rounds of faults under requests, what settles after each, and the verdict at the end.
+
+What goes wrong is `injecting`'s, who asks is `asking`'s, what is right is `judging`'s.
+"""
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from campaign import settling
+from campaign.asking import Callers
+from campaign.injecting import Injector, possible
+from campaign.judging.evidence import Evidence, Quiet, Unsettled
+from campaign.judging.verdict import judged
+from campaign.schedule import Round, schedule
+from campaign.settling import Calm, Rest
+from campaign.stage import STALE_SECONDS, Stage, staged
+from campaign.tally import RoundResult, Tally
+from campaign.watching import Watcher
+from campaign.witnesses import Witnesses, read_texts
+from devstack.console import Console, connected
+from devstack.temporal import temporal_cli
+
+WORKSPACES = 8
+
+SETTLE_SECONDS = 240.0
+"""All must be at rest so soon after the last fault. The longest way there by the rules: a token that was in
+use is given anew after 60 s, an instance that was not found counts as gone after 60 s, and a delegation is
+tried for a minute; in a row, on a machine that has two cores for all of it."""
+
+QUIET_SECONDS = 3.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Campaign:
+    """One campaign that is being played."""
+
+    stage: Stage
+    console: Console
+    witnesses: Witnesses
+    callers: Callers
+    injector: Injector
+    workspaces: list[str]
+    say: Say
+    results: list[RoundResult] = field(default_factory=list)
+    quiets: list[Quiet] = field(default_factory=list)
+    unsettled: list[Unsettled] = field(default_factory=list)
+    command_lines: dict[str, str] = field(default_factory=dict)
+    everybody: list[str] = field(default_factory=list)
+    """All workspaces that there ever were."""
+
+    async def play(self, rounds: Sequence[Round]) -> None:
+        """All rounds, and what is to be waited for before and after."""
+        self.say(f"the stack is up; {len(self.workspaces)} workspaces are started")
+        for workspace in self.workspaces:
+            await self._begin(workspace)
+        await self._settle("the beginning")
+        for each in rounds:
+            await self._round(each)
+        await self._end_work()
+
+    async def _begin(self, workspace: str) -> None:
+        await self.console.start(workspace)
+        self.everybody.append(workspace)
+
+    async def _round(self, it: Round) -> None:
+        over = asyncio.Event()
+        felt, unfelt = Counter[str](), Counter[str]()
+        before = len(self.callers.told.asked)
+        self.say(f"round {it.number}: {len(it.faults)} faults, one after the other and many at once")
+        async with asyncio.TaskGroup() as tasks:
+            calls = tasks.create_task(self.callers.call_until(over))
+
+            async def bring(number: int) -> None:
+                fault = it.faults[number]
+                await asyncio.sleep(fault.at)
+                counts = felt if await self.injector.inject(fault) else unfelt
+                counts[fault.kind.name] += 1
+
+            await asyncio.gather(*(bring(number) for number in range(len(it.faults))))
+            over.set()
+            await calls
+        await self.injector.end_all()
+        ended = time.monotonic()
+        calm = await self._settle(f"round {it.number}")
+        after = time.monotonic() - ended if calm.settled else None
+        rests = Counter(seen.rest for seen in calm.seen)
+        self.results.append(
+            RoundResult(
+                number=it.number,
+                felt=dict(felt),
+                unfelt=dict(unfelt),
+                settled_after=after,
+                online=rests[Rest.ONLINE],
+                stopped=rests[Rest.STOPPED],
+                deleted=rests[Rest.DELETED],
+                held_back=rests[Rest.HELD_BACK],
+            )
+        )
+        told = "not settled in time" if after is None else f"settled after {after:.1f} s"
+        asked = len(self.callers.told.asked) - before
+        self.say(
+            f"round {it.number}: {felt.total()} faults felt, {unfelt.total()} not,"
+            f" {asked} requests taken, {told}:"
+            f" {', '.join(f'{number} {rest}' for rest, number in rests.items())}"
+        )
+        await self._human_words(calm)
+        await self._quiet()
+
+    async def _settle(self, when: str) -> Calm:
+        """Wait until all is at rest, and take down what isn't in time."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            calm = await self._look()
+            if calm is not None and calm.settled:
+                return calm
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.2)
+        calm = calm or Calm(seen=(), pending=("PostgreSQL cannot be read",))
+        moving = [it for it in calm.seen if it.rest is Rest.MOVING]
+        for seen in moving:
+            self.unsettled.append(
+                Unsettled(
+                    workspace=seen.workspace,
+                    at=time.time(),
+                    seen=f"after {when}: {seen.told}",
+                    unauthorized=await self._is_unauthorized(seen.workspace),
+                )
+            )
+        for pending in calm.pending:
+            self.unsettled.append(
+                Unsettled(workspace="", at=time.time(), seen=f"after {when}: {pending}", unauthorized=False)
+            )
+        return calm
+
+    async def _look(self) -> Calm | None:
+        requests = {(it.workspace, it.request_id) for it in self.callers.told.asked}
+        url = self.witnesses.database_url
+        try:
+            return await asyncio.to_thread(settling.look, url, list(self.workspaces), requests)
+        except psycopg.Error:
+            return None
+
+    async def _is_unauthorized(self, workspace: str) -> bool:
+        """Whether its box's beats are answered with 401, as the box itself has it."""
+        for box in self.stage.stack.boxes:
+            if box.workspace == workspace:
+                url = f"http://{box.private_ip}:{self.stage.listen_port}/_control"
+                try:
+                    async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
+                        return bool((await http.get(url)).json()["beat_status"] == 401)
+                except httpx.HTTPError:
+                    return False
+        return False
+
+    async def _human_words(self, calm: Calm) -> None:
+        """What is left to a human: start what is stopped, pass a spent budget, replace what is deleted."""
+        for workspace in [*calm.those(Rest.STOPPED), *calm.those(Rest.HELD_BACK)]:
+            await self.callers.mind(workspace, "request_start", reason="the campaign goes on")
+        for workspace in calm.those(Rest.DELETED):
+            self.workspaces.remove(workspace)
+            new = f"faulty-{len(self.everybody) + 1}"
+            self.workspaces.append(new)
+            await self._begin(new)
+        for row in await self.console.rows("SELECT delegation_id FROM delegations WHERE held"):
+            await self.console.signal(str(row["delegation_id"]), "resend", requested_by="admin:carol")
+        await self._settle("a human's words")
+
+    async def _quiet(self) -> None:
+        """Some seconds in which nobody wants anything."""
+        began, calm = time.time(), await self._look()
+        await asyncio.sleep(QUIET_SECONDS)
+        after = await self._look()
+        if calm is not None and after is not None:
+            online = set(calm.those(Rest.ONLINE)) & set(after.those(Rest.ONLINE))
+            self.quiets.append(Quiet(began=began, ended=time.time(), workspaces=tuple(sorted(online))))
+        for name, pid in self.stage.stack.pids.items():
+            self.command_lines[f"the command line of {name}"] = _command_line(pid)
+
+    async def _end_work(self) -> None:
+        """Every delegation must end, now that all its targets are there."""
+        calm = await self._settle("the last round")
+        await self._human_words(calm)
+
+    def evidence(self, watcher: Watcher) -> Evidence:
+        """Everything that the witnesses have to say."""
+        state_dir = self.stage.stack.state_dir
+        events, texts = self.witnesses.histories(self.everybody)
+        logs = [*state_dir.glob("logs/*.log"), *state_dir.glob("boxes/*/box.log")]
+        told = self.callers.told
+        return Evidence(
+            deeds=self.witnesses.deeds(),
+            changes=self.witnesses.changes(),
+            recorded=self.witnesses.recorded(),
+            asked=tuple(told.asked),
+            delegated=tuple(told.delegated),
+            looks=watcher.looks,
+            intrusions=tuple(told.intrusions),
+            audited=self.witnesses.audited(),
+            events=events,
+            quiets=tuple(self.quiets),
+            unsettled=tuple(self.unsettled),
+            addresses=self.witnesses.addresses(),
+            processed={
+                file.name: frozenset(file.read_text().split()) for file in self.stage.ledgers.iterdir()
+            },
+            secrets=self._secrets(),
+            texts=texts
+            | {
+                f"{file.parent.name}/{file.name}": text
+                for file in logs
+                for text in read_texts([file]).values()
+            }
+            | {
+                f"Temporal's {name}": text
+                for name, text in read_texts(state_dir.glob("temporal/temporal.db*")).items()
+            }
+            | self.command_lines,
+            stale_after=STALE_SECONDS,
+        )
+
+    def _secrets(self) -> dict[str, str]:
+        stack = self.stage.stack
+        found = self.witnesses.bootstrap_secrets() | self.callers.told.secrets
+        for file in stack.state_dir.glob("boxes/*/configs/.auth_token"):
+            found[f"the token of {file.parent.parent.name}"] = file.read_text().strip()
+        key = stack.environment["SERVER_KEYS"].partition(":")[2]
+        password = psycopg.conninfo.conninfo_to_dict(stack.database_url)["password"]
+        return found | {
+            "the server's key": key,
+            "the operator's token": stack.operator_token,
+            "the database's password": str(password),
+        }
+
+
+async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
+    stack = stage.stack
+    witnesses = Witnesses(
+        database_url=stack.database_url,
+        aws_url=stack.aws_url,
+        temporal_address=stack.temporal_address,
+        temporal_cli=temporal_cli(),
+    )
+    witnesses.begin()
+    workspaces = [f"faulty-{number}" for number in range(1, WORKSPACES + 1)]
+    began = time.monotonic()
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        callers = Callers(console, seed=seed, workspaces=workspaces)
+        campaign = Campaign(
+            stage=stage,
+            console=console,
+            witnesses=witnesses,
+            callers=callers,
+            injector=Injector(stage, console.aws, workspaces, callers.provoke),
+            workspaces=workspaces,
+            say=say,
+        )
+        watcher = Watcher(
+            witnesses,
+            api_url=stack.register_api_url,
+            operator_token=stack.operator_token,
+            workspaces=workspaces,
+        )
+        kinds = possible(disk=stage.disk is not None)
+        with watcher:
+            await campaign.play(schedule(seed, rounds=rounds, kinds=kinds))
+        say("judging …")
+        evidence = await asyncio.to_thread(campaign.evidence, watcher)
+    states = {
+        str(it.row["delegation_id"]): str(it.row["state"])
+        for it in evidence.changes
+        if it.table == "delegations" and it.row["type"] != "canary"
+    }
+    return Tally(
+        seed=seed,
+        machine=f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        minutes=(time.monotonic() - began) / 60,
+        settle_limit=SETTLE_SECONDS,
+        rounds=tuple(campaign.results),
+        requests=dict(callers.told.counts),
+        outcomes=dict(Counter(it.outcome for it in evidence.recorded)),
+        recreates=len(
+            {
+                (it.workspace, it.row["generation"])
+                for it in evidence.changes
+                if it.table == "generations" and it.row["generation"] != 1
+            }
+        ),
+        delegations=dict(Counter(states.values())),
+        looks=len(evidence.looks),
+        events=len(evidence.events),
+        violations=tuple(judged(evidence)),
+    )
+
+
+def play(*, seed: int, rounds: int, say: Say) -> Tally:
+    """A campaign, from the start of its stack to the verdict."""
+    say("starting the stack, every wire of it through a proxy …")
+    with staged() as stage:
+        if stage.disk is None:
+            say("the kernel allows no disk of its own for PostgreSQL: it is not filled up")
+        return asyncio.run(_played(stage, seed=seed, rounds=rounds, say=say))
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""

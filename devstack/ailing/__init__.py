@@ -1,0 +1,1 @@
+"""No code of the devstack's own processes: see `sitecustomize`."""

@@ -1,0 +1,58 @@
+"""What may ail the machine of a box: a clock that jumped, a disk that is full. Loaded by its processes.
+
+Standard library only; while no file in `ONEBOX_AILMENTS` asks for it, nothing is different. `clock` holds the
+seconds that wall clocks are ahead; while `full` exists, what is written below `CONFIGS_DIR` finds no room.
+Whom it befell is noted in `befell`, a line each.
+"""
+
+import os
+import time
+
+_AILMENTS = os.environ.get("ONEBOX_AILMENTS", "")
+_CONFIGS = os.environ.get("CONFIGS_DIR", "")
+
+_Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+def _note(what: str) -> None:
+    with open(os.path.join(_AILMENTS, "befell"), "a") as file:
+        file.write(f"{what} {os.path.basename(os.path.dirname(_CONFIGS))}\n")
+
+
+def _ahead() -> float:
+    """How far the wall clock is ahead now."""
+    try:
+        with open(os.path.join(_AILMENTS, "clock")) as file:
+            seconds = float(file.read())
+    except (OSError, ValueError):
+        return 0.0
+    _note("clock")
+    return seconds
+
+
+def _install() -> None:
+    now, now_ns, utc, local = time.time, time.time_ns, time.gmtime, time.localtime
+    time.time = lambda: now() + _ahead()
+    time.time_ns = lambda: now_ns() + int(_ahead() * 1e9)
+    time.gmtime = lambda seconds=None: utc(now() + _ahead() if seconds is None else seconds)
+    time.localtime = lambda seconds=None: local(now() + _ahead() if seconds is None else seconds)
+
+    real_open = os.open
+    full = os.path.join(_AILMENTS, "full")
+
+    def open_where_there_may_be_no_room(
+        path: _Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+    ) -> int:
+        # The file is made, or emptied; there is no room for what is in it: the kernel says so at the write.
+        descriptor = real_open(path, flags, mode, dir_fd=dir_fd)
+        if not flags & os.O_WRONLY or not os.fsdecode(path).startswith(_CONFIGS) or not os.path.exists(full):
+            return descriptor
+        os.close(descriptor)
+        _note("full")
+        return real_open("/dev/full", os.O_WRONLY)
+
+    os.open = open_where_there_may_be_no_room
+
+
+if _AILMENTS and _CONFIGS:
+    _install()
