@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev check format test test-all test-codec lock clean
+.PHONY: help setup demo dev check format test test-all test-codec faults lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,12 @@ test-all: test  ## The tests, then the storms, one after the other: beside each 
 
 test-codec: $(STAMP)  ## The tests of the whole stack, with payloads encrypted
 	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -m "not storm" tests/integration
+
+SEED ?= 1
+MINUTES ?= 20
+
+faults: $(STAMP)  ## Break everything for MINUTES=20 by SEED=1, and judge by what really happened
+	$(BIN)/python -m campaign --seed $(SEED) --minutes $(MINUTES)
 
 lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt

@@ -17,7 +17,7 @@ from temporalio.client import RPCError, WorkflowUpdateFailedError, WorkflowUpdat
 from campaign.judging.evidence import Asked, Delegated, Intrusion
 from devstack.console import Console
 
-CALLERS = 4
+CALLERS = 8
 """So many at once: one that waits for what is down holds up none of the others."""
 
 ANSWER_SECONDS = 15.0

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig
+
 from campaign import settling
 from campaign.asking import Callers
 from campaign.injecting import Injector, possible
@@ -110,9 +112,9 @@ class Campaign:
         told = "not settled in time" if after is None else f"settled after {after:.1f} s"
         asked = len(self.callers.told.asked) - before
         self.say(
-            f"round {it.number}: {felt.total()} faults felt, {unfelt.total()} not,"
-            f" {asked} requests taken, {told}:"
+            f"round {it.number}: {felt.total()} faults felt, {asked} requests taken, {told}:"
             f" {', '.join(f'{number} {rest}' for rest, number in rests.items())}"
+            + (f"; nobody met {', '.join(unfelt)}" if unfelt else "")
         )
         await self._human_words(calm)
         await self._quiet()
@@ -312,6 +314,7 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
 
 def play(*, seed: int, rounds: int, say: Say) -> Tally:
     """A campaign, from the start of its stack to the verdict."""
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter="error"))))
     say("starting the stack, every wire of it through a proxy …")
     with staged() as stage:
         if stage.disk is None:

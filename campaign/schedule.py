@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from campaign.kinds import KINDS, LASTS, Kind
 
-FAULTS_IN_A_ROUND = 30
+FAULTS_IN_A_ROUND = 32
 """Of some forty kinds: so many at once that most meet others, and every kind comes in two rounds."""
 
 ROUND_SECONDS = 22.0
