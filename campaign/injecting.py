@@ -24,10 +24,13 @@ from campaign.stage import Stage
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import FaultKind
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 FELT_WITHIN_SECONDS = 30.0
 """A fault that nobody has met by then is none: it ends, and isn't counted."""
+
+PROVOKE_AGAIN_SECONDS = 6.0
+"""Who was asked to meet it may have been down."""
 
 CLOCK_JUMPS = (-86_400.0, -45.0, 75.0, 3_600.0)
 """Seconds: a machine that was suspended, one whose battery is empty, one that was set wrong."""
@@ -144,10 +147,11 @@ class Injector:
             times=None if what in ("late_list", "slow_change") else 1 + int(fault.draw * 3),
         )
         try:
-            with contextlib.suppress(*AWAY):
-                async with asyncio.timeout(FELT_WITHIN_SECONDS):
-                    await self._provoke(fault.choose(self._workspaces))
-            return await _lasting(fault.seconds, lambda: self._aws.fault(armed).used > 0)
+            return await _lasting(
+                fault.seconds,
+                lambda: self._aws.fault(armed).used > 0,
+                lambda: self._provoke(fault.choose(self._workspaces)),
+            )
         finally:
             await asyncio.to_thread(self._aws.release, armed)
 
@@ -191,22 +195,42 @@ class Injector:
         before = _lines(befell, word)
         jump = CLOCK_JUMPS[int(fault.draw * len(CLOCK_JUMPS))]
         with _there(self._stage.ailments / word, str(jump)):
-            if word == "full":
-                with contextlib.suppress(*AWAY):  # a new box has a token to write
-                    async with asyncio.timeout(FELT_WITHIN_SECONDS):
-                        await self._provoke(fault.choose(self._workspaces))
-            return await _lasting(fault.seconds, lambda: _lines(befell, word) > before)
+            return await _lasting(
+                fault.seconds,
+                lambda: _lines(befell, word) > before,
+                (lambda: self._lose_token(fault)) if word == "full" else None,
+            )
+
+    async def _lose_token(self, fault: Fault) -> None:
+        """Have a box lose its token file: it has one to write then."""
+        if boxes := self._stage.stack.boxes:
+            box = boxes[int(fault.draw * len(boxes))]
+            url = f"http://{box.private_ip}:{self._stage.listen_port}/_control"
+            async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
+                await http.post(url, json={"mode": "lose_token"})
 
 
-async def _lasting(seconds: float, felt: Callable[[], bool]) -> bool:
-    """Wait for so long, and on until it is felt; whether it was."""
-    await asyncio.sleep(seconds)
-    return await _until(felt)
+async def _lasting(
+    seconds: float, felt: Callable[[], bool], provoke: Callable[[], Awaitable[None]] | None = None
+) -> bool:
+    """Wait for so long, and on until it is felt; whether it was. `provoke` helps, again and again."""
+    began = time.monotonic()
+    while True:
+        if provoke is not None:
+            with contextlib.suppress(*AWAY):
+                async with asyncio.timeout(PROVOKE_AGAIN_SECONDS):
+                    await provoke()
+        if await _until(felt, seconds=PROVOKE_AGAIN_SECONDS):
+            break
+        if time.monotonic() - began > FELT_WITHIN_SECONDS:
+            return False
+    await asyncio.sleep(began + seconds - time.monotonic())
+    return True
 
 
-async def _until(condition: Callable[[], bool]) -> bool:
+async def _until(condition: Callable[[], bool], *, seconds: float = FELT_WITHIN_SECONDS) -> bool:
     """Wait until it is so; False if it is not in time."""
-    deadline = time.monotonic() + FELT_WITHIN_SECONDS
+    deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(condition):
         if time.monotonic() > deadline:
             return False

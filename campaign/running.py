@@ -14,7 +14,6 @@ from pathlib import Path
 
 import httpx
 import psycopg
-
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig
 
 from campaign import settling

@@ -83,7 +83,7 @@ class Witnesses:
             at=_number(row.get("at", 0.0)),
             generation=int(str(generation)) if generation is not None else None,
             registered=bool(row.get("registered")),
-            active_tokens=int(str(row.get("active_tokens") or 0)),
+            live_tokens=int(str(row.get("live_tokens") or 0)),
             beat_age=None if age is None else _number(age),
             not_processing=bool(row.get("not_processing")),
             canary_answered=bool(row.get("canary_answered")),
@@ -217,7 +217,7 @@ class Witnesses:
 _TRUTH = """
 SELECT extract(epoch FROM now()) AS at, g.generation, g.registered_at IS NOT NULL AS registered,
        (SELECT count(*) FROM tokens t WHERE t.workspace_id = g.workspace_id
-        AND t.generation = g.generation AND t.state = 'active') AS active_tokens,
+        AND t.generation = g.generation AND t.state <> 'revoked') AS live_tokens,
        extract(epoch FROM now() - b.last_beat_at) AS beat_age,
        g.not_processing_since IS NOT NULL AS not_processing,
        g.last_processed_at IS NOT NULL AS canary_answered

@@ -77,7 +77,7 @@ class Truth:
     generation: int | None
     """Of the box that is current."""
     registered: bool
-    active_tokens: int
+    live_tokens: int
     beat_age: float | None
     not_processing: bool
     canary_answered: bool

@@ -66,8 +66,8 @@ def _lacking(look: Look, truth: Truth, stale_after: float) -> str:
         return f"generation {truth.generation} is current"
     if not truth.registered:
         return "its box has not registered"
-    if truth.active_tokens != 1:
-        return f"{truth.active_tokens} tokens are active"
+    if not truth.live_tokens:
+        return "it has no live token"
     if truth.beat_age is None or truth.beat_age > stale_after + GRACE_SECONDS:
         return f"its last beat is {truth.beat_age} s old"
     if truth.not_processing:

@@ -162,7 +162,7 @@ def test_a_planted_violation_is_found_and_nothing_else(
 LIES = [
     ("generation 3 is current", replace(WELL, generation=3)),
     ("has not registered", replace(WELL, registered=False)),
-    ("0 tokens are active", replace(WELL, active_tokens=0)),
+    ("it has no live token", replace(WELL, live_tokens=0)),
     ("its last beat is 20.0 s old", replace(WELL, beat_age=20.0)),
     ("its last beat is None s old", replace(WELL, beat_age=None)),
     ("its agent doesn't process", replace(WELL, not_processing=True)),
@@ -179,7 +179,7 @@ def test_online_that_is_shown_and_not_so_is_found(words: str, truth: object) -> 
 
 
 def test_a_truth_that_changed_while_it_was_looked_at_is_no_lie() -> None:
-    gone = replace(WELL, active_tokens=0)
+    gone = replace(WELL, live_tokens=0)
     assert judged(replace(HONEST, looks=(look(WELL, gone), look(gone, WELL)))) == []
 
 
