@@ -64,7 +64,7 @@ class Callers:
             self._recreate_by_signal: 6,
             self._recreate_by_update: 6,
             self._twice: 2,
-            self._delegate: 14,
+            self.delegate: 14,
             self._stop_or_start: 2,
             self._delete: 1,
             self._freeze: 1,
@@ -136,7 +136,7 @@ class Callers:
         )
 
     async def _stop_or_start(self, workspace: str) -> None:
-        kind = self._random.choice(["stop", "start"])
+        kind = self._random.choice(["stop", "start", "start"])
         self._numbers += 1
         asked: dict[str, object] = {
             "requested_by": self._source(),
@@ -148,7 +148,7 @@ class Callers:
             await self._updated(workspace, f"request_{kind}", asked)
 
     async def _delete(self, workspace: str) -> None:
-        if self._random.random() < 0.4:  # a new one takes its place only after the round
+        if self._random.random() < 0.2:  # a new one takes its place only after the round
             self._numbers += 1
             asked: dict[str, object] = {"requested_by": self._source()}
             await self._updated(
@@ -180,7 +180,7 @@ class Callers:
         self.told.counts["nonsense"] += 1
         await self._console.signal(workspace, "recreate", observed_generatoin=1, reason=7)
 
-    async def _delegate(self, workspace: str) -> None:
+    async def delegate(self, workspace: str) -> None:
         """Hand on work, often twice with the same key: both are to get the same promise."""
         target = self._random.choice([name for name in self._workspaces if name != workspace])
         self._numbers += 1

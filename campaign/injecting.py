@@ -5,6 +5,7 @@ It says of each fault whether it was felt; what follows from it is nothing to it
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -26,7 +27,7 @@ from devstack.aws.values import FaultKind
 
 POLL_SECONDS = 0.1
 
-FELT_WITHIN_SECONDS = 30.0
+FELT_WITHIN_SECONDS = 25.0
 """A fault that nobody has met by then is none: it ends, and isn't counted."""
 
 PROVOKE_AGAIN_SECONDS = 6.0
@@ -54,25 +55,26 @@ Provoke = Callable[[str], Awaitable[None]]
 class Injector:
     """Everything that goes wrong on a stage."""
 
-    def __init__(self, stage: Stage, aws: AwsEndpoint, workspaces: list[str], provoke: Provoke) -> None:
-        """`provoke` has a workspace's box replaced."""
+    def __init__(
+        self, stage: Stage, aws: AwsEndpoint, workspaces: list[str], *, replace: Provoke, delegate: Provoke
+    ) -> None:
+        """`replace` has a workspace's box replaced, `delegate` has it hand on work: so faults are met."""
         self._stage = stage
         self._aws = aws
         self._workspaces = workspaces
-        self._provoke = provoke
+        self._replace = replace
+        self._delegate = delegate
 
     async def inject(self, fault: Fault) -> bool:
         """Bring it about, let it last, end it; whether it was felt."""
-        what = fault.kind.what
         try:
             match fault.kind.family:
                 case Family.KILL:
                     return await self._kill(fault)
                 case Family.FREEZE:
                     return await self._freeze(fault)
-                case Family.CUT | Family.SLOW | Family.HALF_OPEN as how:
-                    with self._stage.proxies.disturbed(what, how) as felt:
-                        return await _lasting(fault.seconds, lambda: felt() > 0)
+                case Family.CUT | Family.SLOW | Family.HALF_OPEN:
+                    return await self._disturb(fault)
                 case Family.AWS:
                     return await self._misbehave(fault)
                 case Family.DATABASE:
@@ -126,7 +128,18 @@ class Injector:
                 found.append(pid)
             return bool(found)
 
-        return found[int(fault.draw * len(found))] if await _until(is_up) else None
+        return fault.choose(found) if await _until(is_up) else None
+
+    async def _disturb(self, fault: Fault) -> bool:
+        """A wire is disturbed; few words go to boxes, unless somebody has work for them."""
+        wire = fault.kind.what
+
+        async def delegate(attempt: int) -> None:
+            await self._delegate(fault.choose(self._workspaces, attempt=attempt))
+
+        with self._stage.proxies.disturbed(wire, fault.kind.family) as felt:
+            provoke = delegate if wire == "worker-box" else None
+            return await _lasting(fault.seconds, lambda: felt() > 0, provoke)
 
     async def _misbehave(self, fault: Fault) -> bool:
         """AWS does; somebody is made to ask it for something."""
@@ -150,7 +163,7 @@ class Injector:
             return await _lasting(
                 fault.seconds,
                 lambda: self._aws.fault(armed).used > 0,
-                lambda: self._provoke(fault.choose(self._workspaces)),
+                lambda attempt: self._replace(fault.choose(self._workspaces, attempt=attempt)),
             )
         finally:
             await asyncio.to_thread(self._aws.release, armed)
@@ -198,28 +211,28 @@ class Injector:
             return await _lasting(
                 fault.seconds,
                 lambda: _lines(befell, word) > before,
-                (lambda: self._lose_token(fault)) if word == "full" else None,
+                (lambda attempt: self._lose_token(fault, attempt)) if word == "full" else None,
             )
 
-    async def _lose_token(self, fault: Fault) -> None:
+    async def _lose_token(self, fault: Fault, attempt: int) -> None:
         """Have a box lose its token file: it has one to write then."""
-        if boxes := self._stage.stack.boxes:
-            box = boxes[int(fault.draw * len(boxes))]
-            url = f"http://{box.private_ip}:{self._stage.listen_port}/_control"
+        if addresses := [box.private_ip for box in self._stage.stack.boxes]:
+            address = fault.choose(addresses, attempt=attempt)
+            url = f"http://{address}:{self._stage.listen_port}/_control"
             async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
                 await http.post(url, json={"mode": "lose_token"})
 
 
 async def _lasting(
-    seconds: float, felt: Callable[[], bool], provoke: Callable[[], Awaitable[None]] | None = None
+    seconds: float, felt: Callable[[], bool], provoke: Callable[[int], Awaitable[None]] | None = None
 ) -> bool:
     """Wait for so long, and on until it is felt; whether it was. `provoke` helps, again and again."""
     began = time.monotonic()
-    while True:
+    for attempt in itertools.count():
         if provoke is not None:
             with contextlib.suppress(*AWAY):
                 async with asyncio.timeout(PROVOKE_AGAIN_SECONDS):
-                    await provoke()
+                    await provoke(attempt)
         if await _until(felt, seconds=PROVOKE_AGAIN_SECONDS):
             break
         if time.monotonic() - began > FELT_WITHIN_SECONDS:

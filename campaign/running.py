@@ -269,7 +269,9 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
             console=console,
             witnesses=witnesses,
             callers=callers,
-            injector=Injector(stage, console.aws, workspaces, callers.provoke),
+            injector=Injector(
+                stage, console.aws, workspaces, replace=callers.provoke, delegate=callers.delegate
+            ),
             workspaces=workspaces,
             say=say,
         )

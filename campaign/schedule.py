@@ -6,8 +6,11 @@ Nothing is injected here; the same seed gives the same schedule for ever.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from campaign.kinds import KINDS, LASTS, Kind
+
+_T = TypeVar("_T")
 
 FAULTS_IN_A_ROUND = 32
 """Of some forty kinds: so many at once that most meet others, and every kind comes in two rounds."""
@@ -31,9 +34,9 @@ class Fault:
     draw: float
     """In [0, 1): whom it befalls, of those that are there by then."""
 
-    def choose(self, among: Sequence[str]) -> str:
-        """Whom it befalls."""
-        return among[int(self.draw * len(among))]
+    def choose(self, among: Sequence[_T], *, attempt: int = 0) -> _T:
+        """Whom it befalls; another one at the next attempt."""
+        return among[(int(self.draw * len(among)) + attempt) % len(among)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
