@@ -162,6 +162,20 @@ def token_lost(box: Box, token: str) -> bool:
     return refused and status == 200
 
 
+def keep(box: Box, file: TokenFile, token: str) -> None:
+    """Write the token as soon as there is room; a crash would forget one that is in use: a minute lost."""
+    failures = 0
+    while True:
+        try:
+            file.write(token)
+            return
+        except OSError as error:
+            log(f"the token cannot be written: {error}")
+        time.sleep(backoff(failures))
+        failures += 1
+        token_lost(box, box.secret)  # raises Over: a full disk must not keep a superseded box
+
+
 def find_device(box: Box) -> str | None:
     """The data volume's device, whatever the kernel calls it; None if it is not attached yet."""
     for path in [box.device] if box.device else [DEVICE, "/dev/xvdf"]:
@@ -367,7 +381,7 @@ def serve(box: Box, runtime: Runtime) -> NoReturn:
         mount_volume(box)
     file = TokenFile(box)
     token = register(box, file.read())
-    file.write(token)
+    keep(box, file, token)
     look_at = time.monotonic() + jittered(box.watch_seconds)
     while True:
         runtime.tend()
@@ -379,7 +393,7 @@ def serve(box: Box, runtime: Runtime) -> NoReturn:
             log("the token is lost: registering again")
             runtime.stop()  # it may hold a stale one in memory
             token = register(box, token)  # what the file holds now was refused; the one before may live
-            file.write(token)
+            keep(box, file, token)
         else:
             token = held
         look_at = time.monotonic() + jittered(box.watch_seconds)
