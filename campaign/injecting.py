@@ -27,7 +27,7 @@ from devstack.aws.values import FaultKind
 
 POLL_SECONDS = 0.1
 
-FELT_WITHIN_SECONDS = 25.0
+FELT_WITHIN_SECONDS = 45.0
 """A fault that nobody has met by then is none: it ends, and isn't counted."""
 
 PROVOKE_AGAIN_SECONDS = 6.0
@@ -145,14 +145,17 @@ class Injector:
         """AWS does; somebody is made to ask it for something."""
         what = fault.kind.what
         actions = AWS_ACTIONS[what]
+        action = actions[int(fault.draw * 1000) % len(actions)]
         kind, code, status = FaultKind.ERROR, "RequestLimitExceeded", 503
-        if what == "capacity":
+        if what == "throttling" and action == "ChangeResourceRecordSets":
+            code, status = "Throttling", 400  # as Route 53 says it
+        elif what == "capacity":
             code, status = "InsufficientInstanceCapacity", 500
         elif what != "throttling":
             kind = FaultKind(what)
         armed = await asyncio.to_thread(
             self._aws.inject,
-            actions[int(fault.draw * 1000) % len(actions)],
+            action,
             kind,
             code=code,
             status=status,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from campaign.kinds import KINDS, LASTS, Kind
+from campaign.kinds import KINDS, LASTS, Family, Kind
 
 _T = TypeVar("_T")
 
@@ -81,9 +81,11 @@ def _dealt(drawing: random.Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
 
 def _fault(drawing: random.Random, kind: Kind) -> Fault:
     least, most = LASTS[kind.family]
+    slow_to_meet = kind.family in (Family.AWS, Family.MACHINE)
     return Fault(
         kind=kind,
-        at=drawing.uniform(0.0, ROUND_SECONDS),
+        # Who is to meet these has to be asked for a box first: that takes a while under all others.
+        at=drawing.uniform(0.0, ROUND_SECONDS / 2 if slow_to_meet else ROUND_SECONDS),
         seconds=drawing.uniform(least, most),
         draw=drawing.random(),
     )

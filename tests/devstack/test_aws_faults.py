@@ -62,6 +62,20 @@ def test_a_late_list_does_not_know_new_instances_yet(endpoint: AwsEndpoint, clie
     eventually(lambda: [one["InstanceId"] for one in listed(clients, "late")] == [instance_id])
 
 
+def test_an_instance_that_is_slow_to_change_gets_to_its_next_state_later(
+    endpoint: AwsEndpoint, clients: Clients
+) -> None:
+    slow = endpoint.inject("RunInstances", "slow_change", seconds=60, workspace="slow")
+    launch(clients, "slow", "slow-1")
+    launch(clients, "swift", "swift-1")
+    eventually(lambda: listed(clients, "swift", "running") != [])
+    assert endpoint.fault(slow).used == 1
+    assert listed(clients, "slow", "running") == []
+    [instance] = listed(clients, "slow", "pending")
+    clients.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    eventually(lambda: listed(clients, "slow", "terminated") != [])
+
+
 def test_a_held_answer_waits_for_its_release_and_its_effect_does_not(
     endpoint: AwsEndpoint, clients: Clients
 ) -> None:
