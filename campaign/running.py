@@ -307,8 +307,17 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
             }
         ),
         delegations=dict(Counter(states.values())),
-        looks=len(evidence.looks),
-        events=len(evidence.events),
+        evidence={
+            "deeds of AWS": len(evidence.deeds),
+            "changes in PostgreSQL": len(evidence.changes),
+            "history events": len(evidence.events),
+            "looks at what is shown": len(evidence.looks),
+            "audited calls": len(evidence.audited),
+            "intrusions": len(evidence.intrusions),
+            "quiet times": len(evidence.quiets),
+            "secrets": len(evidence.secrets),
+            "texts": len(evidence.texts),
+        },
         violations=tuple(judged(evidence)),
     )
 

@@ -42,8 +42,8 @@ class Tally:
     """Generations after the first."""
     delegations: Mapping[str, int]
     """By state."""
-    looks: int
-    events: int
+    evidence: Mapping[str, int]
+    """How much of each sort was judged: a judge who saw nothing has nothing to say."""
     violations: tuple[Violation, ...] = field(default=())
 
     @property
@@ -86,8 +86,7 @@ def summary(tally: Tally) -> list[tuple[str, str]]:
         ("recreates", str(tally.recreates)),
         ("delegations", ", ".join(f"{number} {name}" for name, number in sorted(tally.delegations.items()))),
         ("left to a human", f"{held_back} (budget spent, failed alike, spacing)"),
-        ("looks at what is shown", str(tally.looks)),
-        ("history events judged", str(tally.events)),
+        ("evidence", ", ".join(f"{number} {name}" for name, number in tally.evidence.items())),
         (
             "time to settle",
             f"p50 {percentile(settling, 0.5):.1f} s, p99 {percentile(settling, 0.99):.1f} s,"
