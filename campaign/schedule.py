@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 FAULTS_IN_A_ROUND = 32
 """Of some forty kinds: so many at once that most meet others, and every kind comes in two rounds."""
 
-ROUND_SECONDS = 22.0
+ROUND_SECONDS = 28.0
 """For so long faults begin; the last ones may last for some seconds more."""
 
 ROUNDS_IN_A_MINUTE = 1
