@@ -1,0 +1,63 @@
+"""Every kind of fault, one after the other on a calm stage: each is felt, and leaves nothing behind."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from campaign.asking import Callers
+from campaign.injecting import Injector, possible
+from campaign.schedule import Fault
+from campaign.stage import Stage, staged
+from devstack.console import Console, connected
+from workflows.state import Phase
+
+pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
+
+WORKSPACES = ["calm-1", "calm-2", "calm-3"]
+BACK_SECONDS = 240.0
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with staged() as stage:
+        yield stage
+
+
+@pytest.fixture
+async def console(stage: Stage) -> AsyncIterator[Console]:
+    stack = stage.stack
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+    ) as console:
+        yield console
+
+
+async def test_in_calm_every_kind_of_fault_is_felt_and_passes(stage: Stage, console: Console) -> None:
+    for workspace in WORKSPACES:
+        await console.start(workspace)
+    for workspace in WORKSPACES:
+        await console.until_phase(workspace, Phase.ONLINE, seconds=BACK_SECONDS)
+    callers = Callers(console, seed=1, workspaces=WORKSPACES)
+    injector = Injector(stage, console.aws, WORKSPACES, replace=callers.provoke, delegate=callers.delegate)
+    felt = {
+        kind.name: await injector.inject(Fault(kind=kind, at=0.0, seconds=1.0, draw=0.5))
+        for kind in possible(disk=False)
+    }
+    assert [name for name, was_felt in felt.items() if not was_felt] == []
+
+    await injector.end_all()
+    for workspace in WORKSPACES:
+        await console.until_phase(workspace, Phase.ONLINE, seconds=BACK_SECONDS)
+    assert console.aws.faults() == []
+    assert list(stage.ailments.glob("[!b]*")) == []
+    [row] = await console.rows("SHOW default_transaction_read_only")
+    assert row["default_transaction_read_only"] == "off"
