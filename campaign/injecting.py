@@ -30,6 +30,9 @@ POLL_SECONDS = 0.1
 FELT_WITHIN_SECONDS = 45.0
 """A fault that nobody has met by then is none: it ends, and isn't counted."""
 
+MET_WITHIN_SECONDS = 120.0
+"""The same for one that somebody is asked to meet: when all others have passed, there is somebody."""
+
 PROVOKE_AGAIN_SECONDS = 6.0
 """Who was asked to meet it may have been down."""
 
@@ -231,6 +234,7 @@ async def _lasting(
 ) -> bool:
     """Wait for so long, and on until it is felt; whether it was. `provoke` helps, again and again."""
     began = time.monotonic()
+    patience = FELT_WITHIN_SECONDS if provoke is None else MET_WITHIN_SECONDS
     for attempt in itertools.count():
         if provoke is not None:
             with contextlib.suppress(*AWAY):
@@ -238,7 +242,7 @@ async def _lasting(
                     await provoke(attempt)
         if await _until(felt, seconds=PROVOKE_AGAIN_SECONDS):
             break
-        if time.monotonic() - began > FELT_WITHIN_SECONDS:
+        if time.monotonic() - began > patience:
             return False
     await asyncio.sleep(began + seconds - time.monotonic())
     return True
