@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
 from register_api import metrics
 from register_api.errors import request_id
@@ -17,6 +17,7 @@ from register_api.errors import request_id
 Handler = Callable[[Request], Awaitable[Response]]
 
 _OPERATION = "onebox.operation"
+_WORKSPACE = "workspace"
 
 
 class Observed:
@@ -42,6 +43,7 @@ class Observed:
             try:
                 await self._app(scope, receive, noting)
             finally:
+                unbind_contextvars(_WORKSPACE)  # whatever runs next in this context is about another
                 # Without an answer the caller went away, or the server answers for an error of ours.
                 operation = scope.get(_OPERATION, metrics.UNROUTED)
                 code = scope.get("onebox.code", metrics.OK)
@@ -64,4 +66,4 @@ def named(operation: str, handler: Handler) -> Handler:
 
 def about(workspace_id: str) -> None:
     """The request is about this workspace: from now on its log lines say so."""
-    bind_contextvars(workspace=workspace_id)
+    bind_contextvars(**{_WORKSPACE: workspace_id})

@@ -155,6 +155,7 @@ def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path
             "aws_endpoint",
             "database",
             "codec",
+            "metrics",
             "operator_token",
             "state_dir",
             "pids",
