@@ -10,6 +10,8 @@ import structlog
 from prometheus_client import disable_created_metrics, start_http_server
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from workers.binds import parted
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("metrics")
 
 
@@ -40,12 +42,6 @@ def sdk_runtime(bind: str | None) -> Runtime | None:
     except (RuntimeError, ValueError) as error:
         log.warning("metrics.unavailable", bind=bind, error=str(error))
         return None
-
-
-def parted(bind: str) -> tuple[str, int]:
-    """Host and port."""
-    host, _, port = bind.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _closing(server: HTTPServer) -> Callable[[], None]:

@@ -20,6 +20,7 @@ from register_api.verdict import Policy
 from store.credentials import InvalidServerKeys, ServerKeys
 from store.processing import Patience
 from store.watching import Patience as WatchPatience
+from workers.binds import Listen, ListenByAddress, apart, parted
 from workflows.delegations import Deadlines
 from workflows.encryption import InvalidPayloadKeys, PayloadKeys
 from workflows.fleet import FleetPolicy
@@ -80,10 +81,6 @@ class PayloadSettings(_Settings):
         return PayloadKeys.parse(self.payload_keys.get_secret_value())
 
 
-Bind = Annotated[str | None, Field(pattern=r"^\S+:[0-9]{1,5}$")]
-"""Host and port; unset: nothing listens."""
-
-
 class KeySettings(StoreSettings):
     """What deriving and verifying credentials needs."""
 
@@ -141,7 +138,7 @@ class FleetSettings(KeySettings):
 class ApiSettings(FleetSettings):
     """The register API."""
 
-    register_api_bind: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8080"
+    register_api_bind: Listen = "127.0.0.1:8080"
     """Host and port to listen on."""
     operator_token_hashes: Words = ()
     """SHA-256 (hexadecimal) of the tokens that may read every record."""
@@ -151,7 +148,7 @@ class ApiSettings(FleetSettings):
     trusted_proxies: Words = ()
     """Addresses or networks (CIDR) of proxies before the API: only their `X-Forwarded-For` says where a call
     comes from. Empty: the TCP peer is the caller."""
-    api_metrics_bind: Bind = None
+    api_metrics_bind: Listen | None = None
     """Host and port of the register API's metrics (`/metrics`), never public; unset: nothing listens."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
     """Connections of one process; beats are served by few of them."""
@@ -181,6 +178,11 @@ class ApiSettings(FleetSettings):
                 raise ValueError(f"each entry must be an address or a network: {error}") from None
         return value
 
+    @model_validator(mode="after")
+    def _listening_apart(self) -> Self:
+        apart({"REGISTER_API_BIND": self.register_api_bind, "API_METRICS_BIND": self.api_metrics_bind})
+        return self
+
     @property
     def proxies(self) -> tuple[Network, ...]:
         """The trusted proxies as networks."""
@@ -189,7 +191,7 @@ class ApiSettings(FleetSettings):
     @property
     def bind(self) -> tuple[str, int]:
         """Host and port."""
-        return _host_and_port(self.register_api_bind)
+        return parted(self.register_api_bind)
 
     @property
     def shutdown_delay(self) -> timedelta:
@@ -269,15 +271,16 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     """Only say what would be done about them, in the result of the pass and in the log."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
-    worker_metrics_bind: Bind = None
+    worker_metrics_bind: Listen | None = None
     """Host and port of the worker's metrics and the fleet's figures (`/metrics`); unset: nothing listens."""
-    sdk_metrics_bind: Bind = None
-    """Host and port of the metrics of Temporal's SDK in the worker (`/metrics`); unset: nothing listens."""
+    sdk_metrics_bind: ListenByAddress | None = None
+    """Address (no name) and port of the metrics of Temporal's SDK in the worker (`/metrics`); unset: nothing
+    listens."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     """Connections of one process."""
     graceful_shutdown_seconds: Annotated[float, Field(ge=0)] = 25
     """How long running activities may go on after SIGTERM; below the orchestrator's own limit of 30."""
-    worker_health_bind: Bind = None
+    worker_health_bind: Listen | None = None
     """Host and port for `/healthz` and `/readyz` of this process; unset: nothing listens."""
     temporal_deployment_name: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = None
     """With the next one: workers are versioned, and a build gets work only once it is made current."""
@@ -290,6 +293,17 @@ class WorkerSettings(FleetSettings, PayloadSettings):
             raise ValueError(
                 "TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_WORKER_BUILD_ID go together: set both or none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _listening_apart(self) -> Self:
+        apart(
+            {
+                "WORKER_METRICS_BIND": self.worker_metrics_bind,
+                "SDK_METRICS_BIND": self.sdk_metrics_bind,
+                "WORKER_HEALTH_BIND": self.worker_health_bind,
+            }
+        )
         return self
 
     @field_validator("box_instance_types", "box_subnet_ids", "box_security_group_ids", mode="before")
@@ -315,7 +329,7 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     @property
     def health_bind(self) -> tuple[str, int] | None:
         """Host and port of the probes, if there are any."""
-        return _host_and_port(self.worker_health_bind) if self.worker_health_bind else None
+        return parted(self.worker_health_bind) if self.worker_health_bind else None
 
     @property
     def deployment_version(self) -> WorkerDeploymentVersion | None:
@@ -402,11 +416,6 @@ def load(kind: type[S]) -> S:
 def operator_token_hash(token: str) -> str:
     """What `OPERATOR_TOKEN_HASHES` holds of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _host_and_port(bind: str) -> tuple[str, int]:
-    host, _, port = bind.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def words(value: object) -> object:

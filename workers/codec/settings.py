@@ -4,11 +4,11 @@ Says what is wrong by the variable's name; there is neither a default key nor a 
 """
 
 import re
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import SecretStr, field_validator
 
+from workers.binds import Listen, parted
 from workers.settings import LogSettings, PayloadSettings, Words, words
 from workflows.encryption import PayloadKeys
 
@@ -16,7 +16,7 @@ from workflows.encryption import PayloadKeys
 class CodecSettings(LogSettings, PayloadSettings):
     """What the codec server needs: no database, no Temporal, no AWS."""
 
-    codec_bind: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8081"
+    codec_bind: Listen = "127.0.0.1:8081"
     """Host and port that the codec server listens on."""
     codec_token_hashes: Words
     """SHA-256 (hexadecimal) of the tokens whose holders may have payloads decrypted."""
@@ -55,5 +55,4 @@ class CodecSettings(LogSettings, PayloadSettings):
     @property
     def bind(self) -> tuple[str, int]:
         """Host and port."""
-        host, _, port = self.codec_bind.rpartition(":")
-        return host.strip("[]"), int(port)
+        return parted(self.codec_bind)
