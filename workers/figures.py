@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import psycopg
 import structlog
 from prometheus_client import Gauge
-from psycopg_pool import PoolTimeout
 
 from store import figures, fleet
 from store.figures import Figures
@@ -77,7 +77,8 @@ class FigureReader:
         while True:
             try:
                 await self.read()
-            except (StoreUnavailable, PoolTimeout) as error:
+            except (StoreUnavailable, psycopg.Error) as error:
+                # Also what doesn't pass by itself, such as a schema that is behind: no work depends on it.
                 log.warning("figures.unavailable", error=type(error).__name__)
             await asyncio.sleep(READ_EVERY.total_seconds())
 

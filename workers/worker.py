@@ -94,10 +94,22 @@ def _beside(client: Client, parts: wiring.Parts) -> list[asyncio.Task[None]]:
         policy=settings.fleet_policy,
         expire=timedelta(seconds=settings.delegation_expire_seconds),
     )
-    tasks = [asyncio.create_task(_scheduled(client, rounds)), asyncio.create_task(reader.run())]
+    tasks = [
+        asyncio.create_task(_scheduled(client, rounds), name="schedules"),
+        asyncio.create_task(reader.run(), name="figures"),
+    ]
     if (version := settings.deployment_version) is not None:
-        tasks.append(asyncio.create_task(versioning.watch(client, version)))
+        tasks.append(asyncio.create_task(versioning.watch(client, version), name="version"))
+    for task in tasks:
+        task.add_done_callback(_say_if_it_broke)
     return tasks
+
+
+def _say_if_it_broke(task: asyncio.Task[None]) -> None:
+    """The work goes on without it, so nobody else would notice."""
+    broken = None if task.cancelled() else task.exception()
+    if broken is not None:
+        log.error("worker.part_ended", part=task.get_name(), exc_info=broken)
 
 
 async def _scheduled(client: Client, rounds: Sequence[schedules.Round]) -> None:
