@@ -35,6 +35,10 @@ CMD ["--help"]
 
 FROM base AS dev
 COPY --from=build-dev /onebox /onebox
+# A volume that is mounted there for the first time belongs to whom this directory belongs to.
+USER root
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /state
+USER 10001:10001
 
 FROM base AS production
 COPY --from=build /onebox /onebox

@@ -14,7 +14,8 @@ from moto import settings
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.route53.models import Route53Backend, route53_backends
+from moto.route53.models import HostedZoneIdentifier, Route53Backend, route53_backends
+from moto.utilities.id_generator import moto_id_manager
 from werkzeug.wrappers import Response
 
 from devstack.aws.journal import Journal
@@ -25,6 +26,8 @@ from devstack.aws.wire import Call
 
 PARTITION = "aws"
 ZONE_NAME = "boxes.internal"
+ZONE_ID = "Z0ONEBOXDEVSTACK"
+"""The same in every cloud, so that settings can name it before there is one."""
 IMAGE_ID = "ami-12c6146b"
 """One of those that moto knows from the start."""
 
@@ -84,6 +87,8 @@ class Cloud:
         settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
         if state is not None and state.exists():
             return cls._restored(pickle.loads(state.read_bytes()), region, delays)  # noqa: S301 (our own file)
+        named = HostedZoneIdentifier(DEFAULT_ACCOUNT_ID, f"{ZONE_NAME}.", None)
+        moto_id_manager.set_custom_id(named, ZONE_ID)
         zone = route53_backends[DEFAULT_ACCOUNT_ID][PARTITION].create_hosted_zone(
             f"{ZONE_NAME}.", private_zone=False, caller_reference=ZONE_NAME
         )

@@ -49,6 +49,12 @@ def defaults() -> dict[str, str]:
     return {name: text for name, kind, text in _VARIABLE.findall(FILE.read_text()) if kind == ":-"}
 
 
+def variables(file: Path) -> dict[str, str]:
+    """What an .env file sets."""
+    lines = file.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
 def _filled(value: Any, environment: Mapping[str, str]) -> Any:
     match value:
         case str():

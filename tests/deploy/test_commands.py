@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,12 +36,16 @@ class Site:
     services: Mapping[str, compose.Service]
     addresses: Mapping[str, str]
     directory: Path
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What whole words of its command lines are here."""
+    also: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What a service is told besides, because it isn't in a container."""
 
     def environment(self, name: str) -> dict[str, str]:
         """What the file gives the service, and nothing else that could help it."""
-        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items()}
-        # A container of this test would find AWS at its address; here it is told.
-        return {"PATH": PATH, "AWS_ENDPOINT_URL": self.stack.aws_url, **given}
+        given = self.services[name].get("environment", {}).items()
+        told = {key: self.here(str(value)) for key, value in given}
+        return {"PATH": PATH, **told, **self.also.get(name, {})}
 
     def here(self, text: str) -> str:
         for there, address in self.addresses.items():
@@ -56,7 +60,11 @@ class Site:
         return subprocess.run(["/bin/sh", str(file)], env=environment, capture_output=True, text=True)
 
     def process(self, name: str) -> Child:
-        command = [sys.executable, "-m", "workers", *self.services[name]["command"]]
+        service = self.services[name]
+        entrypoint = service.get("entrypoint", ["python", "-m", "workers"])
+        assert entrypoint[0] == "python"
+        words = [self.words.get(word, self.here(word)) for word in service["command"]]
+        command = [sys.executable, *entrypoint[1:], *words]
         log = self.directory / f"{name}.log"
         return Child(name, command, log=log, environment=self.environment(name))
 
@@ -93,6 +101,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "DNS_ZONE_NAME": info.hosted_zone_name,
             "BOX_IMAGE_ID": info.image_id,
             "BOX_RUNTIME_COMMAND": "true",
+            "AWS_ENDPOINT_URL": stack.aws_url,
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -117,7 +126,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_its_commands_run_in_its_order_with_its_settings_only_and_end_in_time(site: Site) -> None:
     running: dict[str, Child] = {}
     try:
-        ran = {name for name in compose.in_order(site.services) if _run(site, name, running)}
+        ran = run_in_order(site, running, without={"aws", "boxes"})
         assert ran == {"postgres", "temporal-namespace", "migrate", "worker", "register-api"}
         _the_database_may_go_away(site, running)
         for name, child in running.items():
@@ -128,6 +137,12 @@ def test_its_commands_run_in_its_order_with_its_settings_only_and_end_in_time(si
     finally:
         for child in running.values():
             child.kill()
+
+
+def run_in_order(site: Site, running: dict[str, Child], *, without: Collection[str] = ()) -> set[str]:
+    """Start the services one after the other, as the file orders them; returns those that could be."""
+    wanted = [name for name in compose.in_order(site.services) if name not in without]
+    return {name for name in wanted if _run(site, name, running)}
 
 
 def _run(site: Site, name: str, running: dict[str, Child]) -> bool:
@@ -144,7 +159,7 @@ def _run(site: Site, name: str, running: dict[str, Child]) -> bool:
             child.start()
             assert child.wait(seconds=SECONDS)
             assert child.exit_code == 0, child.tail()
-        case "worker" | "register-api":
+        case "worker" | "register-api" | "aws" | "boxes":
             running[name] = child = site.process(name)
             child.start()
             site.until_healthy(name, child)

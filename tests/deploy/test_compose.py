@@ -15,7 +15,10 @@ SERVICES = compose.services(FILLED)
 ONCE = {"temporal-schema", "temporal-namespace", "migrate"}
 """They end; the others run on."""
 
-WRITES_ITS_CONFIGURATION = {"temporal", "temporal-ui"}
+FIRST = {"postgres", "aws", "codec", "prometheus"}
+"""They need nobody."""
+
+PUBLIC = {"register-api"}
 
 
 def test_the_file_is_valid_by_the_schema_of_the_compose_specification() -> None:
@@ -30,9 +33,15 @@ def test_a_service_is_confined(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
-    if name not in WRITES_ITS_CONFIGURATION:  # and those images run as a user of their own
-        assert service["read_only"] is True
-        assert int(service["user"].split(":")[0]) > 0
+    assert service["read_only"] is True
+    user, group = map(int, service["user"].split(":"))
+    assert user > 0
+    assert group > 0
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - PUBLIC))
+def test_a_service_is_published_to_its_own_machine_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - ONCE))
@@ -41,11 +50,16 @@ def test_a_service_that_runs_on_says_whether_it_is_healthy(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
 
 
-def test_each_waits_for_what_it_needs_to_be_healthy_or_done() -> None:
-    for name, service in SERVICES.items():
-        for other, how in service.get("depends_on", {}).items():
-            done = "service_completed_successfully"
-            assert how["condition"] == (done if other in ONCE else "service_healthy"), f"{name} → {other}"
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_waits_for_what_it_needs_to_be_healthy_or_done(name: str) -> None:
+    needed = SERVICES[name].get("depends_on", {})
+    assert bool(needed) is (name not in FIRST)
+    for other, how in needed.items():
+        done = "service_completed_successfully"
+        assert how["condition"] == (done if other in ONCE else "service_healthy"), f"{name} → {other}"
+
+
+def test_the_order_of_the_start_is_that_of_the_needs() -> None:
     order = list(compose.in_order(SERVICES))
     assert order.index("postgres") < order.index("migrate") < order.index("worker")
     assert order.index("temporal-schema") < order.index("temporal-namespace") < order.index("worker")
@@ -64,8 +78,7 @@ def test_no_secret_has_a_default() -> None:
 
 
 def test_the_example_has_every_variable_that_must_be_set_and_sets_no_secret() -> None:
-    lines = (compose.ROOT / "deploy" / "example.env").read_text().splitlines()
-    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    given = compose.variables(compose.ROOT / "deploy" / "example.env")
     assert compose.required() <= set(given)
     assert all(not given[name] for name in compose.required())
 
@@ -78,6 +91,13 @@ def test_onebox_is_given_only_settings_that_it_reads() -> None:
     for name in ("migrate", "worker", "register-api"):
         environment: dict[str, Any] = SERVICES[name]["environment"]
         assert {each for each in environment if not foreign.match(each)} <= known, name
+
+
+@pytest.mark.parametrize("name", ["worker", "register-api"])
+def test_settings_that_the_file_does_not_name_can_be_given_all_the_same(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": "onebox.env", "required": False}]
+    ignored = (compose.ROOT / ".gitignore").read_text().splitlines()
+    assert {".env", "onebox.env"} <= set(ignored)
 
 
 def test_the_image_is_built_with_tools_from_the_lock() -> None:
