@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError
 from temporalio.client import Client
+from temporalio.common import HeaderCodecBehavior
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.worker import Worker
@@ -54,7 +55,12 @@ async def connect(runtime: Runtime | None = None) -> Client:
     keys = load(PayloadSettings).payload_key_ring
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", DEFAULT_TARGET)
-    return await Client.connect(**config, data_converter=converter(keys), runtime=runtime)
+    return await Client.connect(
+        **config,
+        data_converter=converter(keys),
+        header_codec_behavior=HeaderCodecBehavior.CODEC,  # a request's ID is its sender's text
+        runtime=runtime,
+    )
 
 
 @asynccontextmanager

@@ -37,9 +37,15 @@ class Shell:
             "REGISTER_API": stack.register_api_url,
             "OPERATOR_TOKEN": stack.operator_token,
             "DATABASE_URL": stack.database_url,
+            "PAYLOAD_KEYS": stack.payload_keys,
             "NO_PROXY": "*",
             "PAGER": "cat",
         }
+        if stack.codec_url is not None:
+            self._environment |= {
+                "TEMPORAL_CODEC_ENDPOINT": stack.codec_url,
+                "TEMPORAL_CODEC_AUTH": f"Bearer {stack.operator_token}",
+            }
 
     async def run(self, command: str) -> str:
         """What it prints, to either output."""

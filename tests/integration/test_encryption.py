@@ -31,6 +31,8 @@ pytestmark = pytest.mark.anyio
 FIRST, SECOND = f"first:{'1a' * 32}", f"second:{'2b' * 32}"
 ALL = f"{SECOND},{FIRST}"
 REASON = "canary-in-a-reason"
+REQUEST_ID = "canary-in-an-id"
+"""Activities are told it in a header."""
 FAULT = "canary-in-an-error"
 SPEC = "t3.canary"
 SUMMARY = "launching the instance"
@@ -111,7 +113,9 @@ async def test_operators_read_everything_and_temporal_nothing(
     await operator.until_phase(broken, Phase.FAILED)
     for workspace in (ws, other):
         await operator.until_phase(workspace, Phase.ONLINE)
-    await operator.signal(ws, requested_by="admin:alice", reason=REASON, observed_generation=1)
+    await operator.signal(
+        ws, requested_by="admin:alice", reason=REASON, request_id=REQUEST_ID, observed_generation=1
+    )
     await operator.until_phase(ws, Phase.ONLINE, generation=2)
     delegation = await delegate(operator, ws, other, task="count the sheep")
     await until_state(operator, ws, delegation, "processed")
@@ -156,8 +160,10 @@ async def test_operators_read_everything_and_temporal_nothing(
 
     await eventually(recorded, lambda rows: len(rows) == 2)
     for name, content in (await raw_histories(operator)).items():
-        for canary in (REASON, FAULT, SPEC, "requested_by", SUMMARY):
+        for canary in (REASON, REQUEST_ID, FAULT, SPEC, "requested_by", SUMMARY):
             assert canary.encode() not in content, f"{canary} in the history of {name}"
+    lines = [line for line in stack.log("worker").read_text().splitlines() if REQUEST_ID in line]
+    assert any('"activity": "launch"' in line for line in lines)
     opened = await history(operator, broken)
     await decrypt(opened, CODEC)
     assert FAULT.encode() in raw(opened)
