@@ -15,9 +15,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from activities.tracing import ChosenIds
+from workers.settings import InvalidSettings
 
 LAST_SPANS_SECONDS = 3.0
 """What is left at the end gets so long; a process has to end within its grace period."""
+
+PROTOCOL = "http/protobuf"
+"""OTLP's protocol that is spoken here; the others need packages that aren't."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -27,17 +31,26 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("tracing")
 def start(service: str, environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
     """Export spans from now on, if the environment says where to; returns what ends it.
 
-    The exporter, the batches, the sampler and the limits read their own `OTEL_…` variables.
+    The exporter, the batches, the sampler and the limits read their own `OTEL_…` variables. Raises
+    `InvalidSettings`.
     """
     if not wanted(environment):
         return _nothing
     named = "OTEL_SERVICE_NAME" in environment
     resource = Resource.create({} if named else {"service.name": service})
     provider = TracerProvider(resource=resource, id_generator=ChosenIds(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter()))
     trace.set_tracer_provider(provider)
     log.info("tracing.started", service=environment.get("OTEL_SERVICE_NAME", service))
     return _hurried(provider.shutdown)
+
+
+def exporter(*, timeout: float | None = None) -> OTLPSpanExporter:
+    """What sends spans, by its own variables. Raises `InvalidSettings`."""
+    try:
+        return OTLPSpanExporter(timeout=timeout)
+    except (ValueError, OSError) as error:
+        raise InvalidSettings(f"OTEL_EXPORTER_OTLP_…: {error}") from None
 
 
 def wanted(environment: Mapping[str, str]) -> bool:

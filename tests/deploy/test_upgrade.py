@@ -1,7 +1,7 @@
 """The upgrade with versioned workers, as docs/deployment.md has it, while a recreate is in flight."""
 
 import asyncio
-import re
+import json
 import shlex
 import subprocess
 import sys
@@ -13,7 +13,8 @@ import pytest
 from devstack.console import Console, connected, eventually
 from devstack.processes import Child
 from devstack.stack import Stack
-from tests.deploy.compose import ROOT
+from tests.documents import ROOT, block
+from workers.doctor import version_rules
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
@@ -58,9 +59,8 @@ def run(words: list[str], environment: Mapping[str, str]) -> subprocess.Complete
 
 
 async def make_current(stack: Stack, build: str) -> None:
-    """The command of the page; until the server has seen the build poll all queues, it refuses."""
-    page = (ROOT / "docs" / "deployment.md").read_text()
-    [line] = re.findall(r"^    (temporal worker deployment set-current-version .*)$", page, re.MULTILINE)
+    """The command of the runbook; until the server has seen the build poll all queues, it refuses."""
+    line = block(ROOT / "docs" / "runbook.md", "sh", "set-current-version").strip()
     words = shlex.split(line.replace("--build-id 2", f"--build-id {build}"))
 
     async def told() -> subprocess.CompletedProcess[str]:
@@ -68,6 +68,26 @@ async def make_current(stack: Stack, build: str) -> None:
 
     result = await eventually(told, lambda result: result.returncode == 0, seconds=SECONDS)
     assert result.returncode == 0, result.stderr
+
+
+async def the_doctor_knows_who_gets_work(environment: Mapping[str, str]) -> None:
+    """Build 2 is current: all is well for it, but not for the one before, nor for a worker without."""
+    bare = {name: value for name, value in environment.items() if name not in version_rules.NAMES}
+    current = {**environment, "TEMPORAL_WORKER_BUILD_ID": "2"}
+    for place, status, words in (
+        (current, "ok", "build 2 of onebox is current"),
+        (environment, "warning", "build 1 of onebox gets no work"),
+        (bare, "warning", "a worker without a version"),
+    ):
+        said = await asyncio.to_thread(run, ["onebox", "doctor", "--json", "--for", "worker"], place)
+        [finding] = [it for it in json.loads(said.stdout)["findings"] if it["check"] == version_rules.CHECK]
+        assert finding["status"] == status
+        assert words in finding["told"]
+
+
+def test_the_page_on_deployment_has_the_runbooks_command() -> None:
+    line = block(ROOT / "docs" / "runbook.md", "sh", "set-current-version")
+    assert f"    {line}" in (ROOT / "docs" / "deployment.md").read_text()
 
 
 async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, console: Console) -> None:
@@ -109,6 +129,7 @@ async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, cons
         result = await asyncio.to_thread(run, ["onebox", "replay", "ws-1"], stack.environment)
         assert result.returncode == 0, result.stdout + result.stderr
         new.wait_ready(lambda: "version.current" in new.log_text(), seconds=SECONDS)
+        await the_doctor_knows_who_gets_work(stack.environment)
     finally:
         new.stop()
     assert new.exit_code == 0, new.tail()

@@ -1,5 +1,6 @@
 """`onebox doctor` on the whole stack: all is well, and each planted misconfiguration is found and named."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,14 +12,16 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from temporalio.client import Client
 
 from devstack.aws.client import AwsEndpoint
-from devstack.console import Console
+from devstack.console import Console, eventually
 from devstack.processes import free_port
 from devstack.stack import Stack
 from tests.integration.conftest import CANARY_SECRET_KEY
 from tests.integration.test_operating import temporal
 from workers.doctor import command
+from workflows.encryption import PayloadKeys, converter
 from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.state import Phase
 
@@ -178,6 +181,23 @@ PLANTED = {
         check="settings.OPERATOR_TOKEN_HASHES",
         remedy="SHA-256",
     ),
+    "a deployment without a build": Planted(
+        change={"TEMPORAL_DEPLOYMENT_NAME": "onebox"},
+        check="settings.TEMPORAL_DEPLOYMENT_NAME",
+        remedy="docs/deployment.md",
+        also=frozenset({"settings.TEMPORAL_WORKER_BUILD_ID"}),
+    ),
+    "a build that nobody made current": Planted(
+        change={"TEMPORAL_DEPLOYMENT_NAME": "nobodys", "TEMPORAL_WORKER_BUILD_ID": "7"},
+        check="temporal.version",
+        remedy="set-current-version --deployment-name nobodys --build-id 7",
+    ),
+    "two kinds of metrics on one port": Planted(
+        change={"WORKER_METRICS_BIND": "127.0.0.1:9464", "SDK_METRICS_BIND": "127.0.0.1:9464"},
+        check="settings.SDK_METRICS_BIND",
+        remedy="SDK_METRICS_BIND",
+        also=frozenset({"settings.WORKER_METRICS_BIND"}),
+    ),
     "no AWS credentials": Planted(
         change={"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
         check="aws.credentials",
@@ -303,6 +323,27 @@ async def test_a_paused_watchdog_and_a_missing_worker_are_said_and_are_no_failur
 
     elsewhere = doctor({**stack.environment, "TEMPORAL_NAMESPACE": places["bare"]})
     assert elsewhere.status("temporal.task_queues") == "warning"
+
+
+async def test_a_payload_key_that_was_taken_out_too_early_is_named(
+    stack: Stack, console: Console, one_box: None, doctor: Doctor
+) -> None:
+    """A workspace whose memo was encrypted with a key that is gone: on a queue that nobody serves."""
+    keys = PayloadKeys.parse(f"gone:{NO_KEY * 2}")
+    client = await Client.connect(stack.temporal_address, data_converter=converter(keys))
+    handle = await client.start_workflow(
+        "WorkspaceWorkflow", id="of-a-lost-key", task_queue="nobodys", memo={"Why": "a word"}
+    )
+    try:
+        report = await eventually(
+            lambda: asyncio.to_thread(doctor, stack.environment), lambda seen: bool(seen.failures())
+        )
+    finally:
+        await handle.terminate()
+    assert report.failures() == {"temporal.payload_keys"}
+    found = report.findings["temporal.payload_keys"]
+    assert "'gone'" in str(found["remedy"])
+    assert found["variables"] == ["PAYLOAD_KEYS"]
 
 
 async def test_a_process_is_not_asked_for_what_another_one_needs(

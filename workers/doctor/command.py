@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.doctor import api, aws, box_rules, database, temporal
+from workers.doctor import api, aws, box_rules, database, temporal, traces
 from workers.doctor.examining import Examination, examine
 from workers.doctor.model import Finding, Process, healthy, skipped, without_secrets
 from workers.doctor.reading import Reading, chosen, read
@@ -21,6 +21,8 @@ SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "DATABASE_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     "PAYLOAD_KEYS",
     "SERVER_KEYS",
     "TEMPORAL_API_KEY",
@@ -79,7 +81,6 @@ def _examinations(reading: Reading) -> Sequence[Examination]:
     found = [Examination(subject="database", look=lambda: _database(reading))] if stored else []
     if worker is None:
         return found
-    development = worker.allow_loopback_targets
 
     async def boxes() -> Sequence[Finding]:
         if reading.usable("BOX_RUNTIME_COMMAND", "REGISTER_API_URL"):
@@ -94,9 +95,10 @@ def _examinations(reading: Reading) -> Sequence[Examination]:
     return [
         Examination(subject="box", look=boxes),
         *found,
-        Examination(subject="temporal", look=lambda: temporal.findings(development=development)),
+        Examination(subject="temporal", look=lambda: temporal.findings(worker)),
         Examination(subject="aws", look=lambda: aws.findings(worker, reading)),
         Examination(subject="api", look=register_api),
+        Examination(subject="telemetry", look=traces.findings),
     ]
 
 

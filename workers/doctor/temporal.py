@@ -15,10 +15,11 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from workers import wiring
-from workers.doctor import temporal_rules
+from workers.doctor import temporal_rules, versions
 from workers.doctor.model import Finding, failed, ok, skipped
 from workers.doctor.temporal_rules import Queue, Round
-from workers.settings import InvalidSettings
+from workers.doctor.version_rules import Version
+from workers.settings import InvalidSettings, WorkerSettings
 from workflows.messages import (
     DELEGATIONS_TASK_QUEUE,
     EC2_TASK_QUEUE,
@@ -53,8 +54,8 @@ def api_key() -> str:
         return ""
 
 
-async def findings(*, development: bool) -> list[Finding]:
-    """All about the server. A development stack keeps closed runs as long as it likes."""
+async def findings(worker: WorkerSettings) -> list[Finding]:
+    """All about the server."""
     try:
         address = ClientConfig.load_client_connect_config().get("target_host", wiring.DEFAULT_TARGET)
     except (RuntimeError, OSError, ValueError) as error:
@@ -72,10 +73,10 @@ async def findings(*, development: bool) -> list[Finding]:
     except (RPCError, RuntimeError, OSError, ValueError) as error:
         told = " ".join(str(error).split())[:300]
         return [temporal_rules.unreachable(told, address), skipped("temporal.namespace", "not reached")]
-    return await _look(client, address, development=development)
+    return await _look(client, address, worker)
 
 
-async def _look(client: Client, address: str, *, development: bool) -> list[Finding]:
+async def _look(client: Client, address: str, worker: WorkerSettings) -> list[Finding]:
     found = [ok("temporal.connection", f"{address}, as {client.identity}")]
     try:
         request = DescribeNamespaceRequest(namespace=client.namespace)
@@ -87,9 +88,15 @@ async def _look(client: Client, address: str, *, development: bool) -> list[Find
             found.append(_refused("temporal.namespace", error))
         return [*found, skipped("temporal.search_attributes", "they are the namespace's")]
     retention = described.config.workflow_execution_retention_ttl.ToTimedelta()
+    # A development stack keeps closed runs as long as it likes.
+    development = worker.allow_loopback_targets
     found.append(temporal_rules.namespace(client.namespace, retention, development=development))
     found.append(await _search_attributes(client))
-    found.append(await _queues(client))
+    seen = await _queues(client)
+    found.append(seen if isinstance(seen, Finding) else temporal_rules.queues(seen))
+    routed = None if isinstance(seen, Finding) else seen[0].current
+    found.append(await versions.version(client, worker.deployment_version, routed=routed))
+    found.append(await versions.payload_keys(client, worker.payload_key_ring))
     found += await _schedules(client)
     return found
 
@@ -122,7 +129,7 @@ async def _searchable(client: Client, wanted: dict[str, str]) -> Finding:
     return temporal_rules.search_attributes(wanted, known)
 
 
-async def _queues(client: Client) -> Finding:
+async def _queues(client: Client) -> list[Queue] | Finding:
     seen: list[Queue] = []
     for name, kind in QUEUES:
         request = DescribeTaskQueueRequest(
@@ -133,10 +140,16 @@ async def _queues(client: Client) -> Finding:
         except RPCError as error:
             return _refused("temporal.task_queues", error)
         workers = {poller.identity for poller in described.pollers}
+        current = described.versioning_info.current_deployment_version
         seen.append(
-            Queue(name=name, kind="workflows" if kind == WORKFLOW else "activities", pollers=len(workers))
+            Queue(
+                name=name,
+                kind="workflows" if kind == WORKFLOW else "activities",
+                pollers=len(workers),
+                current=Version(current.deployment_name, current.build_id) if current.build_id else None,
+            )
         )
-    return temporal_rules.queues(seen)
+    return seen
 
 
 async def _schedules(client: Client) -> list[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from workers.doctor.model import Finding, failed, ok, warning
+from workers.doctor.version_rules import Version
 
 SHORTEST_RETENTION = timedelta(days=3)
 """A weekend: whoever comes back on Monday still finds Friday's closed runs."""
@@ -22,6 +23,8 @@ class Queue:
     name: str
     kind: str
     pollers: int
+    current: Version | None = None
+    """The version that its work goes to; None: workers without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
