@@ -79,9 +79,33 @@ def test_every_test_that_the_security_model_leans_on_is_there() -> None:
     assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
-def test_links_between_the_documents_lead_to_sections() -> None:
-    documents = {path.name: path for path in (ROOT / "docs").glob("*.md")}
-    for name, path in documents.items():
-        for target, anchor in re.findall(r"\]\(([\w-]+\.md)?(?:#([\w-]+))?\)", path.read_text()):
-            there = documents[target or name]
-            assert not anchor or anchor in {it.anchor for it in sections(there)}, f"{name}: {target}#{anchor}"
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)")
+FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+def links(document: Path) -> list[tuple[Path, str]]:
+    """What it links to, and the section of that."""
+    found = LINK.findall(document.read_text())
+    return [
+        ((document.parent / target).resolve() if target else document, anchor) for target, anchor in found
+    ]
+
+
+@pytest.mark.parametrize("document", [*FRONT, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda it: it.name)
+def test_links_between_the_documents_lead_to_sections(document: Path) -> None:
+    for there, anchor in links(document):
+        assert there.exists(), f"{document.name} links to {there}"
+        assert not anchor or anchor in {it.anchor for it in sections(there)}, f"{there.name}#{anchor}"
+
+
+def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
+    named = {there for there, _ in links(ROOT / "README.md")}
+    assert set((ROOT / "docs").glob("*.md")) <= named
+
+
+def test_what_documents_say_about_files_of_the_repository_is_true() -> None:
+    for document in (*FRONT, *(ROOT / "docs").glob("*.md")):
+        for named in re.findall(
+            r"`((?:deploy|docs|tests|workflows|workers)/[\w./-]+\.\w+)`", document.read_text()
+        ):
+            assert (ROOT / named).exists(), f"{document.name} names {named}"

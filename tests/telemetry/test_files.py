@@ -2,12 +2,16 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 
 import yaml
 
 from tests.deploy import compose
 from tests.documents import ROOT, sections
 from tests.telemetry.expressions import DEPLOY, alerts, all_asked
+from workflows.traces import of_generation
 
 ANCHOR = "docs/runbook.md#"
 
@@ -77,6 +81,14 @@ def test_no_port_of_metrics_is_published() -> None:
     for service in services.values():
         for published in service.get("ports", []):
             assert published.rpartition(":")[2] not in {"9464", "9465", "9466"}
+
+
+def test_the_command_that_finds_a_generations_trace_prints_its_id() -> None:
+    page = (ROOT / "docs" / "telemetry.md").read_text()
+    [line] = re.findall(r"^    (python -c .*)$", page, re.MULTILINE)
+    words = shlex.split(line)
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True)
+    assert done.stdout.strip() == f"{of_generation('ws-1', 7).trace_id:032x}", done.stderr
 
 
 def test_the_dashboard_is_what_grafana_imports() -> None:
