@@ -283,9 +283,11 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     worker_health_bind: Listen | None = None
     """Host and port for `/healthz` and `/readyz` of this process; unset: nothing listens."""
     temporal_deployment_name: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = None
-    """With the next one: workers are versioned, and a build gets work only once it is made current."""
+    """Together with `TEMPORAL_WORKER_BUILD_ID`: workers are versioned, and a build gets work only once it is
+    made current. See docs/deployment.md."""
     temporal_worker_build_id: Annotated[str | None, Field(pattern="^[A-Za-z0-9._-]{1,100}$")] = None
-    """Which build this worker is: another one for each release. See docs/deployment.md."""
+    """Together with `TEMPORAL_DEPLOYMENT_NAME`: which build this worker is, another one for each release. See
+    docs/deployment.md."""
 
     @model_validator(mode="after")
     def _versioned_wholly_or_not(self) -> Self:
