@@ -138,7 +138,7 @@ async def test_operators_read_everything_and_temporal_nothing(
     assert again.returncode == 0, again.stderr
     assert "stale" in again.stdout
     metadata = temporal(stack, "workflow", "metadata", "--workflow-id", ws, token=token)
-    assert "| HeartbeatFresh | true |" in metadata.stdout
+    assert "| `HeartbeatFresh` | true |" in metadata.stdout
 
     # Replay: from the server, and from what the CLI exports, encrypted or not.
     show = ("workflow", "show", "--workflow-id", ws, "--output", "json")
