@@ -18,7 +18,8 @@ INTRODUCTION = """# Settings
 All settings are environment variables. A missing or wrong one ends the process at its start with
 exit code 2 and an error that names it. Besides these, the worker takes Temporal's standard `TEMPORAL_*`
 variables and profiles (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS*` …)
-and AWS's own (credentials, `AWS_ENDPOINT_URL` …).
+and AWS's own (credentials, `AWS_ENDPOINT_URL` …); worker and register API take OpenTelemetry's `OTEL_…`
+([traces](telemetry.md#traces)).
 
 `onebox doctor` reads those of all processes, or with `--for` those of one, and names what is wrong with them.
 

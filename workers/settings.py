@@ -46,8 +46,8 @@ class _Settings(BaseSettings):
 class LogSettings(_Settings):
     """What every process needs."""
 
-    log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
-    """`json` for machines, `console` for people."""
+    log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = "auto"
+    """`json` for machines, `console` for people; `auto`: `console` on a terminal, else `json`."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """The least severity that is logged."""
 

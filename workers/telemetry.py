@@ -15,7 +15,10 @@ _TEMPORAL_EXTRAS = ("temporal_workflow", "temporal_activity")
 
 
 def configure(*, log_format: str, level: str) -> None:
-    """Send structlog's and the standard library's records to stderr, in one format."""
+    """Send structlog's and the standard library's records to stderr, in one format.
+
+    `json`, `console`, or `auto`: whoever reads a terminal is a person.
+    """
     # The SDK would append the same information to each message as a dict.
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
@@ -32,9 +35,10 @@ def configure(*, log_format: str, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if log_format == "console"
+        structlog.dev.ConsoleRenderer(colors=terminal)
+        if log_format == "console" or (log_format == "auto" and terminal)
         else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(sys.stderr)

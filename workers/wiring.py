@@ -53,7 +53,11 @@ async def connect(runtime: Runtime | None = None) -> Client:
     Raises `InvalidSettings`.
     """
     keys = load(PayloadSettings).payload_key_ring
-    config = ClientConfig.load_client_connect_config()
+    try:
+        config = ClientConfig.load_client_connect_config()
+    except (RuntimeError, OSError, ValueError) as error:
+        # Nothing that passes by itself: to try again would hide it among servers that are away.
+        raise InvalidSettings(f"TEMPORAL_…: {error}") from None
     config.setdefault("target_host", DEFAULT_TARGET)
     return await Client.connect(
         **config,

@@ -1,7 +1,11 @@
 """Settings that cannot be used are refused at the start, and named."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+from workers import wiring
 from workers.settings import ApiSettings, InvalidSettings, WorkerSettings, load
 
 KEYED = {"DATABASE_URL": "postgresql://x@127.0.0.1/x", "SERVER_KEYS": f"k1:{'ab' * 32}"}
@@ -71,3 +75,13 @@ def test_one_port_at_two_addresses_is_no_conflict(monkeypatch: pytest.MonkeyPatc
     for name, value in (WORKER | binds).items():
         monkeypatch.setenv(name, value)
     assert load(WorkerSettings).health_bind == ("127.0.0.2", 9464)
+
+
+def test_a_profile_that_cannot_be_read_is_not_taken_for_a_server_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "temporal.toml"
+    broken.write_text("[profile.default")
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(broken))
+    with pytest.raises(InvalidSettings, match=r"^TEMPORAL_"):
+        asyncio.run(wiring.connect())

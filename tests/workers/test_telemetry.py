@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,16 @@ def written(capsys: pytest.CaptureFixture[str], log_format: str) -> str:
 def test_a_line_about_a_workspace_names_its_workflow(capsys: pytest.CaptureFixture[str]) -> None:
     line = json.loads(written(capsys, "json"))
     assert (line["event"], line["workspace"], line["workflow_id"]) == ("instance.launched", "ws-1", "ws-1")
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_whoever_reads_a_terminal_gets_no_json_unless_they_say_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert written(capsys, "auto").startswith("{")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert not written(capsys, "auto").startswith("{")
+    assert written(capsys, "json").startswith("{")
 
 
 @pytest.mark.usefixtures("_logging_as_before")
