@@ -45,7 +45,7 @@ test-all: test  ## The tests, then the storms, one after the other: beside each 
 	$(BIN)/pytest -m storm
 
 test-codec: $(STAMP)  ## The tests of the whole stack, with payloads encrypted
-	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -m "not storm" tests/integration
+	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -n 2 --dist loadfile -m "not storm" tests/integration
 
 SEED ?= 1
 MINUTES ?= 20
