@@ -64,6 +64,7 @@ async def _serve(settings: ApiSettings) -> int:
                 lifespan="off",
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             ),
             drain=drain,

@@ -155,6 +155,9 @@ class ApiSettings(FleetSettings):
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 0
     """Behind a load balancer: after SIGTERM the API is not ready, and serves on for so long. More than the
     balancer takes to notice; with the 10 s that running requests get, less than the orchestrator's limit."""
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
+    """How long an idle connection is kept. Behind a load balancer: longer than the balancer keeps it (an ALB:
+    60, so 65 here), or it sends a call just as the connection is closed, and the box gets a 502."""
 
     @field_validator("operator_token_hashes", "trusted_proxies", mode="before")
     @classmethod
@@ -279,7 +282,8 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     """Connections of one process."""
     graceful_shutdown_seconds: Annotated[float, Field(ge=0)] = 25
-    """How long running activities may go on after SIGTERM; below the orchestrator's own limit of 30."""
+    """How long running activities may go on after SIGTERM; then they are handed to other workers, each after
+    its call to AWS has ended (18 s at the most): the orchestrator's limit has to be 20 s longer."""
     worker_health_bind: Listen | None = None
     """Host and port for `/healthz` and `/readyz` of this process; unset: nothing listens."""
     temporal_deployment_name: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = None

@@ -63,9 +63,9 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
             ).run()
         )
         async with (
-            wiring.workspace_worker(client, parts),
-            wiring.ec2_worker(client, parts),
-            wiring.delegations_worker(client, parts),
+            wiring.workspace_worker(client, parts) as workspaces,
+            wiring.ec2_worker(client, parts) as ec2,
+            wiring.delegations_worker(client, parts) as delegations,
         ):
             beside = _beside(client, parts)
             health.started()
@@ -77,6 +77,9 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
             if broken is not None:
                 log.error("relay.ended", exc_info=broken)  # without it, nobody hears of boxes: start anew
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
+            # Leaving the block ends one after the other: each with a grace period of its own, while the next
+            # still takes work.
+            await asyncio.gather(*(each.shutdown() for each in (workspaces, ec2, delegations)))
         others = (relay, stop, *beside)
         for task in others:
             task.cancel()

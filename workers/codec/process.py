@@ -3,6 +3,8 @@
 Puts settings and application together; what is answered is `app`'s.
 """
 
+from datetime import timedelta
+
 import structlog
 import uvicorn
 
@@ -11,6 +13,7 @@ from workers import telemetry
 from workers.codec.access import Access
 from workers.codec.app import create_app
 from workers.codec.settings import CodecSettings
+from workers.draining import Drain, DrainingServer
 from workers.settings import load
 from workflows.encryption import Encryption
 
@@ -26,7 +29,7 @@ def run() -> int:
     telemetry.configure(log_format=settings.log_format, level=settings.log_level)
     keys = settings.payload_key_ring
     host, port = settings.bind
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
             create_app(
                 Access.of(settings.codec_token_hashes, keys), Encryption(keys), settings.codec_origins
@@ -40,7 +43,9 @@ def run() -> int:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        ),
+        drain=Drain(),
+        delay=timedelta(),
     )
     log.info("codec.started", bind=settings.codec_bind, keys=list(keys.keys), origins=settings.codec_origins)
     server.run()

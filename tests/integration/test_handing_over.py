@@ -1,0 +1,165 @@
+"""SIGTERM to a worker in the middle of an activity: it is finished, or another worker has it at once.
+
+On a stack without boxes, whose workers the tests start themselves.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from temporalio.api.enums.v1 import EventType, PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
+
+from devstack.console import Console, connected, eventually
+from devstack.processes import Child
+from devstack.stack import PARTS, Stack
+from workflows.state import Phase
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 120.0
+
+QUEUES = 3
+STOPS = "Beginning worker shutdown"
+"""What the SDK says of each of a process's workers, of which there is one for a queue."""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(
+        free_ports=True,
+        fsync=False,
+        parts=[part for part in PARTS if part not in ("worker", "boxes")],
+        settings={"CANARY": "off", "WORKER_METRICS_BIND": "", "SDK_METRICS_BIND": ""},
+        pending_seconds=0.1,
+        terminating_seconds=0.1,
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def console(stack: Stack) -> AsyncIterator[Console]:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+        payload_keys=stack.payload_keys,
+    ) as console:
+        console.aws.clear()
+        yield console
+        console.aws.clear()
+
+
+@contextmanager
+def worker(stack: Stack, name: str, *, grace_seconds: int) -> Iterator[Child]:
+    child = Child(
+        name,
+        [sys.executable, "-m", "workers", "worker"],
+        log=stack.log(name),
+        environment=stack.environment | {"GRACEFUL_SHUTDOWN_SECONDS": str(grace_seconds)},
+    )
+    child.start()
+    try:
+        child.wait_ready(logged(child, "worker.started"), seconds=SECONDS)
+        yield child
+    finally:
+        child.kill()
+
+
+def logged(child: Child, event: str, *, times: int = 1) -> Callable[[], bool]:
+    return lambda: child.log_text().count(event) == times
+
+
+def identity(worker: Child) -> str:
+    """As the SDK makes it."""
+    return f"{worker.pid}@{socket.gethostname()}"
+
+
+async def ended(worker: Child) -> int | None:
+    assert await asyncio.to_thread(worker.wait, seconds=SECONDS), "it does not end"
+    return worker.exit_code
+
+
+async def starts(console: Console, workspace: str, activity: str) -> list[tuple[int, str]]:
+    """Attempt and worker of each start of such an activity that the history knows."""
+    events = [event async for event in console.workflow(workspace).fetch_history_events()]
+    scheduled = {
+        event.event_id
+        for event in events
+        if event.activity_task_scheduled_event_attributes.activity_type.name == activity
+    }
+    return [
+        (started.attempt, started.identity)
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED
+        and (started := event.activity_task_started_event_attributes).scheduled_event_id in scheduled
+    ]
+
+
+async def test_a_call_to_aws_that_is_under_way_is_finished(stack: Stack, console: Console) -> None:
+    with worker(stack, "first", grace_seconds=60) as first:
+        held = console.aws.inject("RunInstances", "hold")
+        await console.start("ws-1")
+        await asyncio.to_thread(console.aws.wait_until_held, held, seconds=SECONDS)
+        os.kill(first.pid, signal.SIGTERM)
+        # All of its queues at once: none takes work while another one's is being finished.
+        await asyncio.to_thread(first.wait_ready, logged(first, STOPS, times=QUEUES), seconds=SECONDS)
+        console.aws.release(held)
+        assert await ended(first) == 0, first.tail()
+        finisher = identity(first)
+
+    with worker(stack, "second", grace_seconds=60) as second:
+        await console.until_phase("ws-1", Phase.AWAITING_REGISTRATION, seconds=SECONDS)
+        assert await starts(console, "ws-1", "launch") == [(1, finisher)]
+        assert console.aws.counts("ws-1").launches == 1
+        os.kill(second.pid, signal.SIGTERM)
+        assert await ended(second) == 0, second.tail()
+
+
+async def test_a_wait_that_is_longer_than_its_patience_is_handed_to_another_worker(
+    stack: Stack, console: Console
+) -> None:
+    async def waiting() -> PendingActivityInfo | None:
+        description = await console.workflow("ws-2").describe()
+        for pending in description.raw_description.pending_activities:
+            if (
+                pending.activity_type.name == "address"
+                and pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+            ):
+                return pending
+        return None
+
+    with (
+        worker(stack, "leaves", grace_seconds=0) as leaves,
+        worker(stack, "stays", grace_seconds=0) as stays,
+    ):
+        console.aws.inject("RunInstances", "slow_change", seconds=3600)  # the instance stays pending
+        await console.start("ws-2")
+        pending = await eventually(waiting, lambda it: it is not None, seconds=SECONDS)
+        assert pending is not None
+        by_name = {identity(each): each for each in (leaves, stays)}
+        holder = by_name.pop(pending.last_worker_identity)
+        [(other, _)] = by_name.items()
+
+        os.kill(holder.pid, signal.SIGTERM)
+        assert await ended(holder) == 0, holder.tail()
+        pending = await eventually(
+            waiting, lambda it: it is not None and it.last_worker_identity == other, seconds=SECONDS
+        )
+        assert pending is not None
+        assert pending.attempt == 2
+        # It was told so; else it would have had to find out by missing heartbeats.
+        assert "shut" in pending.last_failure.message.lower(), pending.last_failure
+        assert "timeout" not in pending.last_failure.message.lower()
