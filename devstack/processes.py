@@ -60,6 +60,7 @@ class Child:
         prefix: Sequence[str] = (),
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: signal.Signals = signal.SIGKILL,
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
         """`prefix` is a program that changes the credentials and then becomes `arguments`.
 
@@ -73,6 +74,7 @@ class Child:
         self._prefix = tuple(prefix)
         self._stop_signal = stop_signal
         self._death_signal = death_signal
+        self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -133,7 +135,7 @@ class Child:
             return False
         return True
 
-    def stop(self, *, seconds: float = STOP_SECONDS) -> None:
+    def stop(self) -> None:
         """Ask it to stop, wait for its end, and kill what is left of it and its descendants."""
         if self._process is None:
             return
@@ -141,7 +143,7 @@ class Child:
             family = self._family()
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self._stop_signal)
-            self.wait(seconds=seconds)
+            self.wait(seconds=self._stop_seconds)
             _kill(family)
         self._reap()
 
@@ -189,9 +191,10 @@ class Program(Child):
         environment: Mapping[str, str],
         ready: Callable[["Program"], bool],
         ready_seconds: float = READY_SECONDS,
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
-        """`ready` is asked until it says yes."""
-        super().__init__(name, arguments, log=log, environment=environment)
+        """`ready` is asked until it says yes; `stop_seconds` is how long it may take to stop."""
+        super().__init__(name, arguments, log=log, environment=environment, stop_seconds=stop_seconds)
         self._ready = ready
         self._ready_seconds = ready_seconds
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import httpx
 
-from devstack.processes import Child, ChildFailed, Program, accepts_connections
-from devstack.surroundings import Ports
+from devstack.balancer import STATUS_PATH, Upstream
+from devstack.processes import LOCALHOST, Child, ChildFailed, Program, accepts_connections
+from devstack.surroundings import CALLS, Crew, Ports
 
 MIGRATION_SECONDS = 60.0
+
+GRACE_SECONDS = 60.0
+"""What production gives them after SIGTERM, and more: they end by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,7 @@ class Programs:
 
     state_dir: Path
     ports: Ports
+    crew: Crew
     pending_seconds: float
     terminating_seconds: float
 
@@ -45,18 +50,43 @@ class Programs:
         return self._program("aws", arguments, environment, lambda _: accepts_connections(port))
 
     def production(self, name: str, environment: Mapping[str, str]) -> Program:
-        """The worker, the register API, the codec server, or the box host."""
-        readyz, healthz = f"{self.ports.register_api_url}/readyz", f"{self.ports.codec_url}/healthz"
-        match name:
-            case "worker":
-                return self._program(name, ["workers", "worker"], environment, _logged("worker.started"))
-            case "api":
-                return self._program(name, ["workers", "api"], environment, lambda _: _answers(readyz))
-            case "codec":
-                return self._program(name, ["workers", "codec"], environment, lambda _: _answers(healthz))
-            case _:
-                host = ["devstack.boxes", "--aws", self.ports.aws_url, "--dir", str(self.boxes_dir)]
-                return self._program(name, host, environment, _logged("boxes.started"))
+        """A worker, a register API, the codec server, or the box host."""
+        if name in self.crew.worker_names:
+            return self._program(name, ["workers", "worker"], environment, _logged("worker.started"))
+        if name in self.crew.api_names:
+            readyz = f"http://{environment['REGISTER_API_BIND']}/readyz"
+            return self._program(name, ["workers", "api"], environment, lambda _: self._serves(name, readyz))
+        if name == "codec":
+            healthz = f"{self.ports.codec_url}/healthz"
+            return self._program(name, ["workers", "codec"], environment, lambda _: _answers(healthz))
+        host = ["devstack.boxes", "--aws", self.ports.aws_url, "--dir", str(self.boxes_dir)]
+        return self._program(name, host, environment, _logged("boxes.started"))
+
+    def balancer(self, environment: Mapping[str, str]) -> Program:
+        """The load balancer before several register APIs, at the address that boxes call."""
+        upstreams = [
+            f"{name}=http://{LOCALHOST}:{self.ports.others[name + CALLS]}" for name in self.crew.api_names
+        ]
+        arguments = ["devstack.balancer", "--port", str(self.ports.register_api), *upstreams]
+        return self._program("balancer", arguments, environment, lambda _: self.balanced() is not None)
+
+    def balanced(self) -> dict[str, Upstream] | None:
+        """What the balancer thinks of the APIs, by name; None if it doesn't answer."""
+        try:
+            answer = httpx.get(f"{self.ports.register_api_url}{STATUS_PATH}", timeout=5.0, trust_env=False)
+            answer.raise_for_status()
+        except httpx.HTTPError:
+            return None
+        return {each["name"]: Upstream(**each) for each in answer.json()}
+
+    def _serves(self, name: str, readyz: str) -> bool:
+        """Ready, and where there is a balancer, calls come from it."""
+        if not _answers(readyz):
+            return False
+        if not self.crew.balanced:
+            return True
+        upstreams = self.balanced()
+        return upstreams is not None and upstreams[name].ready
 
     def migrate(self, environment: Mapping[str, str]) -> None:
         """Bring the schema up to date. Raises `ChildFailed`."""
@@ -86,6 +116,7 @@ class Programs:
             log=self.log(name),
             environment=environment,
             ready=ready,
+            stop_seconds=GRACE_SECONDS,
         )
 
 

@@ -11,23 +11,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from devstack.aws.client import AwsEndpoint
+from devstack.balancer import Upstream
 from devstack.boxes import BoxView, read_boxes
 from devstack.postgres import Postgres
 from devstack.processes import POLL_SECONDS, ChildFailed
 from devstack.programs import Programs
 from devstack.supervision import Server, Supervised
-from devstack.surroundings import Ports, Secrets, base_environment, cloud_environment
+from devstack.surroundings import Crew, Ports, Secrets, base_environment, cloud_environment
 from devstack.temporal import Temporal
 
 PARTS = ("postgres", "temporal", "aws", "worker", "api", "codec", "boxes")
 """In the order of their start. There is a codec server where payloads are encrypted."""
+
+KEEPERS = ("temporal", "aws", "postgres")
+"""They keep what the others work with: first to start, last to end."""
 
 BACK_SECONDS = 120.0
 """How long a part may be away: what it needs may have to be back first, and pauses grow between starts."""
@@ -48,6 +52,8 @@ class Stack:
         parts: Iterable[str] = PARTS,
         settings: Mapping[str, str] | None = None,
         told_instead: Callable[[str, Mapping[str, str]], Mapping[str, str]] | None = None,
+        workers: int = 1,
+        apis: int = 1,
         pending_seconds: float = 1.0,
         terminating_seconds: float = 1.0,
         fsync: bool = True,
@@ -58,6 +64,8 @@ class Stack:
         `settings` are environment variables of the children; they win over everything else.
         `told_instead` gets the name of worker, API or box host and its environment, and says what it is told
         instead: so parts reach each other by detours.
+        With several `workers` or `apis` the others are the parts `worker-2`, `api-2` …; before several APIs
+        there is a `balancer`, at the address of the one.
         `pending_seconds` and `terminating_seconds` are how long instances take to run and to end.
         `report` is told what a person should know, in one line.
         """
@@ -70,6 +78,7 @@ class Stack:
         self._free_ports = free_ports
         self._settings = dict(settings or {})
         self._told_instead = told_instead
+        self._crew = Crew(workers=workers, apis=apis)
         self._delays = (pending_seconds, terminating_seconds)
         self._fsync = fsync
         self._report = report or _report
@@ -124,6 +133,13 @@ class Stack:
             raise ChildFailed("postgres is not among the stack's parts")
         return self._postgres.url
 
+    def balanced(self) -> dict[str, Upstream]:
+        """What the balancer thinks of the register APIs. Raises `ChildFailed` if it doesn't answer."""
+        upstreams = self._programs.balanced()
+        if upstreams is None:
+            raise ChildFailed("there is no balancer that answers")
+        return upstreams
+
     @property
     def pids(self) -> dict[str, int]:
         """The process IDs of what runs now."""
@@ -159,6 +175,7 @@ class Stack:
         return Programs(
             state_dir=self.state_dir,
             ports=self._ports,
+            crew=self._crew,
             pending_seconds=pending,
             terminating_seconds=terminating,
         )
@@ -219,10 +236,10 @@ class Stack:
         self._closed = True
         # Nobody starts from temporary data again: what only keeps data need not be asked to.
         temporary = self._directory is None
-        for names in (("worker", "api", "codec", "boxes"), ("temporal", "aws", "postgres")):
-            servers = [self._servers[name] for name in names if name in self._servers]
-            kill = temporary and "postgres" in names
-            with ThreadPoolExecutor(len(names)) as pool:
+        keepers = [self._servers[name] for name in KEEPERS if name in self._servers]
+        others = [server for server in list(self._servers.values()) if server not in keepers]
+        for servers, kill in ((others, False), (keepers, temporary)):
+            with ThreadPoolExecutor(len(self._servers) or 1) as pool:
                 for future in [pool.submit(server.close, kill=kill) for server in servers]:
                     future.result()
         (self.state_dir / "stack.json").unlink(missing_ok=True)
@@ -237,20 +254,31 @@ class Stack:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_directory()
         self.log("").parent.mkdir(exist_ok=True)
-        self._ports = Ports.chosen(self.state_dir / "ports.json", free=self._free_ports)
+        self._ports = Ports.chosen(
+            self.state_dir / "ports.json", free=self._free_ports, others=self._crew.ports
+        )
         keys = Secrets.kept_in(self.state_dir / "secrets.json")
         self.operator_token = keys.operator_token
         self.environment = base_environment(self._ports, keys, caller=os.environ, settings=self._settings)
-        self._together(
-            {"postgres": self._open_postgres, "temporal": self._open_temporal, "aws": self._open_aws}
-        )
-        codec = ("codec",) if self.codec_url is not None else ()
-        self._together({name: self._opener(name) for name in ("worker", "api", *codec, "boxes")})
+        openers = {"postgres": self._open_postgres, "temporal": self._open_temporal, "aws": self._open_aws}
+        self._together([openers[name] for name in KEEPERS if name in self.parts])
+        self._together([self._opener(name) for name in self._others()])
         self._write_state()
 
-    def _together(self, steps: dict[str, Callable[[], None]]) -> None:
-        with ThreadPoolExecutor(len(steps)) as pool:
-            running = [pool.submit(step) for name, step in steps.items() if name in self.parts]
+    def _others(self) -> list[str]:
+        """What is started once everything is there that it works with."""
+        crew = self._crew
+        names = {
+            "worker": crew.worker_names,
+            "api": (*crew.api_names, *(["balancer"] if crew.balanced else [])),
+            "codec": ("codec",) if self.codec_url is not None else (),
+            "boxes": ("boxes",),
+        }
+        return [name for part in self.parts for name in names.get(part, ())]
+
+    def _together(self, steps: Sequence[Callable[[], None]]) -> None:
+        with ThreadPoolExecutor(len(steps) or 1) as pool:
+            running = [pool.submit(step) for step in steps]
             try:
                 for future in running:
                     future.result()
@@ -284,10 +312,12 @@ class Stack:
                 self.environment.setdefault(name, value)
 
     def _opener(self, name: str) -> Callable[[], None]:
+        if name == "balancer":
+            return lambda: self._supervise(name, self._programs.balancer(self.environment))
         return lambda: self._supervise(name, self._programs.production(name, self._told(name)))
 
     def _told(self, name: str) -> dict[str, str]:
-        told = self.environment
+        told = self.environment | self._crew.told(name, self._ports)
         return told if self._told_instead is None else {**told, **self._told_instead(name, told)}
 
     def _supervise(self, name: str, server: Server) -> None:

@@ -10,14 +10,18 @@ import pwd
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from devstack.aws.values import Info
 from devstack.processes import LOCALHOST, PortInUse, free_port, port_is_free
 
 REGION = "us-east-1"
+
+BALANCER = "127.0.0.2"
+"""A balancer calls the register APIs from there: they can trust its word on where a call comes from, and
+nobody else's."""
 
 TUNABLE = {
     "BOX_INSTANCE_TYPES": "t3.small,t3.medium",
@@ -33,6 +37,9 @@ TUNABLE = {
 
 NOT_PASSED_ON = ("AWS_", "TEMPORAL_", "BOX_", "DNS_", "DATABASE_", "PG")
 """A shell that is set up for the real AWS, or another Temporal, must not lead a devstack there."""
+
+CALLS = "-calls"
+"""The end of the name of a port that one of several register APIs listens on."""
 
 PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 """Everything is on this machine."""
@@ -56,6 +63,8 @@ class Ports:
     api_metrics: int = 9466
     box_runtime: int = 8000
     """Each box has an address of its own, and this port on it."""
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Of the workers and register APIs beside the first, by name; always free ones."""
 
     @property
     def temporal_address(self) -> str:
@@ -79,8 +88,9 @@ class Ports:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """What Prometheus scrapes, by job."""
+        """What Prometheus scrapes, by job; those of a second worker are `worker-2` and `sdk-2`."""
         ports = {"worker": self.worker_metrics, "sdk": self.sdk_metrics, "api": self.api_metrics}
+        ports |= {name: port for name, port in self.others.items() if not name.endswith(CALLS)}
         return {job: f"http://{LOCALHOST}:{port}/metrics" for job, port in ports.items()}
 
     @property
@@ -89,14 +99,16 @@ class Ports:
         return f"http://{LOCALHOST}:{self.aws}"
 
     @classmethod
-    def chosen(cls, file: Path, *, free: bool) -> "Ports":
+    def chosen(cls, file: Path, *, free: bool, others: Sequence[str] = ()) -> "Ports":
         """The default ports, or free ones: those of the last time if they still are. Raises `PortInUse`.
 
-        Boxes were told the register API's address when they were launched.
+        Boxes were told the register API's address when they were launched. `others` are always free ones.
         """
+        names = [each.name for each in fields(cls) if each.name != "others"]
         if not free:
-            ports = cls()
-            for name, port in asdict(ports).items():
+            ports = cls(others=_free(others, {}))
+            for name in names:
+                port: int = getattr(ports, name)
                 if name not in ("box_runtime", "codec") and not port_is_free(port):
                     raise PortInUse(
                         f"port {port} ({name.replace('_', ' ')}) is in use on {LOCALHOST}: "
@@ -104,16 +116,20 @@ class Ports:
                     )
             return ports
         before: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-        taken: set[int] = set()
-        numbers: dict[str, int] = {}
-        for name in (each.name for each in fields(cls)):
-            port = before.get(name)
-            while port is None or port in taken or not port_is_free(port):
-                port = free_port()
-            taken.add(port)
-            numbers[name] = port
+        numbers = _free([*names, *others], before)
         file.write_text(json.dumps(numbers))
-        return cls(**numbers)
+        return cls(**{name: numbers[name] for name in names}, others={name: numbers[name] for name in others})
+
+
+def _free(names: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
+    """A free port for each name: that of before if it still is."""
+    numbers: dict[str, int] = {}
+    for name in names:
+        port = before.get(name)
+        while port is None or port in numbers.values() or not port_is_free(port):
+            port = free_port()
+        numbers[name] = port
+    return numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,3 +215,50 @@ def _our_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return "agent"  # nobody is asked for who isn't root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """How many workers and register APIs there are, what they are called, and where each of them listens."""
+
+    workers: int = 1
+    apis: int = 1
+
+    @property
+    def worker_names(self) -> tuple[str, ...]:
+        """worker, worker-2 …"""
+        return _numbered("worker", self.workers)
+
+    @property
+    def api_names(self) -> tuple[str, ...]:
+        """api, api-2 …"""
+        return _numbered("api", self.apis)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether there is a balancer before the register APIs, at their address."""
+        return self.apis > 1
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """What it needs beside the ports of a stack with one of each."""
+        sdks = _numbered("sdk", self.workers)
+        calls = tuple(name + CALLS for name in self.api_names) if self.balanced else ()
+        return (*self.worker_names[1:], *sdks[1:], *self.api_names[1:], *calls)
+
+    def told(self, name: str, ports: Ports) -> dict[str, str]:
+        """What one of them is told that the others are not."""
+        told: dict[str, str] = {}
+        if name in self.worker_names[1:]:
+            told["WORKER_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
+            told["SDK_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name.replace('worker', 'sdk')]}"
+        if name in self.api_names[1:]:
+            told["API_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
+        if name in self.api_names and self.balanced:
+            told["REGISTER_API_BIND"] = f"{LOCALHOST}:{ports.others[name + CALLS]}"
+            told["TRUSTED_PROXIES"] = BALANCER
+        return told
+
+
+def _numbered(name: str, number: int) -> tuple[str, ...]:
+    return (name, *(f"{name}-{each}" for each in range(2, number + 1)))

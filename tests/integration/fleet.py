@@ -5,7 +5,7 @@ Speaks the register protocol as the box script does; no processes, so that fifty
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -64,15 +64,18 @@ class Fleet:
             self.fewest[prefix] = min(fewest, sum(name.startswith(prefix) for name in names))
 
     async def _live(self, view: InstanceView) -> None:
-        script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
-        found = _SECRET.search(script)
-        assert found is not None
-        token = await self._registered(view, found[1])
+        token = await self._registered(view, await self._secret(view))
         while True:
             await self._call(
                 view, "/registry/heartbeat", token, {"workspace_id": view.workspace, "active_tasks": 0}
             )
             await asyncio.sleep(self.beat_seconds)
+
+    async def _secret(self, view: InstanceView) -> str:
+        script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
+        found = _SECRET.search(script)
+        assert found is not None
+        return found[1]
 
     async def _registered(self, view: InstanceView, secret: str) -> str:
         while True:
@@ -92,13 +95,15 @@ class Fleet:
 
 
 @contextmanager
-def boxless(settings: Mapping[str, str]) -> Iterator[Stack]:
+def boxless(settings: Mapping[str, str], *, workers: int = 1, apis: int = 1) -> Iterator[Stack]:
     """A stack without the processes of boxes: the tests bring their own."""
     with Stack(
         free_ports=True,
         fsync=False,
         parts=[part for part in PARTS if part != "boxes"],
         settings=settings,
+        workers=workers,
+        apis=apis,
         pending_seconds=0.1,
         terminating_seconds=0.1,
     ) as stack:
@@ -111,11 +116,18 @@ async def inhabited(aws: AwsEndpoint, register_api: str) -> AsyncIterator[Fleet]
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=register_api, timeout=10, trust_env=False, limits=limits) as http:
         fleet = Fleet(aws=aws, http=http)
-        life = asyncio.create_task(fleet.run())
-        try:
+        async with going_on(fleet.run()):
             yield fleet
-        finally:
-            life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
-            if not life.cancelled() and (error := life.exception()):
-                raise error
+
+
+@asynccontextmanager
+async def going_on(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Beside the block, until its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()):
+            raise error

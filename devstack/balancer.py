@@ -1,0 +1,183 @@
+"""A load balancer before several register APIs: sends calls to those that are ready, as production's would.
+
+It never sends a call twice, and mends no answer: a call that an API lost is a 502 of its own.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import httpx
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from devstack.processes import LOCALHOST
+from devstack.surroundings import BALANCER
+
+STATUS_PATH = "/_balancer"
+"""What it thinks of its APIs; all other paths are theirs."""
+
+LOOK_SECONDS = 0.2
+MISSES = 2
+"""One answer that is late says little; `not ready` is said by the API itself, and counts at once."""
+
+LOOK_TIMEOUT = httpx.Timeout(5.0)
+CALL_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+IDLE_SECONDS = 2.0
+"""Shorter than the APIs keep an idle connection: none is closed just as a call goes out on it."""
+
+CLIENT_IDLE_SECONDS = 75
+
+_OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade"})
+"""Headers that are said to the next hop only (RFC 9110, section 7.6.1)."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Upstream:
+    """One API, and what is known of it."""
+
+    name: str
+    url: str
+    ready: bool = False
+    misses: int = 0
+    open: int = 0
+    turn: int = 0
+    """Of its last call: calls are numbered, and who had none for longest is next among equals."""
+    answered: int = 0
+    failed: int = 0
+    """Calls whose connection was refused or broke: each of them was a 502."""
+
+
+class Balancer:
+    """An ASGI application before the APIs."""
+
+    def __init__(self, upstreams: Sequence[Upstream], client: httpx.AsyncClient) -> None:
+        self._upstreams = tuple(upstreams)
+        self._client = client
+        self._turns = itertools.count(1)
+
+    async def watch(self) -> None:
+        """Ask all of them, again and again."""
+        async with asyncio.TaskGroup() as tasks:
+            for upstream in self._upstreams:
+                tasks.create_task(self._watch(upstream))
+
+    async def _watch(self, upstream: Upstream) -> None:
+        while True:
+            try:
+                answer = await self._client.get(f"{upstream.url}/readyz", timeout=LOOK_TIMEOUT)
+            except httpx.TimeoutException:
+                upstream.misses += 1
+                upstream.ready = upstream.ready and upstream.misses < MISSES
+            except httpx.TransportError:
+                upstream.ready = False
+            else:
+                upstream.misses = 0
+                upstream.ready = answer.is_success
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        if scope["path"] == STATUS_PATH:
+            await _answer(send, 200, [asdict(each) for each in self._upstreams])
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+        upstream = self._chosen()
+        upstream.open += 1
+        try:
+            answer = await self._client.send(self._passed_on(scope, upstream, body))
+        except httpx.TransportError as error:
+            upstream.failed += 1
+            await _answer(send, 502, {"error": f"{upstream.name}: {type(error).__name__}"})
+            return
+        finally:
+            upstream.open -= 1
+        upstream.answered += 1
+        headers = [(name.lower(), value) for name, value in answer.headers.raw]
+        await _send(send, answer.status_code, _end_to_end(headers), answer.content)
+
+    def _chosen(self) -> Upstream:
+        """The least busy of those that are ready; if none says so, any may still answer."""
+        fit = [each for each in self._upstreams if each.ready] or self._upstreams
+        chosen = min(fit, key=lambda each: (each.open, each.turn))
+        chosen.turn = next(self._turns)
+        return chosen
+
+    def _passed_on(self, scope: Scope, upstream: Upstream, body: bytes) -> httpx.Request:
+        caller = scope["client"][0].encode() if scope["client"] else b"unknown"
+        headers = [*_end_to_end(scope["headers"]), (b"x-forwarded-for", caller)]
+        path, query = scope["raw_path"], scope["query_string"]
+        url = httpx.URL(upstream.url).copy_with(raw_path=path + (b"?" + query if query else b""))
+        return httpx.Request(
+            scope["method"],
+            url,
+            headers=headers,
+            content=body,
+            extensions={"timeout": CALL_TIMEOUT.as_dict()},
+        )
+
+
+def _end_to_end(headers: Headers) -> Headers:
+    return [(name, value) for name, value in headers if name not in _OF_THE_CONNECTION]
+
+
+async def _answer(send: Send, status: int, document: object) -> None:
+    content = json.dumps(document).encode()
+    length = str(len(content)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    await _send(send, status, headers, content)
+
+
+async def _send(send: Send, status: int, headers: Headers, content: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _run(port: int, upstreams: Sequence[Upstream]) -> None:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_SECONDS)
+    transport = httpx.AsyncHTTPTransport(local_address=BALANCER, limits=limits)
+    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+        balancer = Balancer(upstreams, client)
+        watching = asyncio.create_task(balancer.watch())
+        config = uvicorn.Config(
+            balancer,
+            host=LOCALHOST,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=CLIENT_IDLE_SECONDS,
+        )
+        await uvicorn.Server(config).serve()
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def main() -> None:
+    """Balance until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m devstack.balancer", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("upstreams", nargs="+", metavar="NAME=URL")
+    options = parser.parse_args()
+    pairs = [each.partition("=") for each in options.upstreams]
+    asyncio.run(_run(options.port, [Upstream(name=name, url=url) for name, _, url in pairs]))
+
+
+if __name__ == "__main__":
+    main()
