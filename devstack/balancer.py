@@ -21,7 +21,7 @@ from devstack.surroundings import BALANCER
 STATUS_PATH = "/_balancer"
 """What it thinks of its APIs; all other paths are theirs."""
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 MISSES = 2
 """One answer that is late says little; `not ready` is said by the API itself, and counts at once."""
 

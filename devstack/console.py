@@ -74,8 +74,7 @@ class Console:
                     name, payload, id=update_id, result_type=RequestOutcome
                 )
             except RPCError as error:
-                # The run gave way before it had taken the update, or ten others are in flight.
-                if error.status not in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED}:
+                if not _comes_again(error):
                     raise
                 return None
             return outcome
@@ -160,6 +159,15 @@ class Console:
             answer = await http.request(method, f"http://{record['private_ip']}:{port}{path}", json=body)
             answer.raise_for_status()
             return cast("JSON", answer.json())
+
+
+def _comes_again(error: RPCError) -> bool:
+    """Whether an update was not taken for a reason that passes."""
+    # The run gave way before it had taken it, or ten others are in flight.
+    if error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED}:
+        return True
+    # Three times in a row no worker got to the end of a task in time.
+    return error.status is RPCStatusCode.FAILED_PRECONDITION and "Workflow Task in failed" in error.message
 
 
 @asynccontextmanager

@@ -5,9 +5,10 @@ Speaks the register protocol as the box script does; no processes, so that fifty
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 
@@ -17,6 +18,8 @@ from devstack.stack import PARTS, Stack
 
 LOOK_SECONDS = 0.1
 BEAT_SECONDS = 5.0
+
+T = TypeVar("T")
 
 _SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
 
@@ -41,7 +44,7 @@ class Fleet:
         """Look after the boxes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                views = await asyncio.to_thread(self.aws.instances)
+                views = await _patiently(self.aws.instances)
                 running = {view.instance_id: view for view in views if view.state == "running"}
                 for name in [name for name in self._boxes if name not in running]:
                     self._boxes.pop(name).cancel()
@@ -72,7 +75,7 @@ class Fleet:
             await asyncio.sleep(self.beat_seconds)
 
     async def _secret(self, view: InstanceView) -> str:
-        script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
+        script = await _patiently(lambda: self.aws.user_data(view.instance_id))
         found = _SECRET.search(script)
         assert found is not None
         return found[1]
@@ -92,6 +95,15 @@ class Fleet:
             return await way.post(path, json=body, headers={"Authorization": f"Bearer {bearer}"})
         except httpx.TransportError:
             return None
+
+
+async def _patiently(ask: Callable[[], T]) -> T:
+    """The endpoint's answer; on a busy machine it may be late."""
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except httpx.TimeoutException:
+            continue
 
 
 @contextmanager
@@ -122,12 +134,10 @@ async def inhabited(aws: AwsEndpoint, register_api: str) -> AsyncIterator[Fleet]
 
 @asynccontextmanager
 async def going_on(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Beside the block, until its end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+    """Beside the block, until its end; if it fails, the block ends, too."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()

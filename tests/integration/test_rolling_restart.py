@@ -1,0 +1,232 @@
+"""Two workers and two register APIs, all restarted in turn under load: nothing is lost, nobody gets a 5xx.
+
+As docs/deployment.md tells an operator to do it; on a stack of its own, whose boxes are held by the test.
+"""
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from devstack.console import Console, connected, eventually
+from devstack.stack import Stack
+from tests.integration.beating import HEARTBEAT, Answer, Beaters
+from tests.integration.fleet import boxless, going_on
+from workflows.messages import RequestOutcome
+from workflows.requests import OutcomeKind
+from workflows.state import Phase
+
+pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
+
+ROLLED = ("worker", "worker-2", "api", "api-2")
+ENDS_WITH = {"worker": "worker.stopped", "api": "api.stopped"}
+WORKSPACES = [f"ws-{number:02}" for number in range(40)]
+REQUESTS = 200
+CALLERS = 8
+PAUSE_SECONDS = 1.5
+"""At the most, after each request of a caller: they are spread over the time that a restart takes."""
+
+BEATS_PER_SECOND = 200.0
+
+SEED = 611
+SOURCES = ("watchdog", "auto-recovery", "service:billing", "admin:alice")
+SECONDS = 300.0
+"""Patience for a machine that is much slower."""
+
+SETTINGS = {
+    "CANARY": "off",
+    "SHUTDOWN_DELAY_SECONDS": "5",
+    # The fleet's limits are another test's matter.
+    "FLEET_FREEZE_PERCENT": "100",
+    "FLEET_CONCURRENT_PERCENT": "100",
+    "FLEET_CONCURRENT_MOST": "1000",
+    "HEARTBEAT_STALE_SECONDS": "60",
+    "RECREATE_AFTER_SECONDS": "300",
+    "REGISTER_DEADLINE_SECONDS": "300",
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with boxless(SETTINGS, workers=2, apis=2) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def beating(console: Console, stack: Stack) -> AsyncIterator[Beaters]:
+    """The boxes, on connections that they keep for as long as they are let."""
+    limits = httpx.Limits(max_connections=100)
+    url = stack.register_api_url
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as http:
+        beaters = Beaters(aws=console.aws, http=http, rate=BEATS_PER_SECOND)
+        async with going_on(beaters.run()), going_on(beaters.beat()):
+            yield beaters
+
+
+@dataclass(kw_only=True)
+class Callers:
+    """Who asks for recreates, by every way; they remember what they were told. No call may fail."""
+
+    console: Console
+    chance: random.Random = field(default_factory=lambda: random.Random(SEED))
+    told: dict[tuple[str, str], RequestOutcome | None] = field(default_factory=dict)
+    """By workspace and request ID; a signal is told nothing."""
+    _generations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORKSPACES, 1))
+
+    async def ask(self, number: int) -> None:
+        """So many requests, by several callers at once."""
+        numbers = iter(range(number))
+        await asyncio.gather(*(self._caller(numbers) for _ in range(CALLERS)))
+
+    async def _caller(self, numbers: Iterator[int]) -> None:
+        for _ in numbers:
+            await self._once()
+            await asyncio.sleep(self.chance.uniform(0, PAUSE_SECONDS))
+
+    async def _once(self) -> None:
+        workspace, request_id = self.chance.choice(WORKSPACES), f"r-{len(self.told) + 1:03}"
+        source = self.chance.choice(SOURCES)
+        now = self._generations[workspace]
+        asked: dict[str, object] = {
+            "requested_by": source,
+            "reason": "a rolling restart",
+            "request_id": request_id,
+            "observed_generation": self.chance.choice([None, now - 1, now, now, now, now, now + 1]),
+            "force": source.startswith("admin"),
+        }
+        self.told[workspace, request_id] = None
+        if self.chance.random() < 0.5:
+            await self.console.signal(workspace, **asked)
+            return
+        outcome = await asyncio.wait_for(self.console.ask(workspace, **asked), SECONDS)
+        self.told[workspace, request_id] = outcome
+        self._generations[workspace] = max(now, outcome.generation)
+
+
+async def restarted(stack: Stack, name: str) -> None:
+    """As an operator does it: SIGTERM, its end in order, another one, ready before anything else is done."""
+    before = stack.pids[name]
+    ended = _ends(stack, name)
+    await asyncio.to_thread(stack.restart, name)
+    assert await asyncio.to_thread(stack.wait_ready, name) != before
+    assert _ends(stack, name) == ended + 1, f"{name} did not end in order"
+
+
+def _ends(stack: Stack, name: str) -> int:
+    return stack.log(name).read_text().count(f'"{ENDS_WITH[name.partition("-")[0]]}"')
+
+
+async def test_a_rolling_restart_of_everything_loses_no_request_and_no_beat(stack: Stack) -> None:
+    async with connected(
+        temporal=stack.temporal_address,
+        register_api=stack.register_api_url,
+        aws_endpoint=stack.aws_url,
+        database=stack.database_url,
+        operator_token=stack.operator_token,
+        payload_keys=stack.payload_keys,
+    ) as console:
+        async with beating(console, stack) as beaters:
+            for workspace in WORKSPACES:
+                await console.start(workspace)
+            await all_online(console)
+            callers, told = Callers(console=console), []
+            for name in ROLLED:
+                before, started = len(beaters.answers), asyncio.get_running_loop().time()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(callers.ask(REQUESTS // len(ROLLED)))
+                    tasks.create_task(restarted(stack, name))
+                calls = len(beaters.answers) - before
+                seconds = asyncio.get_running_loop().time() - started
+                told.append(f"{name}: {calls} calls in {seconds:.1f} s")
+            assert len(callers.told) == REQUESTS
+            await no_request_was_lost(console, callers)
+            await all_online(console)
+        sys.stdout.write(f"offered meanwhile: {', '.join(told)}\n")  # shown by -s, and with a failure
+
+        for workspace in WORKSPACES:
+            await invariants_hold(console, workspace)
+        await every_box_was_served(console, beaters.answers)
+        upstreams = stack.balanced()
+        assert all(each.answered > 0 and each.failed == 0 for each in upstreams.values()), upstreams
+        for name in ROLLED:
+            assert '"level": "error"' not in stack.log(name).read_text(), name
+
+
+async def all_online(console: Console) -> None:
+    """Nothing is under way any more, and all boxes are there."""
+
+    async def phases() -> Counter[str]:
+        rows = await console.rows(
+            "SELECT CASE WHEN w.generation = g.generation THEN w.phase END AS phase"
+            " FROM workspaces w JOIN generations g USING (workspace_id) WHERE g.superseded_at IS NULL"
+        )
+        return Counter(str(row["phase"]) for row in rows)
+
+    everyone = Counter({Phase.ONLINE.value: len(WORKSPACES)})
+    await eventually(phases, lambda seen: seen == everyone, seconds=SECONDS)
+    for workspace in WORKSPACES:
+        await console.until_phase(workspace, Phase.ONLINE, seconds=SECONDS)
+
+
+async def no_request_was_lost(console: Console, callers: Callers) -> None:
+    """I2: each has one recorded outcome, the one that its sender was told."""
+
+    async def recorded() -> dict[tuple[str, str], str]:
+        rows = await console.rows(
+            "SELECT workspace_id, request_id, outcome FROM requests WHERE request_id LIKE 'r-%%'"
+        )
+        return {(str(row["workspace_id"]), str(row["request_id"])): str(row["outcome"]) for row in rows}
+
+    outcomes = await eventually(recorded, lambda seen: seen.keys() >= callers.told.keys(), seconds=SECONDS)
+    assert outcomes.keys() == callers.told.keys()
+    for request, outcome in callers.told.items():
+        assert outcome is None or outcome.outcome == outcomes[request], request
+    kinds = Counter(outcomes.values())
+    assert {OutcomeKind.ACCEPTED, OutcomeKind.JOINED, OutcomeKind.STALE} <= kinds.keys(), kinds
+
+
+async def invariants_hold(console: Console, workspace: str) -> None:
+    """I1, I2, I4, I8: one box at a time, and as many of them as requests were accepted."""
+    status = await console.status(workspace)
+    counts = await asyncio.to_thread(console.aws.counts, workspace)
+    assert (counts.max_unterminated_at_once, counts.alive_now) == (1, 1), f"I1: {workspace}"
+    accepted = await console.rows(
+        "SELECT generation FROM requests WHERE workspace_id = %s AND outcome = %s ORDER BY generation",
+        workspace,
+        OutcomeKind.ACCEPTED,
+    )
+    assert [row["generation"] for row in accepted] == list(range(2, status.generation + 1)), (
+        f"I2: {workspace}"
+    )
+    assert counts.launches == status.generation, f"I2: {workspace}"
+    assert counts.dns_changes == status.generation, f"I8: {workspace}"
+    assert await console.live_tokens(workspace) == [{"generation": status.generation, "state": "active"}], (
+        f"I4: {workspace}"
+    )
+
+
+async def every_box_was_served(console: Console, answers: list[Answer]) -> None:
+    """I5: 2xx, or it was superseded when it was told so; to register, a box may have to come again."""
+    rows = await console.rows(
+        "SELECT workspace_id, generation, extract(epoch FROM superseded_at)::float8 AS at FROM generations"
+        " WHERE superseded_at IS NOT NULL"
+    )
+    superseded = {(row["workspace_id"], row["generation"]): float(str(row["at"])) for row in rows}
+
+    def is_right(answer: Answer) -> bool:
+        if 200 <= answer.status < 300:
+            return True
+        if answer.code == "superseded":
+            since = superseded.get((answer.workspace, answer.generation))
+            return answer.status == 410 and since is not None and since <= answer.at
+        return answer.path != HEARTBEAT and answer.code == "instance_not_ready"
+
+    assert [answer for answer in answers if not is_right(answer)] == []
+    beats = [answer for answer in answers if answer.path == HEARTBEAT]
+    assert {answer.workspace for answer in beats} == set(WORKSPACES)
