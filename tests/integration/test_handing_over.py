@@ -11,12 +11,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
 from devstack.console import Console, connected, eventually
-from devstack.processes import Child
+from devstack.processes import LOCALHOST, Child, free_port
 from devstack.stack import PARTS, Stack
 from workflows.state import Phase
 
@@ -63,12 +64,15 @@ async def console(stack: Stack) -> AsyncIterator[Console]:
 
 
 @contextmanager
-def worker(stack: Stack, name: str, *, grace_seconds: int) -> Iterator[Child]:
+def worker(stack: Stack, name: str, *, grace_seconds: int, probes: int | None = None) -> Iterator[Child]:
+    told = {"GRACEFUL_SHUTDOWN_SECONDS": str(grace_seconds)}
+    if probes is not None:
+        told["WORKER_HEALTH_BIND"] = f"{LOCALHOST}:{probes}"
     child = Child(
         name,
         [sys.executable, "-m", "workers", "worker"],
         log=stack.log(name),
-        environment=stack.environment | {"GRACEFUL_SHUTDOWN_SECONDS": str(grace_seconds)},
+        environment=stack.environment | told,
     )
     child.start()
     try:
@@ -85,6 +89,11 @@ def logged(child: Child, event: str, *, times: int = 1) -> Callable[[], bool]:
 def identity(worker: Child) -> str:
     """As the SDK makes it."""
     return f"{worker.pid}@{socket.gethostname()}"
+
+
+async def probed(port: int, path: str) -> int:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        return (await http.get(f"http://{LOCALHOST}:{port}/{path}")).status_code
 
 
 async def ended(worker: Child) -> int | None:
@@ -109,13 +118,15 @@ async def starts(console: Console, workspace: str, activity: str) -> list[tuple[
 
 
 async def test_a_call_to_aws_that_is_under_way_is_finished(stack: Stack, console: Console) -> None:
-    with worker(stack, "first", grace_seconds=60) as first:
+    probes = free_port()
+    with worker(stack, "first", grace_seconds=60, probes=probes) as first:
         held = console.aws.inject("RunInstances", "hold")
         await console.start("ws-1")
         await asyncio.to_thread(console.aws.wait_until_held, held, seconds=SECONDS)
         os.kill(first.pid, signal.SIGTERM)
         # All of its queues at once: none takes work while another one's is being finished.
         await asyncio.to_thread(first.wait_ready, logged(first, STOPS, times=QUEUES), seconds=SECONDS)
+        assert [await probed(probes, path) for path in ("readyz", "healthz")] == [503, 200]
         console.aws.release(held)
         assert await ended(first) == 0, first.tail()
         finisher = identity(first)
