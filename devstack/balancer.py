@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import httpx
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from devstack.exchanges import Answer, Exchanges, Headers, Lost
 from devstack.processes import LOCALHOST
 from devstack.surroundings import BALANCER
 
@@ -25,18 +25,12 @@ LOOK_SECONDS = 0.5
 MISSES = 2
 """One answer that is late says little; `not ready` is said by the API itself, and counts at once."""
 
-LOOK_TIMEOUT = httpx.Timeout(5.0)
-CALL_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-
-IDLE_SECONDS = 2.0
-"""Shorter than the APIs keep an idle connection: none is closed just as a call goes out on it."""
+LOOK_TIMEOUT_SECONDS = 5.0
 
 CLIENT_IDLE_SECONDS = 75
 
 _OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade"})
 """Headers that are said to the next hop only (RFC 9110, section 7.6.1)."""
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +38,7 @@ class Upstream:
     """One API, and what is known of it."""
 
     name: str
-    url: str
+    port: int
     ready: bool = False
     misses: int = 0
     open: int = 0
@@ -58,10 +52,17 @@ class Upstream:
 class Balancer:
     """An ASGI application before the APIs."""
 
-    def __init__(self, upstreams: Sequence[Upstream], client: httpx.AsyncClient) -> None:
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
-        self._client = client
+        self._exchanges = {
+            each.name: Exchanges(LOCALHOST, each.port, local_address=BALANCER) for each in upstreams
+        }
         self._turns = itertools.count(1)
+
+    def close(self) -> None:
+        """Let the connections to the APIs go."""
+        for each in self._exchanges.values():
+            each.close()
 
     async def watch(self) -> None:
         """Ask all of them, again and again."""
@@ -70,17 +71,19 @@ class Balancer:
                 tasks.create_task(self._watch(upstream))
 
     async def _watch(self, upstream: Upstream) -> None:
+        exchanges, host = self._exchanges[upstream.name], f"{LOCALHOST}:{upstream.port}".encode()
         while True:
             try:
-                answer = await self._client.get(f"{upstream.url}/readyz", timeout=LOOK_TIMEOUT)
-            except httpx.TimeoutException:
+                answer = await exchanges.call(
+                    "GET", b"/readyz", headers=[(b"host", host)], seconds=LOOK_TIMEOUT_SECONDS
+                )
+            except Lost as error:
                 upstream.misses += 1
-                upstream.ready = upstream.ready and upstream.misses < MISSES
-            except httpx.TransportError:
-                upstream.ready = False
+                late = isinstance(error.__cause__, TimeoutError)
+                upstream.ready = upstream.ready and late and upstream.misses < MISSES
             else:
                 upstream.misses = 0
-                upstream.ready = answer.is_success
+                upstream.ready = answer.status == 200
             await asyncio.sleep(LOOK_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,16 +100,15 @@ class Balancer:
         upstream = self._chosen()
         upstream.open += 1
         try:
-            answer = await self._client.send(self._passed_on(scope, upstream, body))
-        except httpx.TransportError as error:
+            answer = await self._pass_on(scope, upstream, body)
+        except Lost as error:
             upstream.failed += 1
-            await _answer(send, 502, {"error": f"{upstream.name}: {type(error).__name__}"})
+            await _answer(send, 502, {"error": f"{upstream.name}: {error}"})
             return
         finally:
             upstream.open -= 1
         upstream.answered += 1
-        headers = [(name.lower(), value) for name, value in answer.headers.raw]
-        await _send(send, answer.status_code, _end_to_end(headers), answer.content)
+        await _send(send, answer.status, _end_to_end(answer.headers), answer.content)
 
     def _chosen(self) -> Upstream:
         """The least busy of those that are ready; if none says so, any may still answer."""
@@ -115,18 +117,15 @@ class Balancer:
         chosen.turn = next(self._turns)
         return chosen
 
-    def _passed_on(self, scope: Scope, upstream: Upstream, body: bytes) -> httpx.Request:
+    async def _pass_on(self, scope: Scope, upstream: Upstream, body: bytes) -> Answer:
         caller = scope["client"][0].encode() if scope["client"] else b"unknown"
         headers = [*_end_to_end(scope["headers"]), (b"x-forwarded-for", caller)]
+        if body and b"content-length" not in dict(headers):  # it came in chunks
+            headers.append((b"content-length", str(len(body)).encode()))
         path, query = scope["raw_path"], scope["query_string"]
-        url = httpx.URL(upstream.url).copy_with(raw_path=path + (b"?" + query if query else b""))
-        return httpx.Request(
-            scope["method"],
-            url,
-            headers=headers,
-            content=body,
-            extensions={"timeout": CALL_TIMEOUT.as_dict()},
-        )
+        target = path + b"?" + query if query else path
+        exchanges = self._exchanges[upstream.name]
+        return await exchanges.call(scope["method"], target, headers=headers, body=body)
 
 
 def _end_to_end(headers: Headers) -> Headers:
@@ -146,37 +145,35 @@ async def _send(send: Send, status: int, headers: Headers, content: bytes) -> No
 
 
 async def _run(port: int, upstreams: Sequence[Upstream]) -> None:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_SECONDS)
-    transport = httpx.AsyncHTTPTransport(local_address=BALANCER, limits=limits)
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-        balancer = Balancer(upstreams, client)
-        watching = asyncio.create_task(balancer.watch())
-        config = uvicorn.Config(
-            balancer,
-            host=LOCALHOST,
-            port=port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=CLIENT_IDLE_SECONDS,
-        )
-        await uvicorn.Server(config).serve()
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+    balancer = Balancer(upstreams)
+    watching = asyncio.create_task(balancer.watch())
+    config = uvicorn.Config(
+        balancer,
+        host=LOCALHOST,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=CLIENT_IDLE_SECONDS,
+    )
+    await uvicorn.Server(config).serve()
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    balancer.close()
 
 
 def main() -> None:
     """Balance until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m devstack.balancer", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("upstreams", nargs="+", metavar="NAME=URL")
+    parser.add_argument("upstreams", nargs="+", metavar="NAME=PORT")
     options = parser.parse_args()
     pairs = [each.partition("=") for each in options.upstreams]
-    asyncio.run(_run(options.port, [Upstream(name=name, url=url) for name, _, url in pairs]))
+    asyncio.run(_run(options.port, [Upstream(name=name, port=int(port)) for name, _, port in pairs]))
 
 
 if __name__ == "__main__":

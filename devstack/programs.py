@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from devstack.balancer import STATUS_PATH, Upstream
-from devstack.processes import LOCALHOST, Child, ChildFailed, Program, accepts_connections
+from devstack.processes import Child, ChildFailed, Program, accepts_connections
 from devstack.surroundings import CALLS, Crew, Ports
 
 MIGRATION_SECONDS = 60.0
@@ -64,9 +64,7 @@ class Programs:
 
     def balancer(self, environment: Mapping[str, str]) -> Program:
         """The load balancer before several register APIs, at the address that boxes call."""
-        upstreams = [
-            f"{name}=http://{LOCALHOST}:{self.ports.others[name + CALLS]}" for name in self.crew.api_names
-        ]
+        upstreams = [f"{name}={self.ports.others[name + CALLS]}" for name in self.crew.api_names]
         arguments = ["devstack.balancer", "--port", str(self.ports.register_api), *upstreams]
         return self._program("balancer", arguments, environment, lambda _: self.balanced() is not None)
 

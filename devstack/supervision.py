@@ -105,7 +105,9 @@ class Supervised:
         next_pause = FIRST_PAUSE_SECONDS
         started = time.monotonic()
         while not self._closing.wait(WATCH_SECONDS):
-            if not self._wanted or self._server.running:
+            with self._lock:  # a start that goes on is no end
+                ended = self._wanted and not self._server.running
+            if not ended:
                 continue
             steady = time.monotonic() - started > STEADY_SECONDS
             pause = FIRST_PAUSE_SECONDS if steady else next_pause

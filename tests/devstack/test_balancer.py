@@ -35,10 +35,6 @@ class Upstream(ThreadingHTTPServer):
         self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
-    @property
-    def url(self) -> str:
-        return f"http://{LOCALHOST}:{self.server_address[1]}"
-
     def close(self) -> None:
         self.shutdown()
         self.thread.join()
@@ -101,7 +97,7 @@ def upstreams() -> Iterator[list[Upstream]]:
 @pytest.fixture
 def http(upstreams: list[Upstream], tmp_path: Path) -> Iterator[httpx.Client]:
     port = free_port()
-    names = [f"api-{number}={each.url}" for number, each in enumerate(upstreams)]
+    names = [f"api-{number}={each.server_address[1]}" for number, each in enumerate(upstreams)]
     child = Child(
         "balancer",
         [sys.executable, "-m", "devstack.balancer", "--port", str(port), *names],

@@ -1,11 +1,12 @@
 """A server that ends by itself comes back; one that was asked to be down stays down."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from devstack.processes import ChildFailed
-from devstack.supervision import Supervised
+from devstack.supervision import WATCH_SECONDS, Supervised
 from tests.devstack.cloud import eventually
 
 
@@ -16,6 +17,8 @@ class FakeServer:
         self.running = False
         self.starts = 0
         self.failing = False
+        self.slow = threading.Event()
+        self.slow.set()
 
     @property
     def pid(self) -> int:
@@ -26,6 +29,7 @@ class FakeServer:
 
     def start(self) -> None:
         self.starts += 1
+        self.slow.wait(4 * WATCH_SECONDS)
         if self.failing:
             raise ChildFailed("it does not want to")
         self.running = True
@@ -79,6 +83,17 @@ def test_a_server_that_was_killed_on_purpose_stays_down_until_it_is_started(
     supervised.kill()
     assert not server.running
     supervised.start()
+    assert server.starts == 2
+    assert reports == []
+
+
+def test_a_start_that_takes_long_is_no_end(
+    server: FakeServer, supervised: Supervised, reports: list[str]
+) -> None:
+    supervised.stop()
+    server.slow.clear()
+    supervised.start()
+    supervised.close(kill=False)
     assert server.starts == 2
     assert reports == []
 

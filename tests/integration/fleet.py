@@ -35,6 +35,7 @@ class Fleet:
     fewest: dict[str, int] = field(default_factory=dict)
     """Of the workspaces that begin with a name: how few of them had a running instance at once."""
     beat_seconds: float = BEAT_SECONDS
+    look_seconds: float = LOOK_SECONDS
     apart: frozenset[str] = frozenset()
     """Workspaces whose boxes reach the register API on another way."""
     other_way: httpx.AsyncClient | None = None
@@ -52,7 +53,7 @@ class Fleet:
                     if name not in self._boxes and not self._is_bad(view):
                         self._boxes[name] = tasks.create_task(self._live(view))
                 self._count(running.values())
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self.look_seconds)
 
     def watch(self, prefix: str, members: int) -> None:
         """Remember from now on how few of these have a running instance."""
