@@ -124,9 +124,10 @@ def finished(connection: socket.socket) -> bytes:
     return read(connection)
 
 
-def read(connection: socket.socket) -> bytes:
+def read(connection: socket.socket, *, to: bytes = b"\0") -> bytes:
+    """What comes until the connection ends, or what came ends so."""
     received = b""
-    while data := connection.recv(65536):
+    while not received.endswith(to) and (data := connection.recv(65536)):
         received += data
     return received
 
@@ -184,7 +185,7 @@ def test_an_idle_connection_is_kept_for_as_long_as_the_setting_says(database: st
     ):
         for connection in (first, second):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert read(connection, to=b"}").startswith(b"HTTP/1.1 200 ")
         # By default both would be closed by now, the first one first.
         assert read(second) == b""
         assert select.select([first], [], [], 0)[0] == []
