@@ -256,13 +256,7 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
     witnesses.begin()
     workspaces = [f"faulty-{number}" for number in range(1, WORKSPACES + 1)]
     began = time.monotonic()
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         callers = Callers(console, seed=seed, workspaces=workspaces)
         campaign = Campaign(
             stage=stage,

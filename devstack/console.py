@@ -4,7 +4,6 @@ Speaks the public interfaces only (Temporal, the register API, SQL to look); it 
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from devstack.aws.client import AwsEndpoint
+from devstack.stack import Stack
 from workflows.encryption import PayloadKeys, converter
 from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, RequestOutcome, WorkspaceSpec, WorkspaceStatus
 from workflows.state import Phase
@@ -171,25 +171,14 @@ def _comes_again(error: RPCError) -> bool:
 
 
 @asynccontextmanager
-async def connected(
-    *,
-    temporal: str,
-    register_api: str,
-    aws_endpoint: str,
-    database: str,
-    operator_token: str,
-    payload_keys: str | None = None,
-) -> AsyncIterator[Console]:
-    """Connect to a stack at the addresses that `onebox dev --json` prints.
-
-    `payload_keys` is the stack's PAYLOAD_KEYS; by default the caller's own, which a stack inherits.
-    """
-    keys = os.environ.get("PAYLOAD_KEYS", "") if payload_keys is None else payload_keys
-    client = await Client.connect(temporal, data_converter=converter(PayloadKeys.parse(keys)))
-    headers = {"Authorization": f"Bearer {operator_token}"}
-    async with httpx.AsyncClient(base_url=register_api, headers=headers, timeout=10) as http:
-        with AwsEndpoint(aws_endpoint) as aws:
-            yield Console(client=client, http=http, aws=aws, database_url=database)
+async def connected(stack: Stack, *, payload_keys: str | None = None) -> AsyncIterator[Console]:
+    """Connect to a stack that runs; `payload_keys` are others than its processes have."""
+    keys = PayloadKeys.parse(stack.payload_keys if payload_keys is None else payload_keys)
+    client = await Client.connect(stack.temporal_address, data_converter=converter(keys))
+    headers = {"Authorization": f"Bearer {stack.operator_token}"}
+    async with httpx.AsyncClient(base_url=stack.register_api_url, headers=headers, timeout=10) as http:
+        with AwsEndpoint(stack.aws_url) as aws:
+            yield Console(client=client, http=http, aws=aws, database_url=stack.database_url)
 
 
 async def eventually(

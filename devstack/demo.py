@@ -110,13 +110,7 @@ def _replayed(stack: Stack, page: Path) -> int:
 
 async def _play(stack: Stack, story: Story, screen: Screen) -> Findings:
     findings = Findings()
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         story.say("three workspaces are started: temporal workflow start … --input '{}'")
         started = time.monotonic()
 

@@ -31,13 +31,7 @@ def stage() -> Iterator[Stage]:
 @pytest.fixture
 async def console(stage: Stage) -> AsyncIterator[Console]:
     stack = stage.stack
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         yield console
 
 

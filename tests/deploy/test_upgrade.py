@@ -43,13 +43,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 async def console(stack: Stack) -> AsyncIterator[Console]:
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         yield console
 
 

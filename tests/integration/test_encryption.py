@@ -52,14 +52,7 @@ def encrypted() -> Iterator[Stack]:
 
 @pytest.fixture
 async def operator(encrypted: Stack) -> AsyncIterator[Console]:
-    async with connected(
-        temporal=encrypted.temporal_address,
-        register_api=encrypted.register_api_url,
-        aws_endpoint=encrypted.aws_url,
-        database=encrypted.database_url,
-        operator_token=encrypted.operator_token,
-        payload_keys=encrypted.payload_keys,
-    ) as console:
+    async with connected(encrypted) as console:
         yield console
 
 
@@ -191,14 +184,7 @@ async def test_a_key_is_rotated_and_encryption_switched_while_a_run_is_open(
     for generation, (keys, marker) in enumerate(steps, start=1):
         stack.environment["PAYLOAD_KEYS"] = keys
         await asyncio.to_thread(stack.restart, "worker")
-        async with connected(
-            temporal=stack.temporal_address,
-            register_api=stack.register_api_url,
-            aws_endpoint=stack.aws_url,
-            database=stack.database_url,
-            operator_token=stack.operator_token,
-            payload_keys=keys,
-        ) as console:
+        async with connected(stack, payload_keys=keys) as console:
             if generation == 1:
                 await console.start(ws)
             else:

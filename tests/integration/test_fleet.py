@@ -129,13 +129,7 @@ async def test_forty_unreachable_ones_are_left_alone_and_five_dead_ones_are_repl
     stack: Stack, wire: Wire
 ) -> None:
     async with (
-        connected(
-            temporal=stack.temporal_address,
-            register_api=stack.register_api_url,
-            aws_endpoint=stack.aws_url,
-            database=stack.database_url,
-            operator_token=stack.operator_token,
-        ) as console,
+        connected(stack) as console,
         populated(stack, console, wire),
     ):
         watch = Watch(console)

@@ -50,14 +50,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 async def console(stack: Stack) -> AsyncIterator[Console]:
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-        payload_keys=stack.payload_keys,
-    ) as console:
+    async with connected(stack) as console:
         console.aws.clear()
         yield console
         console.aws.clear()

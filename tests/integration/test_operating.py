@@ -173,13 +173,7 @@ async def kept(directory: Path, *, new: bool) -> str | None:
     """The instance of a workspace that is online on a stack with this data, with a beat of its own time."""
     settings = {"HEARTBEAT_SECONDS": "0.3", "HEARTBEAT_STALE_SECONDS": "6"}
     with Stack(directory, free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
-        async with connected(
-            temporal=stack.temporal_address,
-            register_api=stack.register_api_url,
-            aws_endpoint=stack.aws_url,
-            database=stack.database_url,
-            operator_token=stack.operator_token,
-        ) as console:
+        async with connected(stack) as console:
             if new:
                 await console.start("ws-kept")
             status = await console.until_phase("ws-kept", Phase.ONLINE)

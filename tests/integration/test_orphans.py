@@ -50,13 +50,7 @@ def swept_stack() -> Iterator[Stack]:
 
 @pytest.fixture
 async def console(swept_stack: Stack) -> AsyncIterator[Console]:
-    async with connected(
-        temporal=swept_stack.temporal_address,
-        register_api=swept_stack.register_api_url,
-        aws_endpoint=swept_stack.aws_url,
-        database=swept_stack.database_url,
-        operator_token=swept_stack.operator_token,
-    ) as console:
+    async with connected(swept_stack) as console:
         yield console
         console.aws.clear()
 

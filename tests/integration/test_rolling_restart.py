@@ -133,14 +133,7 @@ def _ends(stack: Stack, name: str) -> int:
 
 
 async def test_a_rolling_restart_of_everything_loses_no_request_and_no_beat(stack: Stack) -> None:
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-        payload_keys=stack.payload_keys,
-    ) as console:
+    async with connected(stack) as console:
         async with beating(console, stack) as beaters:
             for workspace in WORKSPACES:
                 await console.start(workspace)

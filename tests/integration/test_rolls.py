@@ -156,13 +156,7 @@ async def fleet(stack: Stack) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 async def rolls(stack: Stack, fleet: Fleet) -> AsyncIterator[Rolls]:
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         yield Rolls(console=console, stack=stack, fleet=fleet)
         console.aws.clear()
 

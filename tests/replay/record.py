@@ -272,13 +272,7 @@ def without_stack_traces(part: object) -> object:
 
 
 async def _record(stack: Stack) -> None:
-    async with connected(
-        temporal=stack.temporal_address,
-        register_api=stack.register_api_url,
-        aws_endpoint=stack.aws_url,
-        database=stack.database_url,
-        operator_token=stack.operator_token,
-    ) as console:
+    async with connected(stack) as console:
         for name, path in PATHS.items():
             file = HISTORIES / f"{name}.json"
             if file.exists():
