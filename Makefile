@@ -38,7 +38,7 @@ format: $(STAMP)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(STAMP)  ## The tests, against real parts (about 10 minutes)
+test: $(STAMP)  ## The tests, against real parts (about 20 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not storm"
 
 test-all: test  ## The tests, then the storms, one after the other: beside each other they would measure each other

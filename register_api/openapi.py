@@ -13,7 +13,8 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from register_api.answers import ANSWERS, Answer, Code
 from register_api.documents import ErrorBody, ProblemBody
 from register_api.errors import PROBLEM, error_body
-from register_api.operations import COMMON_CODES, OPERATIONS, Caller, Operation, Parameter
+from register_api.operation import COMMON_CODES, Caller, Operation, Parameter
+from register_api.operations import OPERATIONS
 
 Json = dict[str, Any]
 

@@ -3,72 +3,20 @@
 The routes and the OpenAPI document are both made from this table: what is served is what is documented.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
-
-from pydantic import BaseModel
-
 from register_api import documents, schemas
 from register_api.answers import Code
-from workflows import names
-
-
-class Caller(StrEnum):
-    """Who may call."""
-
-    ANYONE = "anyone"
-    BOX = "box"
-    """With the instance token, or with evidence of being the box."""
-    READER = "reader"
-    """The workspace's own live token, an API token of it, or an operator's."""
-    KEEPER = "keeper"
-    """The workspace's own live token, or an operator's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One parameter in path, query or header."""
-
-    name: str
-    place: str
-    about: str
-    schema: Mapping[str, Any]
-    example: Any
-    required: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One call."""
-
-    name: str
-    """The handler that answers it."""
-    method: str
-    path: str
-    about: str
-    answer: type[BaseModel]
-    example: Mapping[str, Any] | Sequence[Any]
-    """An answer."""
-    status: int = 200
-    body: type[BaseModel] | None = None
-    body_example: Mapping[str, Any] = field(default_factory=dict)
-    body_required: bool = True
-    caller: Caller = Caller.ANYONE
-    body_bytes: int | None = None
-    """More than the limit for all: delegations carry up to a megabyte of text."""
-    codes: tuple[Code, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-
-
-WORKSPACE_ID = Parameter(
-    name="workspace_id",
-    place="path",
-    about="The workspace; a DNS label.",
-    schema={"type": "string", "pattern": f"^{names.WORKSPACE_ID.pattern}$"},
-    example="ws-1",
+from register_api.delegation_operations import WORK
+from register_api.operation import (
+    BODY_CODES,
+    CLOSED_CODES,
+    IDENTITY_CODES,
+    USE_CODES,
+    WORKSPACE_ID,
+    Caller,
+    Operation,
+    Parameter,
 )
+
 TOKEN_ID = Parameter(
     name="token_id",
     place="path",
@@ -101,33 +49,6 @@ LIMIT = Parameter(
     required=False,
 )
 
-DELEGATION_ID = Parameter(
-    name="delegation_id",
-    place="path",
-    about="The delegation.",
-    schema={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-    example="0d1f2b0e-7c57-4b1e-9f5a-3f1a6f5d9a10",
-)
-
-DELEGATION_BODY_BYTES = 4 * 1024 * 1024
-"""A megabyte of text, most of it escaped."""
-
-_DELEGATION = "5b6c1c8a-3c5e-4a43-8d0f-6f1e0c5f7f21"
-_RECORDED = "0d1f2b0e-7c57-4b1e-9f5a-3f1a6f5d9a10"
-
-_BODY = (Code.BODY_INVALID, Code.BODY_TOO_LARGE, Code.BODY_TOO_SLOW, Code.MEDIA_TYPE_UNSUPPORTED)
-_ALL = (Code.PLATFORM_UNAVAILABLE, Code.INTERNAL_ERROR)
-_CLOSED = (Code.SUPERSEDED, Code.WORKSPACE_REMOVED, Code.WORKSPACE_STOPPED)
-_IDENTITY = (Code.TOKEN_MISSING, Code.TOKEN_INVALID)
-_USE = (*_IDENTITY, Code.REREGISTER_REQUIRED, Code.WORKSPACE_UNKNOWN, *_CLOSED, Code.INSTANCE_NOT_READY)
-
-_TARGET = (
-    Code.TARGET_UNKNOWN,
-    Code.TARGET_DELETED,
-    Code.TARGET_IS_SOURCE,
-    Code.DELEGATION_ID_TAKEN,
-)
-
 _SHOWN_TOKEN = "dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEgdG9rZW4uLi4"  # noqa: S105 - an example
 _CARD = {"name": "Anna", "description": "Answers mail.", "version": "1.4.2", "skills": []}
 
@@ -145,10 +66,10 @@ OPERATIONS = (
         example={"status": "registered", "auth_token": _SHOWN_TOKEN},
         caller=Caller.BOX,
         codes=(
-            *_BODY,
-            *_IDENTITY,
+            *BODY_CODES,
+            *IDENTITY_CODES,
             Code.WORKSPACE_UNKNOWN,
-            *_CLOSED,
+            *CLOSED_CODES,
             Code.INSTANCE_NOT_READY,
             Code.TOKEN_IN_USE,
             Code.MINT_LIMITED,
@@ -171,7 +92,7 @@ OPERATIONS = (
         answer=documents.HeartbeatAnswer,
         example={"status": "ok", "lifecycle_generation": 3},
         caller=Caller.BOX,
-        codes=(*_BODY, *_USE),
+        codes=(*BODY_CODES, *USE_CODES),
     ),
     Operation(
         name="update_card",
@@ -183,7 +104,7 @@ OPERATIONS = (
         answer=documents.CardUpdated,
         example={"status": "updated"},
         caller=Caller.BOX,
-        codes=(*_BODY, *_USE),
+        codes=(*BODY_CODES, *USE_CODES),
     ),
     Operation(
         name="discover",
@@ -194,7 +115,7 @@ OPERATIONS = (
         answer=documents.Discovered,
         example={"id": "ws-2", "url": "http://10.0.0.9:8000/a2a", "name": "Ben"},
         caller=Caller.READER,
-        codes=(*_USE, Code.TARGET_UNREACHABLE),
+        codes=(*USE_CODES, Code.TARGET_UNREACHABLE),
     ),
     Operation(
         name="record",
@@ -219,7 +140,7 @@ OPERATIONS = (
             "work": [],
         },
         caller=Caller.READER,
-        codes=_USE,
+        codes=USE_CODES,
     ),
     Operation(
         name="state",
@@ -231,7 +152,7 @@ OPERATIONS = (
         answer=documents.StateAnswer,
         example={"workspace_id": "ws-1", "status": "superseded", "paused": False, "deleted": False},
         caller=Caller.BOX,
-        codes=(*_IDENTITY, Code.WORKSPACE_UNKNOWN),
+        codes=(*IDENTITY_CODES, Code.WORKSPACE_UNKNOWN),
     ),
     Operation(
         name="audit_trail",
@@ -262,7 +183,7 @@ OPERATIONS = (
             "next_before": None,
         },
         caller=Caller.READER,
-        codes=(Code.REQUEST_INVALID, *_USE),
+        codes=(Code.REQUEST_INVALID, *USE_CODES),
     ),
     Operation(
         name="list_tokens",
@@ -288,7 +209,7 @@ OPERATIONS = (
             "count": 1,
         },
         caller=Caller.KEEPER,
-        codes=(*_USE, Code.FORBIDDEN),
+        codes=(*USE_CODES, Code.FORBIDDEN),
     ),
     Operation(
         name="create_token",
@@ -311,7 +232,7 @@ OPERATIONS = (
         },
         status=201,
         caller=Caller.KEEPER,
-        codes=(*_BODY, *_USE, Code.FORBIDDEN, Code.TOKENS_LIMITED),
+        codes=(*BODY_CODES, *USE_CODES, Code.FORBIDDEN, Code.TOKENS_LIMITED),
     ),
     Operation(
         name="revoke_token",
@@ -322,79 +243,9 @@ OPERATIONS = (
         answer=documents.TokenRevoked,
         example={"status": "revoked"},
         caller=Caller.KEEPER,
-        codes=(*_USE, Code.FORBIDDEN, Code.TOKEN_UNKNOWN),
+        codes=(*USE_CODES, Code.FORBIDDEN, Code.TOKEN_UNKNOWN),
     ),
-    Operation(
-        name="delegate",
-        method="POST",
-        path="/workspaces/{workspace_id}/delegate",
-        about="Hand work to another workspace. It is delivered by A2A message/send, with the delegation's ID "
-        "as messageId and in metadata, and tracked until the target says that it has processed it.",
-        parameters=(WORKSPACE_ID,),
-        body=schemas.DelegateBody,
-        body_example={"target_id": "ws-2", "task": "Summarise the report.", "idempotency_key": "report-7"},
-        body_bytes=DELEGATION_BODY_BYTES,
-        answer=documents.DelegationAccepted,
-        example={"delegation_id": _DELEGATION, "status": "delegated", "target_id": "ws-2"},
-        status=202,
-        caller=Caller.READER,
-        codes=(*_BODY, *_USE, *_TARGET, Code.IDEMPOTENCY_KEY_REUSED),
-    ),
-    Operation(
-        name="list_delegations",
-        method="GET",
-        path="/workspaces/{workspace_id}/delegations",
-        about="The workspace's own delegations, newest first, at most 50. A poll shows each end at least "
-        "once: ends that were not shown yet go before others.",
-        parameters=(WORKSPACE_ID,),
-        answer=documents.DelegationList,
-        example=[
-            {
-                "id": _DELEGATION,
-                "type": "delegate",
-                "source_id": "ws-1",
-                "target_id": "ws-2",
-                "summary": "Summarise the report.",
-                "status": "completed",
-                "state": "processed",
-                "created_at": "2026-06-11T22:20:00Z",
-                "delegation_id": _DELEGATION,
-                "response_preview": "It says that all is well.",
-            }
-        ],
-        caller=Caller.READER,
-        codes=_USE,
-    ),
-    Operation(
-        name="record_delegation",
-        method="POST",
-        path="/workspaces/{workspace_id}/delegations/record",
-        about="Write down a delegation that the source's runtime sends itself. Taken without a bearer, too, "
-        "if the call comes from the recorded address.",
-        parameters=(WORKSPACE_ID,),
-        body=schemas.RecordBody,
-        body_example={"target_id": "ws-2", "task": "Summarise the report.", "delegation_id": _RECORDED},
-        body_bytes=DELEGATION_BODY_BYTES,
-        answer=documents.DelegationRecorded,
-        example={"delegation_id": _RECORDED, "status": "recorded"},
-        status=202,
-        caller=Caller.BOX,
-        codes=(*_BODY, *_USE, *_TARGET, Code.IDEMPOTENCY_KEY_REUSED),
-    ),
-    Operation(
-        name="update_delegation",
-        method="POST",
-        path="/workspaces/{workspace_id}/delegations/{delegation_id}/update",
-        about="Say how far a delegation is: by its target or, of a recorded one, by its source. Words that "
-        "come too late change nothing; the answer says how far it is. A terminal word needs a live token.",
-        parameters=(WORKSPACE_ID, DELEGATION_ID),
-        body=schemas.UpdateBody,
-        body_example={"status": "in_progress"},
-        answer=documents.DelegationUpdated,
-        example={"status": "in_progress", "delegation_id": _RECORDED},
-        caller=Caller.BOX,
-        codes=(*_BODY, *_USE, Code.DELEGATION_UNKNOWN, Code.DELEGATION_NOT_YOURS),
-    ),
+    *WORK,
     Operation(
         name="healthz",
         method="GET",
@@ -413,5 +264,3 @@ OPERATIONS = (
         codes=(Code.NOT_READY,),
     ),
 )
-COMMON_CODES = _ALL
-"""Any call can be answered so."""

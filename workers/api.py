@@ -14,8 +14,9 @@ from register_api.connections import BoundedHttp
 from register_api.intake import keep_noting
 from store.pool import open_pool
 from workers import metrics, telemetry, tracing
+from workers.api_settings import ApiSettings
 from workers.draining import Drain, DrainingServer, LastAnswers
-from workers.settings import ApiSettings, load
+from workers.settings import load
 
 GRACE_SECONDS = 10
 """A request takes milliseconds; one that waits for a lock, two seconds."""

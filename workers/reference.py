@@ -10,8 +10,10 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from workers.api_settings import ApiSettings
 from workers.codec.settings import CodecSettings
-from workers.settings import ApiSettings, PayloadSettings, StoreSettings, WorkerSettings
+from workers.settings import PayloadSettings, StoreSettings
+from workers.worker_settings import WorkerSettings
 
 INTRODUCTION = """# Settings
 

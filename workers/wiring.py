@@ -25,7 +25,8 @@ from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
 from workers import versioning
 from workers.observing import Observing
-from workers.settings import InvalidSettings, PayloadSettings, WorkerSettings, load
+from workers.settings import InvalidSettings, PayloadSettings, load
+from workers.worker_settings import WorkerSettings
 from workflows.delegation import DelegationWorkflow
 from workflows.encryption import converter
 from workflows.fleet_roll import FleetWorkflow

@@ -17,7 +17,8 @@ from workers import checks, metrics, schedules, telemetry, tracing, versioning, 
 from workers.figures import FigureReader
 from workers.health import Health, served
 from workers.relay import Relay
-from workers.settings import WorkerSettings, load
+from workers.settings import load
+from workers.worker_settings import WorkerSettings
 
 CONNECT_AGAIN_AFTER = timedelta(seconds=1)
 

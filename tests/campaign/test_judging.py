@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from campaign.judging.evidence import Change, Deed, Event, Evidence, Intrusion, Unsettled
+from campaign.judging.evidence import Change, Deed, Event, Evidence, Intrusion, Truth, Unsettled
 from campaign.judging.verdict import judged
 from tests.campaign.planted import (
     HONEST,
@@ -171,8 +171,8 @@ LIES = [
 
 
 @pytest.mark.parametrize(("words", "truth"), LIES)
-def test_online_that_is_shown_and_not_so_is_found(words: str, truth: object) -> None:
-    shown = replace(look(), before=truth, after=truth)  # type: ignore[arg-type]
+def test_online_that_is_shown_and_not_so_is_found(words: str, truth: Truth) -> None:
+    shown = replace(look(), before=truth, after=truth)
     [violation] = judged(replace(HONEST, looks=(shown,)))
     assert violation.invariant == "I9"
     assert words in violation.what

@@ -30,7 +30,8 @@ def statements() -> list[dict[str, object]]:
 
 def words(value: object) -> list[str]:
     """A member that is a string, or a list of them."""
-    return [value] if isinstance(value, str) else [str(each) for each in value]  # type: ignore[attr-defined]
+    assert isinstance(value, str | list)
+    return [value] if isinstance(value, str) else [str(each) for each in value]
 
 
 def allowed_actions() -> set[str]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.deploy import compose
-from workers.settings import ApiSettings, StoreSettings, WorkerSettings
+from workers.api_settings import ApiSettings
+from workers.settings import StoreSettings
+from workers.worker_settings import WorkerSettings
 
 FILLED = dict.fromkeys(compose.required(), "filled-in")
 SERVICES = compose.services(FILLED)

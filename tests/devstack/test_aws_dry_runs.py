@@ -19,7 +19,7 @@ def refusal(call: Callable[[], object]) -> tuple[str, int]:
 
 def try_launch(clients: Clients, **changed: object) -> Callable[[], object]:
     request = {"ImageId": IMAGE, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1, **changed}
-    return lambda: clients.ec2.run_instances(**request, DryRun=True)  # type: ignore[arg-type]
+    return lambda: clients.ec2.run_instances(**request, DryRun=True)  # type: ignore[arg-type]  # wrong on purpose, too
 
 
 def test_a_dry_run_that_would_succeed_is_refused_with_412_and_does_nothing(

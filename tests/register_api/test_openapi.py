@@ -11,7 +11,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from register_api import openapi
 from register_api.answers import ANSWERS
 from register_api.errors import error_body
-from register_api.operations import COMMON_CODES, OPERATIONS, Operation
+from register_api.operation import COMMON_CODES, Operation
+from register_api.operations import OPERATIONS
 from tests.register_api.examples import examples_process
 from tests.register_api.platform import KEYS
 from tests.register_api.serving import ApiProcess

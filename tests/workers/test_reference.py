@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from workers import settings
+from workers import api_settings, settings, worker_settings
 from workers.codec import settings as codec_settings
 from workers.doctor.reading import STAND_INS, known_variables, variables_of
 from workers.reference import page
@@ -24,8 +24,9 @@ def test_every_setting_has_a_meaning() -> None:
 
 
 def settings_classes() -> list[type[BaseSettings]]:
-    named = [*vars(settings).values(), *vars(codec_settings).values()]
-    return [each for each in named if isinstance(each, type) and issubclass(each, BaseSettings)]
+    modules = (settings, api_settings, worker_settings, codec_settings)
+    named = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    return [each for each in named if issubclass(each, BaseSettings)]
 
 
 def test_the_page_has_every_setting_of_every_class() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from workers import wiring
-from workers.settings import ApiSettings, InvalidSettings, WorkerSettings, load
+from workers.api_settings import ApiSettings
+from workers.settings import InvalidSettings, load
+from workers.worker_settings import WorkerSettings
 
 KEYED = {"DATABASE_URL": "postgresql://x@127.0.0.1/x", "SERVER_KEYS": f"k1:{'ab' * 32}"}
 WORKER = KEYED | {

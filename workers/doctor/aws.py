@@ -15,7 +15,7 @@ from workers.doctor import dns, launching, volumes
 from workers.doctor.asking import Asking, Refusal, refused, tried
 from workers.doctor.model import Finding, ahead_seconds, failed, ok, skipped, warning
 from workers.doctor.reading import Reading
-from workers.settings import WorkerSettings
+from workers.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import DescribeInstancesResultTypeDef, FilterTypeDef

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from activities.user_data import LIMIT_BYTES, InvalidUserData, render_template
 from workers.doctor.model import Finding, failed, ok, warning
-from workers.settings import WorkerSettings
+from workers.worker_settings import WorkerSettings
 
 LONGEST_ID = "w" * 63
 LARGEST_GENERATION = 2**31 - 1

@@ -14,10 +14,11 @@ from psycopg.rows import TupleRow
 
 from store import migrate
 from store.credentials import ServerKeys
+from workers.api_settings import ApiSettings
 from workers.doctor import database_rules
 from workers.doctor.database_rules import VARIABLE, Place, Seen
 from workers.doctor.model import Finding, ahead_seconds, failed, skipped
-from workers.settings import ApiSettings, WorkerSettings
+from workers.worker_settings import WorkerSettings
 
 CONNECT_SECONDS = 10
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workers.doctor.asking import Asking, Refusal, refused
 from workers.doctor.model import Finding, failed, ok, skipped
-from workers.settings import WorkerSettings
+from workers.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_route53.type_defs import ChangeTypeDef

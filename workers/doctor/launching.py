@@ -5,6 +5,7 @@ The dry run is the very request that the worker would send.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from activities import specs
@@ -12,7 +13,7 @@ from activities.user_data import InvalidUserData, fill_secret, render_template
 from workers import wiring
 from workers.doctor.asking import WOULD_HAVE, Asking, Refusal, refused
 from workers.doctor.model import Finding, failed, ok, warning
-from workers.settings import WorkerSettings
+from workers.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import RunInstancesRequestTypeDef
@@ -137,7 +138,7 @@ async def launch(asking: Asking, settings: WorkerSettings) -> Finding:
         request = specs.run_instances_request(
             resolved, owner=settings.onebox_owner, workspace_id=WORKSPACE, generation=1, attempt=attempt
         )
-        said = await asking.ask(lambda request=request: _dry_run(asking, request, user_data))  # type: ignore[misc]
+        said = await asking.ask(partial(_dry_run, asking, request, user_data))
         if isinstance(said, Refusal) and said.code != WOULD_HAVE:
             instance_type, subnet = resolved.offering(attempt)
             place = f"{instance_type} in {subnet or 'the default subnets'}"

@@ -13,9 +13,11 @@ from pydantic import AliasChoices, ValidationError
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from workers.api_settings import ApiSettings
 from workers.codec.settings import CodecSettings
 from workers.doctor.model import Finding, Process, failed, ok, warning
-from workers.settings import ApiSettings, StoreSettings, WorkerSettings
+from workers.settings import StoreSettings
+from workers.worker_settings import WorkerSettings
 
 CLASSES: Mapping[Process, type[BaseSettings]] = {
     Process.WORKER: WorkerSettings,
@@ -128,7 +130,7 @@ def _read(kind: type[BaseSettings]) -> tuple[BaseSettings | None, list[_Fault]]:
     faults = [_Fault(name.upper(), _words(message)) for name, message in meant]
     instead = {name: _stand_in(kind, name) for name, _ in meant}
     try:
-        return kind(**instead), faults  # type: ignore[arg-type]
+        return kind(**instead), faults  # type: ignore[arg-type]  # pydantic reads them, as the environment's
     except ValidationError:
         return None, faults  # the values contradict each other: none of them can be relied on
 

@@ -19,7 +19,8 @@ from workers.doctor import temporal_rules, versions
 from workers.doctor.model import Finding, failed, ok, skipped
 from workers.doctor.temporal_rules import Queue, Round
 from workers.doctor.version_rules import Version
-from workers.settings import InvalidSettings, WorkerSettings
+from workers.settings import InvalidSettings
+from workers.worker_settings import WorkerSettings
 from workflows.messages import (
     DELEGATIONS_TASK_QUEUE,
     EC2_TASK_QUEUE,

@@ -10,7 +10,7 @@ from activities import ebs
 from activities.inventory import OWNER_TAG
 from workers.doctor.asking import Asking, Refusal, refused, tried
 from workers.doctor.model import Finding, ok, skipped, warning
-from workers.settings import WorkerSettings
+from workers.worker_settings import WorkerSettings
 from workflows.messages import DataVolume
 
 if TYPE_CHECKING:
