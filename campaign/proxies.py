@@ -100,16 +100,10 @@ class Proxies:
         wire = Wire(name, upstream)
         self._wires[name] = wire
 
-        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101
+        def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(_serve(wire, reader, writer))
             self._tasks.add(task)
-            try:
-                await _serve(wire, reader, writer)
-            except asyncio.CancelledError:
-                return  # the campaign is over
-            finally:
-                self._tasks.discard(task)
+            task.add_done_callback(lambda task: self._served(task, writer))
 
         async def listen() -> int:
             wire.server = await asyncio.start_server(take, host, port)
@@ -143,13 +137,23 @@ class Proxies:
             for pipe in [pipe for pipe in wire.pipes if pipe.swallowed]:
                 pipe.abort()
 
+    def _served(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            writer.transport.abort()  # also where it was about to connect, and where it had not begun
+
     async def _close(self) -> None:
+        # Servers last, with nobody on the way in: asyncio loses whom it accepts for a server that closed.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for wire in self._wires.values():
+                for pipe in list(wire.pipes):
+                    pipe.abort()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.wait(others)
         for wire in self._wires.values():
             if wire.server is not None:
                 wire.server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _do(self, work: Coroutine[None, None, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

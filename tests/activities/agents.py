@@ -73,7 +73,6 @@ class Agent:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self.behaviour(self, Caller(reader, writer))
         finally:
-            writer.close()
             self.left.set()
 
 
@@ -84,7 +83,9 @@ async def agent(behaviour: Behaviour) -> AsyncIterator[Agent]:
     conversations: set[asyncio.Task[None]] = set()
 
     def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversations.add(asyncio.create_task(it.serve(reader, writer)))
+        conversation = asyncio.create_task(it.serve(reader, writer))
+        conversation.add_done_callback(lambda _: writer.close())  # also if it was cancelled before it began
+        conversations.add(conversation)
 
     server = await asyncio.start_server(meet, "127.0.0.1", 0)
     it.port = int(server.sockets[0].getsockname()[1])

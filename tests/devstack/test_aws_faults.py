@@ -65,13 +65,15 @@ def test_a_late_list_does_not_know_new_instances_yet(endpoint: AwsEndpoint, clie
 def test_an_instance_that_is_slow_to_change_gets_to_its_next_state_later(
     endpoint: AwsEndpoint, clients: Clients
 ) -> None:
-    slow = endpoint.inject("RunInstances", "slow_change", seconds=60, workspace="slow")
+    slow = endpoint.inject("RunInstances", "slow_change", seconds=3600, workspace="slow")
     launch(clients, "slow", "slow-1")
     launch(clients, "swift", "swift-1")
     eventually(lambda: listed(clients, "swift", "running") != [])
     assert endpoint.fault(slow).used == 1
+    [instance] = listed(clients, "slow")
+    assert instance["State"]["Name"] == "pending"
+    assert listed(clients, "slow", "pending") == [instance]
     assert listed(clients, "slow", "running") == []
-    [instance] = listed(clients, "slow", "pending")
     clients.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
     eventually(lambda: listed(clients, "slow", "terminated") != [])
 

@@ -82,7 +82,11 @@ class Proxy:
             await asyncio.gather(*self._ways.values())
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_connection(self._database.hostname, self._database.port)
+        try:
+            server = await asyncio.open_connection(self._database.hostname, self._database.port)
+        except BaseException:
+            writer.close()  # the proxy ends, or the database is gone
+            raise
         way = _Way((reader, writer), server)
         task = asyncio.current_task()
         assert task is not None
