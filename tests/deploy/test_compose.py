@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.deploy import compose
 from workers.api_settings import ApiSettings
@@ -110,3 +112,6 @@ def test_the_image_is_built_with_tools_from_the_lock() -> None:
     build, development = pins("build.txt"), pins("development.txt")
     assert build
     assert build.items() <= development.items()
+    for package in build:  # pip takes nothing that is not pinned: not even what a pinned one needs
+        needed = [Requirement(line) for line in requires(package) or []]
+        assert {each.name for each in needed if each.marker is None or each.marker.evaluate()} <= set(build)
