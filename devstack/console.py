@@ -28,7 +28,7 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 40.0
 """A generation takes a few seconds on an idle machine."""
 
-ASK_SECONDS = 200.0
+ASK_SECONDS = 400.0
 """The server keeps refusing updates for as long as a stream of signals keeps a run from giving way."""
 
 JSON = dict[str, object]
@@ -68,7 +68,7 @@ class Console:
         """Run an update, and return its outcome; come again with the same ID where the server says so."""
         update_id = str(uuid4())
 
-        async def once() -> RequestOutcome | None:
+        async def once() -> RequestOutcome | RPCError:
             try:
                 outcome: RequestOutcome = await self.workflow(workspace_id).execute_update(
                     name, payload, id=update_id, result_type=RequestOutcome
@@ -76,12 +76,11 @@ class Console:
             except RPCError as error:
                 if not _comes_again(error):
                     raise
-                return None
+                return error
             return outcome
 
-        return cast(
-            "RequestOutcome", await eventually(once, lambda outcome: outcome is not None, seconds=ASK_SECONDS)
-        )
+        answer = await eventually(once, lambda seen: not isinstance(seen, RPCError), seconds=ASK_SECONDS)
+        return cast("RequestOutcome", answer)
 
     async def status(self, workspace_id: str) -> WorkspaceStatus:
         """The answer of the status query."""

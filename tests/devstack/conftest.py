@@ -16,9 +16,9 @@ CONFIG = Config(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an endpoint that all tests share, each with workspaces of its own."""
+    """The URL of an endpoint that all tests of a file share, each with workspaces of its own."""
     port = free_port()
     process = endpoint_process(tmp_path_factory.mktemp("aws"), port)
     process.start()
@@ -57,7 +57,7 @@ def connect() -> Iterator[Callable[[str], Clients]]:
         pair.route53.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clients(endpoint_url: str, connect: Callable[[str], Clients]) -> Clients:
     """boto3 clients of the shared endpoint."""
     return connect(endpoint_url)

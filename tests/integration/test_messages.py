@@ -109,7 +109,7 @@ async def test_what_aws_refuses_stands_on_the_record_without_a_storm(
     assert console.aws.counts(workspace).alive_now == 0
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 async def test_requests_survive_a_stream_across_runs(console: Console, workspace: str) -> None:
     """More than a run takes, signals with updates in between: every one has its outcome."""
     signals, updates = MESSAGES_PER_RUN + 300, 60
