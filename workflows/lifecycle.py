@@ -29,7 +29,7 @@ from workflows.facts import (
     StraysEnded,
     VolumeDetached,
 )
-from workflows.requests import Ask, Request
+from workflows.requests import Ask, OutcomeKind, Request
 from workflows.state import Frozen, Intent, RegistrationSeen, State, Step
 
 NOT_PROCESSING = "it takes work, and does nothing about it"
@@ -97,7 +97,10 @@ def request(state: State, ask: Ask, at: datetime) -> tuple[State, Request | None
     None if it has to wait for the fleet's word; it is in `pending` then.
     """
     state, decided = admit(state, ask, at)
-    return conditions.refreshed(consulting.settled(state, at), at), decided
+    # Only what was taken up changes anything for those that wait: hundreds may, and a task has two seconds.
+    if decided is not None and decided.outcome is OutcomeKind.ACCEPTED:
+        state = consulting.settled(state, at)
+    return conditions.refreshed(state, at), decided
 
 
 def due(state: State, now: datetime) -> Step | None:

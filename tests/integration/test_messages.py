@@ -9,6 +9,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.common import RawValue
 
 from devstack.console import Console, eventually
+from devstack.stack import Stack
 from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
 from workflows.requests import OutcomeKind
 from workflows.state import CanaryPolicy, Phase
@@ -107,6 +108,37 @@ async def test_what_aws_refuses_stands_on_the_record_without_a_storm(
     tried = [entry for entry in console.aws.journal(workspace=workspace) if entry.action == "RunInstances"]
     assert len(tried) <= 2
     assert console.aws.counts(workspace).alive_now == 0
+
+
+async def test_a_storm_that_waited_for_the_worker_is_one_task_and_one_recreate(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    """The SDK gives a task two seconds, and a run that takes longer may be stuck at that worker for good."""
+    storm, sending = 800, asyncio.Semaphore(30)
+    await console.start(workspace)
+    await console.until_phase(workspace, Phase.ONLINE)
+    stack.stop("worker")
+
+    async def signal(number: int) -> None:
+        async with sending:
+            await console.signal(
+                workspace, request_id=f"s{number}", requested_by="watchdog", observed_generation=1
+            )
+
+    await asyncio.gather(*map(signal, range(storm)))
+    stack.start("worker")
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+
+    async def recorded() -> Counter[str]:
+        rows = await console.rows("SELECT outcome FROM requests WHERE workspace_id = %s", workspace)
+        return Counter(str(row["outcome"]) for row in rows)
+
+    seen = await eventually(recorded, lambda counted: counted.total() >= storm)
+    assert seen == Counter({"accepted": 1, "joined": storm - 1})
+    assert console.aws.counts(workspace).launches == 2
+    history = await console.workflow(workspace).fetch_history()
+    failures = [it.workflow_task_failed_event_attributes.failure.message for it in history.events]
+    assert [message for message in failures if "deadlock" in message] == []
 
 
 @pytest.mark.timeout(700)

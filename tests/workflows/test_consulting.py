@@ -1,14 +1,14 @@
 """Automatic requests wait for the fleet's word; what becomes of them meanwhile and after."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workflows.stories import GRANTED, T0, after, asked, awaiting, heard, online, registered
-from workflows import lifecycle
+from workflows import consulting, lifecycle
 from workflows.conditions import phase
 from workflows.facts import BoxFactKind, Consulted, StepFailed
 from workflows.own_requests import REQUESTER, replacement
@@ -119,6 +119,27 @@ def test_the_same_request_twice_waits_once() -> None:
     assert len(state.pending) == 1
 
 
+def test_one_that_joins_a_thousand_that_wait_does_not_have_them_decided_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A workflow task has two seconds; a storm that waited for the worker is one task."""
+    state = pending(*(f"watchdog-{number}" for number in range(1_000)))
+    again: list[str] = []
+
+    def admit(state: State, ask: Ask, at: datetime, *, word: Consulted | None = None) -> tuple[State, None]:
+        again.append(ask.request_id)
+        return state, None
+
+    monkeypatch.setattr(consulting, "admit", admit)
+    ask = Ask(kind=RequestKind.RECREATE, request_id="last", requested_by="watchdog", observed_generation=2)
+    state, decided = lifecycle.request(state, ask, LATER)
+    stale = replace(ask, request_id="stale", observed_generation=1)
+    state, refused = lifecycle.request(state, stale, LATER)
+    assert (decided, refused and refused.outcome) == (None, OutcomeKind.STALE)
+    assert len(state.pending) == 1_001
+    assert again == []
+
+
 def test_a_fleet_that_cannot_be_read_is_frozen() -> None:
     failed = StepFailed(
         step=Step.CONSULT, code="database_unavailable", message="away", hint="", retryable=True
@@ -178,16 +199,26 @@ requests = st.builds(
 )
 
 
-@given(st.lists(st.one_of(requests, st.sampled_from([GRANTED, FROZEN, BUSY])), max_size=12))
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(requests, st.sampled_from([GRANTED, FROZEN, BUSY])),
+            st.timedeltas(timedelta(seconds=1), timedelta(hours=2)),
+        ),
+        max_size=12,
+    )
+)
 def test_whatever_comes_each_request_has_one_outcome_and_waits_only_for_the_fleet(
-    events: list[Ask | Consulted],
+    events: list[tuple[Ask | Consulted, timedelta]],
 ) -> None:
     state, at, sent = minding(), LATER, []
-    for event in events:
-        at += timedelta(seconds=1)
+    for event, pause in events:
+        at += pause
         if isinstance(event, Ask):
             sent.append(event.request_id)
             state, _ = lifecycle.request(state, event, at)
+            looked_through = consulting.settled(state, at)  # nothing that waits was forgotten
+            assert (looked_through.pending, looked_through.requests) == (state.pending, state.requests)
         else:
             state = lifecycle.apply(state, event, at)
         assert not state.pending or (state.flight is None and lifecycle.due(state, at) is Step.CONSULT)
