@@ -148,9 +148,7 @@ async def test_a_stranger_of_ours_goes_and_one_of_another_owner_stays(world: Wor
 async def test_a_box_that_does_not_end_is_reported_alive(world: World) -> None:
     old = await world.launched(await world.opened())
     await world.opened(after=1)
-    patience = replace(world.config.patience, termination=timedelta())
-    impatient = world.with_config(replace(world.config, patience=patience))
-    observed = await impatient.run(ports.fence_instances, impatient.fence(2))
+    observed = await world.impatient().run(ports.fence_instances, world.fence(2))
     assert observed == ports.FenceObserved(terminated=(), alive=(old,), missing=())
     assert (await world.launch_row(1))["gone_at"] is None
     assert (await world.run(ports.launch, world.launch(2))).strays == (old,)

@@ -187,7 +187,7 @@ async def test_only_a_box_that_was_declared_dead_loses_its_volume_by_force(world
         "TerminateInstances", "error", code="InternalError", times=None, workspace=world.workspace_id
     )
     await world.fails(ports.fence_instances, world.fence(2))
-    error = await world.fails(volume_ports.detach_volume, detach(world, 2))
+    error = await world.impatient().fails(volume_ports.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_not_free", False)
     assert [volume for volume in await volumes(world) if volume.available] == []
     await world.run(ports.fence_instances, world.fence(2, declared_dead=(first,)))
@@ -359,12 +359,12 @@ async def test_a_volume_that_is_gone_is_never_replaced_by_an_empty_one(world: Wo
     await fenced(world)
     await world.run(volume_ports.detach_volume, detach(world, 2))
     await world.aws.call(ebs.delete_volume, world.aws.ec2, volume_id)
-    error = await world.fails(volume_ports.detach_volume, detach(world, 2))
+    error = await world.impatient().fails(volume_ports.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_not_free", False), "a list may be late at first"
     await world.rows(
         "UPDATE volumes SET created_at = now() - interval '6 min' WHERE workspace_id = %(workspace_id)s"
     )
-    error = await world.fails(volume_ports.detach_volume, detach(world, 2))
+    error = await world.impatient().fails(volume_ports.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_missing", True)
     assert await volumes(world) == []
 

@@ -159,6 +159,11 @@ class World:
         """How many instances were ever launched for the workspace."""
         return self.endpoint.counts(self.workspace_id).launches
 
+    def impatient(self) -> "World":
+        """The same, where one look at what ends, or lets go, is all."""
+        patience = replace(self.config.patience, termination=timedelta())
+        return self.with_config(replace(self.config, patience=patience))
+
     def with_config(self, config: ActivitiesConfig) -> "World":
         return replace(self, config=config)
 
@@ -186,6 +191,6 @@ def config_for(info: Info) -> ActivitiesConfig:
         canary=CanaryConfig(allow_loopback=True, answer_within=timedelta(seconds=1)),
         offerings_bad_for=timedelta(0),
         patience=Patience(
-            termination=timedelta(seconds=3), running=timedelta(seconds=3), poll=timedelta(milliseconds=20)
+            termination=timedelta(seconds=30), running=timedelta(seconds=3), poll=timedelta(milliseconds=20)
         ),
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -173,6 +173,13 @@ class Platform:
             "SELECT * FROM facts WHERE workspace_id = %s ORDER BY fact_id",
         )
         return [row for query in queries for row in await self.rows(query, box)]
+
+
+async def insisting(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """As a box does it: a call that waited too long for its turn, on a slow machine, is made again."""
+    while (answer := await call()).status_code == 503 and answer.json()["code"] == "platform_unavailable":
+        pass
+    return answer
 
 
 @asynccontextmanager

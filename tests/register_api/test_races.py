@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -14,7 +14,7 @@ import pytest
 
 from store.credentials import token_hash
 from store.pool import Connection
-from tests.register_api.platform import Box, Platform
+from tests.register_api.platform import Box, Platform, insisting
 from tests.register_api.serving import ApiProcess, api_process
 from tests.register_api.stage import open_next
 
@@ -104,13 +104,6 @@ def told(answer: httpx.Response) -> tuple[int, str | None, str | None]:
 
 
 @pytest.mark.storm
-async def insisting(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """As a box does it: a call that waited too long for its turn, on a slow machine, is made again."""
-    while told(answer := await call())[:2] == (503, "platform_unavailable"):
-        pass
-    return answer
-
-
 async def test_of_two_boxes_at_one_bootstrap_the_current_one_wins_each_time(field: Field) -> None:
     old = await (await field.platform.workspace()).enter()
     before: str | None = None
