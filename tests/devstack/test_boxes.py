@@ -56,14 +56,16 @@ def box(directory: Path, workspace: str, *, other_than: int = 0) -> BoxView:
 
     def there() -> bool:
         found[:] = [b for b in read_boxes(directory) if b.workspace == workspace and b.pid != other_than]
-        return bool(found) and (Path(found[0].configs) / "starts").exists()
+        return bool(found) and starts(found[0]) != []
 
-    eventually(there, seconds=10)
+    eventually(there, seconds=30)
     return found[0]
 
 
 def starts(view: BoxView) -> list[str]:
-    return (Path(view.configs) / "starts").read_text().split()
+    """The address that each start wrote; the file is there a moment before its first line is."""
+    file = Path(view.configs) / "starts"
+    return file.read_text().split() if file.exists() else []
 
 
 def test_a_box_runs_while_its_instance_does(
