@@ -38,6 +38,11 @@ class Credentials:
         """What the database may know the bearer by."""
         return None if self.bearer is None else token_hash(self.bearer)
 
+    @property
+    def secret_generation(self) -> int | None:
+        """The oldest generation that a bootstrap secret names: that is whose box it is."""
+        return min(self.secrets, default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
