@@ -7,6 +7,7 @@ import asyncio
 
 import structlog
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from register_api.app import create_app
 from register_api.config import ApiConfig
@@ -30,7 +31,9 @@ def run() -> int:
     telemetry.configure(log_format=settings.log_format, level=settings.log_level)
     close_metrics, end_tracing = metrics.serve(settings.api_metrics_bind), tracing.start("onebox-api")
     try:
-        return asyncio.run(_serve(settings))
+        # uvloop where it is installed: uvicorn would choose it itself if the loop were its own.
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            return runner.run(_serve(settings))
     finally:
         close_metrics()
         end_tracing()
