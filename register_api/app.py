@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
+from starlette.types import Receive, Scope, Send
 
 from register_api import openapi
 from register_api.access import Access
@@ -51,7 +52,7 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
     by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
     for operation in OPERATIONS:
         by_path[operation.path][operation.method] = named(operation.name, handlers[operation.name])
-    routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
+    routes = [Route(path, _Calls(methods), methods=list(methods)) for path, methods in by_path.items()]
     return Starlette(
         routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
         middleware=[
@@ -76,13 +77,20 @@ def _larger_bodies() -> dict[re.Pattern[str], int]:
     }
 
 
-def _by_method(handlers: Mapping[str, Handler]) -> Handler:
-    """One route for a path, so that a 405 names all that the path takes (RFC 9110, section 15.5.6)."""
+class _Calls:
+    """One route for a path, so that a 405 names all that the path takes (RFC 9110, section 15.5.6).
 
-    async def handle(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+    An ASGI application: around a function Starlette puts a second net for exceptions.
+    """
 
-    return handle
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        response = await self._handlers[method](request)
+        await response(scope, receive, send)
 
 
 def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str, Handler]:
