@@ -4,6 +4,7 @@ Puts settings, pool and application together; what is answered is `register_api`
 """
 
 import asyncio
+import gc
 
 import structlog
 import uvicorn
@@ -75,6 +76,9 @@ async def _serve(settings: ApiSettings) -> int:
             delay=settings.shutdown_delay,
         )
         log.info("api.started", bind=settings.register_api_bind)
+        # What was imported stays: the collector need not walk through it again and again while requests wait.
+        gc.collect()
+        gc.freeze()
         await server.serve()
         intake.cancel()
         log.info("api.stopped")
