@@ -7,8 +7,10 @@ from typing import LiteralString
 
 import httpx
 import pytest
+from prometheus_client import Counter
 
 from devstack.postgres import Postgres
+from register_api import metrics
 from tests.register_api.cutting import Moment, Proxy
 from tests.register_api.platform import Box, Platform, platform_on
 from tests.register_api.rows import FULL, revoke, send_beat, trail, unavailable
@@ -128,12 +130,20 @@ async def test_a_beat_that_cannot_be_written_fails_alone(platform: Platform) -> 
     for statement in REFUSE:
         await platform.database.execute(statement)
     bad, *good = boxes
+    failed = metrics.calls("heartbeat", "500", "internal_error")
+    before = _count(failed)
     refused, *answers = await asyncio.gather(
         bad.beat(active_tasks=666), *(box.beat(active_tasks=3) for box in good)
     )
     assert (refused.status_code, refused.json()["code"]) == (500, "internal_error")
+    assert _count(failed) == before + 1, "the alert on failures looks at it"
     assert {answer.status_code for answer in answers} == {200}
     assert [await tasks(platform, box) for box in boxes] == [0, 3, 3, 3, 3]
+
+
+def _count(series: Counter) -> float:
+    [metric] = series.collect()
+    return metric.samples[0].value
 
 
 async def test_a_recreate_that_holds_one_workspace_holds_up_no_other(platform: Platform) -> None:
