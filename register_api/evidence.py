@@ -30,15 +30,12 @@ class Credentials:
     came: bool
     """Whether a credential came at all, good or bad."""
     bearer: str | None = field(default=None, repr=False)
+    sha256: bytes | None = None
+    """What the database may know the bearer by."""
     secrets: tuple[int, ...] = ()
     """The generations that verified bootstrap secrets name."""
     source: Address | None = None
     """Where the call comes from."""
-
-    @property
-    def sha256(self) -> bytes | None:
-        """What the database may know the bearer by."""
-        return None if self.bearer is None else token_hash(self.bearer)
 
     @property
     def secret_generation(self) -> int | None:
@@ -83,6 +80,7 @@ def read_credentials(request: Request, config: ApiConfig, *, workspace_id: str) 
     return Credentials(
         came=bool(authorization or bootstrap),
         bearer=bearer,
+        sha256=None if bearer is None else token_hash(bearer),
         secrets=tuple(secret.generation for secret in verified if secret is not None),
         source=peer_address(None if client is None else client[0], forwarded, config.trusted_proxies),
     )
