@@ -23,6 +23,10 @@ from workers.settings import load
 GRACE_SECONDS = 10
 """A request takes milliseconds; one that waits for a lock, two seconds."""
 
+NEW_OBJECTS = 10_000
+"""Before the collector looks for cycles. A few hundred calls under way have more than Python's 700 at any
+moment, and none of them in a cycle."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 
 
@@ -79,6 +83,7 @@ async def _serve(settings: ApiSettings) -> int:
         # What was imported stays: the collector need not walk through it again and again while requests wait.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(NEW_OBJECTS)
         await server.serve()
         intake.cancel()
         log.info("api.stopped")
