@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
+from starlette.types import ASGIApp
 
 from register_api import openapi
 from register_api.access import Access
@@ -22,6 +22,7 @@ from register_api.answers import Code
 from register_api.auditing import Auditor
 from register_api.config import ApiConfig
 from register_api.delegations import DelegationRoutes
+from register_api.dispatching import FixedPaths, Methods, OnError
 from register_api.errors import ErrorDetail, error_response, request_id
 from register_api.lanes import Lanes
 from register_api.limits import Bounded
@@ -37,7 +38,7 @@ from store.pool import Pool, StoreUnavailable
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = lambda: False) -> Starlette:
+def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = lambda: False) -> ASGIApp:
     """The application; it is stateless but for counts, so any number of processes may serve it.
 
     `draining` says whether the process is about to end: it serves, and is not ready.
@@ -51,20 +52,27 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
     by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
     for operation in OPERATIONS:
         by_path[operation.path][operation.method] = named(operation.name, handlers[operation.name])
-    routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
-    return Starlette(
-        routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
-        middleware=[
-            Middleware(Observed),
-            Middleware(Bounded, limits=config.limits, larger=_larger_bodies()),
-        ],
-        exception_handlers={
-            HTTPException: _on_http_exception,
-            BodyInvalid: _on_body_invalid,
-            StoreUnavailable: _on_store_unavailable,
-            Exception: _on_exception,
+    routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in by_path.items()]
+    on_error: dict[type[Exception], OnError] = {
+        HTTPException: _on_http_exception,
+        BodyInvalid: _on_body_invalid,
+        StoreUnavailable: _on_store_unavailable,
+        Exception: _on_exception,
+    }
+    fixed = FixedPaths(
+        {
+            (method, path): handler
+            for path, methods in by_path.items()
+            if "{" not in path
+            for method, handler in methods.items()
         },
+        others=Starlette(
+            routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
+            exception_handlers=on_error,
+        ),
+        on_error=on_error,
     )
+    return Observed(Bounded(fixed, limits=config.limits, larger=_larger_bodies()))
 
 
 def _larger_bodies() -> dict[re.Pattern[str], int]:
@@ -74,15 +82,6 @@ def _larger_bodies() -> dict[re.Pattern[str], int]:
         for operation in OPERATIONS
         if operation.body_bytes is not None
     }
-
-
-def _by_method(handlers: Mapping[str, Handler]) -> Handler:
-    """One route for a path, so that a 405 names all that the path takes (RFC 9110, section 15.5.6)."""
-
-    async def handle(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
-
-    return handle
 
 
 def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str, Handler]:

@@ -17,6 +17,8 @@ from store.standing import Found
 
 BOOTSTRAP_HEADER = "x-bootstrap-token"
 
+_READ_HEADERS = (b"authorization", BOOTSTRAP_HEADER.encode(), FORWARDED_FOR.encode())
+
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/=-]{1,512})")
 """RFC 6750, section 2.1; ours have 43 characters, or fewer than 80."""
 
@@ -28,15 +30,17 @@ class Credentials:
     came: bool
     """Whether a credential came at all, good or bad."""
     bearer: str | None = field(default=None, repr=False)
+    sha256: bytes | None = None
+    """What the database may know the bearer by."""
     secrets: tuple[int, ...] = ()
     """The generations that verified bootstrap secrets name."""
     source: Address | None = None
     """Where the call comes from."""
 
     @property
-    def sha256(self) -> bytes | None:
-        """What the database may know the bearer by."""
-        return None if self.bearer is None else token_hash(self.bearer)
+    def secret_generation(self) -> int | None:
+        """The oldest generation that a bootstrap secret names: that is whose box it is."""
+        return min(self.secrets, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +65,24 @@ class Caller:
 
 def read_credentials(request: Request, config: ApiConfig, *, workspace_id: str) -> Credentials:
     """The bearer, the generations whose bootstrap secret came as bearer or in its own header, the address."""
-    headers = request.headers
-    authorization = headers.getlist("authorization")
-    bootstrap = headers.getlist(BOOTSTRAP_HEADER)
+    # One look at all headers: Starlette's takes one for each name.
+    sent: dict[bytes, list[str]] = {name: [] for name in _READ_HEADERS}
+    for name, value in request.scope["headers"]:
+        if name in sent:
+            sent[name].append(value.decode("latin-1"))
+    authorization, bootstrap, forwarded = sent.values()
     # Two bearers are none: which of them a proxy looked at, nobody knows.
     match = _BEARER.fullmatch(authorization[0].strip()) if len(authorization) == 1 else None
     bearer = None if match is None else match[1]
     presented = [*bootstrap[:2], *([] if bearer is None else [bearer])]
     verified = [config.keys.verify_bootstrap(workspace_id, text) for text in presented]
-    host = None if request.client is None else request.client.host
+    client = request.scope.get("client")
     return Credentials(
         came=bool(authorization or bootstrap),
         bearer=bearer,
+        sha256=None if bearer is None else token_hash(bearer),
         secrets=tuple(secret.generation for secret in verified if secret is not None),
-        source=peer_address(host, headers.getlist(FORWARDED_FOR), config.trusted_proxies),
+        source=peer_address(None if client is None else client[0], forwarded, config.trusted_proxies),
     )
 
 

@@ -110,12 +110,18 @@ class Lanes:
         A bootstrap secret is verified without the database, a token was live a moment ago. Raises
         `StoreUnavailable`.
         """
-        if credentials.secrets or self._is_known(credentials.sha256):
+        if credentials.secrets or self.knows(credentials.sha256):
             async with connection(self._pool) as conn:
                 yield conn
         else:
             async with self._strangers.enter(str(credentials.source)), connection(self._pool) as conn:
                 yield conn
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[Connection]:
+        """A connection for what is done at once for many that are known. Raises `StoreUnavailable`."""
+        async with connection(self._pool) as conn:
+            yield conn
 
     def remember(self, sha256: bytes | None) -> None:
         """The token with this hash was live just now."""
@@ -126,5 +132,6 @@ class Lanes:
         if len(self._known) > KNOWN_TOKENS:
             self._known.popitem(last=False)
 
-    def _is_known(self, sha256: bytes | None) -> bool:
+    def knows(self, sha256: bytes | None) -> bool:
+        """Whether the token with this hash was live a moment ago."""
         return sha256 is not None and self._known.get(sha256, 0.0) > asyncio.get_running_loop().time()

@@ -3,6 +3,8 @@
 Of one process. No label names a workspace, a source or a token.
 """
 
+from functools import cache
+
 from prometheus_client import Counter, Histogram
 
 from register_api.answers import Code
@@ -26,6 +28,19 @@ REGISTERS = Counter(
 )  # fmt: skip
 FIRST_BEATS = Counter("onebox_first_beats", "First counted beats of a generation's box, or after silence.")
 ALERTS = Counter("onebox_register_alerts", "Register calls that a human should look into.", ["code"])
+
+
+@cache
+def calls(operation: str, status: str, code: str) -> Counter:
+    """The series of calls with this answer; finding it costs more than counting."""
+    return CALLS.labels(operation, status, code)
+
+
+@cache
+def seconds(operation: str) -> Histogram:
+    """The series of an operation's durations."""
+    return SECONDS.labels(operation)
+
 
 # Series that are there from the start: the first of a kind is an increase, too.
 for code in Code:

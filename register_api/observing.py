@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars, unbind_contextvars
 
 from register_api import metrics
 from register_api.errors import request_id
@@ -39,16 +39,18 @@ class Observed:
                 status = message["status"]
             await send(message)
 
-        with bound_contextvars(request_id=request_id(scope)):
-            try:
-                await self._app(scope, receive, noting)
-            finally:
-                unbind_contextvars(_WORKSPACE)  # whatever runs next in this context is about another
-                # Without an answer the caller went away, or the server answers for an error of ours.
-                operation = scope.get(_OPERATION, metrics.UNROUTED)
-                code = scope.get("onebox.code", metrics.OK)
-                metrics.CALLS.labels(operation, str(status), code).inc()
-                metrics.SECONDS.labels(operation).observe(time.monotonic() - started)
+        # As `bound_contextvars` does it, but for its look at all variables of the context.
+        outer = bind_contextvars(request_id=request_id(scope))
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            reset_contextvars(**outer)
+            unbind_contextvars(_WORKSPACE)  # whatever runs next in this context is about another
+            # Without an answer the caller went away, or the server answers for an error of ours.
+            operation = scope.get(_OPERATION, metrics.UNROUTED)
+            code = scope.get("onebox.code", metrics.OK)
+            metrics.calls(operation, str(status), code).inc()
+            metrics.seconds(operation).observe(time.monotonic() - started)
 
 
 def named(operation: str, handler: Handler) -> Handler:

@@ -4,6 +4,7 @@ A function of values; an address that cannot be read is none, and none is eviden
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
@@ -11,6 +12,9 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 FORWARDED_FOR = "x-forwarded-for"
+
+PEERS = 10_000
+"""Boxes call from the same address every 30 s."""
 
 
 def peer_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
@@ -20,11 +24,17 @@ def peer_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[N
     that it was called from, so the list is read from its end, and only as far as every hop is trusted: what
     a caller wrote into it itself is never reached. A trusted proxy that names nobody gives no address.
     """
-    address = _read(peer or "")
+    address = _read_peer(peer or "")
     hops = [hop for line in forwarded for hop in line.split(",")]
     while address is not None and any(address in network for network in trusted):
         address = _read(hops.pop()) if hops else None
     return address
+
+
+@lru_cache(maxsize=PEERS)
+def _read_peer(peer: str) -> Address | None:
+    """What the operating system says of a connection; no caller can make it long."""
+    return _read(peer)
 
 
 def _read(text: str) -> Address | None:

@@ -12,12 +12,23 @@ from register_api.errors import REQUEST_ID_HEADER, ErrorDetail, error_response, 
 from register_api.evidence import Credentials
 
 
+class _Json(Response):
+    """A body with the headers that all successes have, as they are sent: Starlette's way takes longer."""
+
+    def __init__(self, body: bytes, *, status: int, request_id: str) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [
+            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json"),
+            (REQUEST_ID_HEADER.encode(), request_id.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+
+
 def answer(request: Request, document: BaseModel, *, status: int = 200) -> Response:
     """Success, with a JSON body."""
-    headers = {REQUEST_ID_HEADER: request_id(request.scope), "cache-control": "no-store"}
-    return Response(
-        document.model_dump_json(), status_code=status, headers=headers, media_type="application/json"
-    )
+    body = document.model_dump_json().encode()
+    return _Json(body, status=status, request_id=request_id(request.scope))
 
 
 def refusal(request: Request, refused: Refused, *, workspace_id: str, credentials: Credentials) -> Response:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from register_api import auditing, metrics, observing, schemas, tracing
 from register_api.answers import ANSWERS
 from register_api.auditing import Auditor
+from register_api.beating import BeatsTogether
 from register_api.config import ApiConfig
 from register_api.decision import Accepted, Bearer, Grant, MayUse, Refused, decide_heartbeat, decide_use
 from register_api.documents import CardUpdated, HeartbeatAnswer, RegisteredAnswer
@@ -41,6 +42,7 @@ class BoxRoutes:
         self._lanes = lanes
         self._auditor = auditor
         self._registrar = Registrar(config, lanes, auditor)
+        self._together = BeatsTogether(lanes)
 
     async def register(self, request: Request) -> Response:
         """`POST /registry/register`."""
@@ -56,25 +58,28 @@ class BoxRoutes:
         return answer(request, RegisteredAnswer(auth_token=result.token))
 
     async def heartbeat(self, request: Request) -> Response:
-        """`POST /registry/heartbeat`: one round trip to the database, if it counts."""
+        """`POST /registry/heartbeat`: together with others where nothing is to be done but to note it."""
         started = time.monotonic()
         body = schemas.read(schemas.HeartbeatBody, await request.body())
         observing.about(body.workspace_id)
         credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
+        found = await self._together.take_in(body, credentials)
+        if found is not None:
+            caller, decision = self._judge_beat(body, credentials, found)
+            if isinstance(decision, MayUse):
+                self._lanes.remember(credentials.sha256)
+                return answer(request, HeartbeatAnswer(lifecycle_generation=caller.generation))
         async with self._lanes.connection(credentials) as conn:
             for _ in range(BEAT_ATTEMPTS):
                 taken = await beats.take_in(
                     conn,
                     body.workspace_id,
                     sha256=credentials.sha256,
-                    secret_generation=min(credentials.secrets, default=None),
+                    secret_generation=credentials.secret_generation,
                     beat=body.beat(),
                 )
                 found = None if taken is None else taken.found
-                caller = identify(credentials, found, self._config.bootstrap_policy)
-                decision = decide_heartbeat(
-                    caller.standing, caller.verdict, bearer=caller.bearer, peer=caller.peer, full=body.is_full
-                )
+                caller, decision = self._judge_beat(body, credentials, found)
                 if isinstance(decision, Refused):
                     await self._refuse(
                         conn, request, body.workspace_id, decision, caller, credentials, found=found
@@ -90,6 +95,14 @@ class BoxRoutes:
                         )
                     return answer(request, HeartbeatAnswer(lifecycle_generation=generation))
         raise StoreUnavailable("the token changed again and again")
+
+    def _judge_beat(
+        self, body: schemas.HeartbeatBody, credentials: Credentials, found: Found | None
+    ) -> tuple[Caller, MayUse | Refused]:
+        caller = identify(credentials, found, self._config.bootstrap_policy)
+        return caller, decide_heartbeat(
+            caller.standing, caller.verdict, bearer=caller.bearer, peer=caller.peer, full=body.is_full
+        )
 
     async def update_card(self, request: Request) -> Response:
         """`POST /registry/update-card`: a use of the token, as good as a beat for confirming it."""
