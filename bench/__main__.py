@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import heartbeats, plots, registrations
+from bench import generation, heartbeats, plots, registrations
 from bench.machine import machine
 from bench.page import page
 from bench.results import Report, Result
@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "heartbeats": heartbeats.run,
     "registrations": registrations.run,
+    "generation": generation.run,
 }
 
 
@@ -55,7 +56,9 @@ def write(report: Report, *, results_dir: Path, page_file: Path) -> None:
     """JSON, plots and page."""
     results_dir.mkdir(parents=True, exist_ok=True)
     (results_dir / f"{report.size}.json").write_text(report.model_dump_json(indent=1) + "\n")
-    page_file.write_text(page(report, lambda result: plots.write(result, results_dir)))
+    for result in report.results:
+        plots.write(result, results_dir)
+    page_file.write_text(page(report, plots.names))
 
 
 def _parser() -> argparse.ArgumentParser:

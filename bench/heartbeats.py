@@ -88,10 +88,8 @@ def _measured(size: Size, servers: Servers) -> Result:
         ),
         against=(
             "The ceiling is the same process with the same server and settings, whose application answers a "
-            "constant: "
-            "no routing, no body read as JSON, no authentication, no database. The other is one psycopg "
-            "connection "
-            "that updates one row of the same table at a time, each with its commit."
+            "constant: no routing, no body read as JSON, no authentication, no database. The other is one "
+            "psycopg connection that updates one row of the same table at a time, each with its commit."
         ),
         comparisons=(against_constant, against_rows),
         figures=(

@@ -4,7 +4,7 @@ The rows are as the product writes them, and credentials are derived by its own 
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeAlias
@@ -77,12 +77,9 @@ class Planted:
 
 
 def plant(
-    database_url: str, *, server_keys: str, names: Iterable[str], online: bool = True, lean: bool = False
+    database_url: str, *, server_keys: str, names: Iterable[str], online: bool = True
 ) -> Sequence[Planted]:
-    """Workspaces with these names: online for two hours, or just launched and not registered yet.
-
-    `lean` leaves the launches' user data out, 16 KB each, where nothing reads it.
-    """
+    """Workspaces with these names: online for two hours, or just launched and not registered yet."""
     keys = ServerKeys.parse(server_keys)
     planted = [
         Planted(
@@ -92,6 +89,37 @@ def plant(
         )
         for name in names
     ]
+
+    def tell(connection: _Connection) -> None:
+        with connection.cursor().copy("COPY planted FROM STDIN") as copy:
+            for number, each in enumerate(planted):
+                copy.write_row((number, each.workspace_id, token_hash(each.token), token_prefix(each.token)))
+
+    _insert(database_url, tell, online=online, key_id=keys.current, template=_user_data())
+    return planted
+
+
+def plant_many(database_url: str, *, first: int, end: int) -> None:
+    """Online workspaces whose credentials nobody has, numbered from `first`; made by the server itself.
+
+    Their launches have no user data, 16 KB each: nothing that is asked of them reads it.
+    """
+
+    def tell(connection: _Connection) -> None:
+        connection.execute(
+            "INSERT INTO planted SELECT number, 'ws-' || number, sha256(number::text::bytea), "
+            "left(md5(number::text), 8)"
+            " FROM generate_series(%s::bigint, %s::bigint) AS number",
+            [first, end - 1],
+        )
+
+    _insert(database_url, tell, online=True, key_id="k1", template="")
+
+
+def _insert(
+    database_url: str, tell: Callable[[_Connection], None], *, online: bool, key_id: str, template: str
+) -> None:
+    """All rows of the workspaces that `tell` puts into the table `planted`, with their tokens' hashes."""
     resolved = specs.resolve(DEFAULTS, {})
     request = specs.run_instances_request(
         resolved, owner="bench", workspace_id="planted", generation=1, attempt=1
@@ -99,30 +127,23 @@ def plant(
     values = {
         "online": online,
         "age": AGE if online else timedelta(),
-        "key": keys.current,
+        "key": key_id,
         "spec": Jsonb(specs.dump(resolved)),
         "request": Jsonb(request),
-        "user_data": "" if lean else _user_data(),
+        "user_data": template,
     }
     with psycopg.connect(database_url) as connection:
-        _tell(connection, planted)
+        connection.execute(
+            "CREATE TEMPORARY TABLE planted (number bigint, name text, sha256 bytea, prefix text) ON COMMIT "
+            "DROP"
+        )
+        # Rows that refer to each other come together: to look each reference up would take most of the time.
+        connection.execute("SET LOCAL session_replication_role = replica")
+        tell(connection)
         for rows in _ROWS:
             connection.execute(rows.encode(), values)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-    return planted
-
-
-def _tell(connection: _Connection, planted: Sequence[Planted]) -> None:
-    """Give the server the names and the tokens' hashes, for this transaction."""
-    connection.execute(
-        "CREATE TEMPORARY TABLE planted (number bigint, name text, sha256 bytea, prefix text) ON COMMIT DROP"
-    )
-    # What refers to each other is inserted together; to look each reference up would take most of the time.
-    connection.execute("SET LOCAL session_replication_role = replica")
-    with connection.cursor().copy("COPY planted FROM STDIN") as copy:
-        for number, each in enumerate(planted):
-            copy.write_row((number, each.workspace_id, token_hash(each.token), token_prefix(each.token)))
 
 
 def _user_data() -> str:

@@ -1,5 +1,6 @@
 """SVG plots of what was measured: each comparison's rounds side by side, and each line of growth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,28 +12,36 @@ from bench.results import Comparison, Line, Result
 OURS, THEIRS = "#1f6f8b", "#c9b79c"
 """Told apart by brightness as well."""
 
+UNDATED = {"Date": None}
 
-def write(result: Result, directory: Path) -> list[str]:
-    """The result's plots; their file names, comparisons first."""
+
+def names(result: Result) -> list[str]:
+    """The files of a result's plots, comparisons first."""
+    comparisons = [f"{result.name}.svg"] if result.comparisons else []
+    return comparisons + ([f"{result.name}-growth.svg"] if result.lines else [])
+
+
+def write(result: Result, directory: Path) -> None:
+    """The result's plots, as files of these names."""
     directory.mkdir(parents=True, exist_ok=True)
-    written: list[str] = []
     # With a salt of its own, the same results make the same file.
     with mpl.rc_context({"svg.hashsalt": "onebox", "svg.fonttype": "none", "font.size": 9}):
         if result.comparisons:
-            figure = Figure(figsize=(4.2 * len(result.comparisons), 2.8), layout="constrained")
-            for axes, comparison in zip(
-                figure.subplots(1, len(result.comparisons), squeeze=False)[0], result.comparisons, strict=True
-            ):
-                _comparison(axes, comparison)
-            written.append(_saved(figure, directory / f"{result.name}.svg"))
+            figure, axes = _row(len(result.comparisons))
+            for each, comparison in zip(axes, result.comparisons, strict=True):
+                _comparison(each, comparison)
+            figure.savefig(directory / f"{result.name}.svg", metadata=UNDATED)
         if result.lines:
-            figure = Figure(figsize=(4.2 * len(result.lines), 2.8), layout="constrained")
-            for axes, line in zip(
-                figure.subplots(1, len(result.lines), squeeze=False)[0], result.lines, strict=True
-            ):
-                _line(axes, line)
-            written.append(_saved(figure, directory / f"{result.name}-growth.svg"))
-    return written
+            figure, axes = _row(len(result.lines))
+            for each, line in zip(axes, result.lines, strict=True):
+                _line(each, line)
+            figure.savefig(directory / f"{result.name}-growth.svg", metadata=UNDATED)
+
+
+def _row(number: int) -> tuple[Figure, Sequence[Axes]]:
+    """So many plots beside each other."""
+    figure = Figure(figsize=(4.2 * number, 2.8), layout="constrained")
+    return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
 def _comparison(axes: Axes, it: Comparison) -> None:
@@ -67,8 +76,3 @@ def _line(axes: Axes, it: Line) -> None:
     axes.set_xlabel("workspaces")
     axes.set_ylabel(it.unit)
     axes.set_ylim(bottom=0)
-
-
-def _saved(figure: Figure, file: Path) -> str:
-    figure.savefig(file, metadata={"Date": None})
-    return file.name

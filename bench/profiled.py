@@ -22,8 +22,9 @@ _Stats: TypeAlias = dict[
 
 HERE = Path(__file__).resolve().parent.parent
 
-WAITING = ("select.epoll", "uvloop.loop.Loop")
-"""In these the event loop waits. (uvloop does its own work there, too, which cannot be told apart.)"""
+WAITING = ("select.epoll", "uvloop.loop.Loop", "acquire")
+"""In these the event loop waits, or the process, at its end, for its threads. (uvloop does its own work in
+there, too, which cannot be told apart.)"""
 
 
 def shares(profile: cProfile.Profile) -> dict[str, float]:

@@ -65,18 +65,14 @@ def _measured(size: Size, servers: Servers) -> Result:
         title="Registrations at one register API",
         work=(
             f"The first register call of {size.registrations:,} new boxes over {size.connections} "
-            "connections, each by "
-            f"its bootstrap secret: the token is minted, the fact written, the trail kept. {size.rounds} "
-            "rounds. "
-            f"The stampede: {size.stampede:,} boxes at once, each on a connection of its own, until each has "
-            "a token."
+            "connections, each by its bootstrap secret: the token is minted, the fact written, the trail "
+            f"kept. {size.rounds} rounds. The stampede: {size.stampede:,} boxes at once, each on a "
+            "connection of its own, until each has a token."
         ),
         against=(
             "The same as for beats: the API's own server with a constant, and one connection that updates a "
-            "row at a "
-            "time. A registration is a look, a transaction of several statements under the generation's "
-            "lock, and a "
-            "minted token; it happens once in a box's life."
+            "row at a time. A registration is a look, a transaction of several statements under the "
+            "generation's lock, and a minted token; it happens once in a box's life."
         ),
         comparisons=(against_constant, against_rows),
         figures=(

@@ -37,10 +37,8 @@ class Size:
     """Rows among which the watchdog's query searches."""
     queries: int
     """How often the watchdog's query is timed."""
-    incidents: int
-    """Workspaces that live through the incident, under each control plane."""
     fault_rounds: int
-    """Rounds of the fault schedule, after the incident as it was."""
+    """Rounds of the incident's fault schedule."""
 
 
 SMALL = Size(
@@ -51,14 +49,13 @@ SMALL = Size(
     fleets=(10, 30, 100),
     registrations=100,
     stampede=100,
-    signals=40,
-    generations=3,
+    signals=12,
+    generations=1,
     resident=(5, 10),
     day_beats=3,
     day_rounds=5,
     watched=(1_000, 10_000),
     queries=10,
-    incidents=1,
     fault_rounds=1,
 )
 
@@ -71,14 +68,13 @@ FULL = Size(
     registrations=1_000,
     stampede=2_000,
     signals=200,
-    generations=8,
-    resident=(100, 1_000),
+    generations=4,
+    resident=(30, 100, 200),
     day_beats=3,
     day_rounds=30,
     watched=(10_000, 100_000, 1_000_000),
     queries=30,
-    incidents=3,
-    fault_rounds=3,
+    fault_rounds=2,
 )
 
 SIZES = {size.name: size for size in (SMALL, FULL)}
