@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import generation, heartbeats, plots, registrations
+from bench import day, generation, heartbeats, plots, registrations
 from bench.machine import machine
 from bench.page import page
 from bench.results import Report, Result
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "heartbeats": heartbeats.run,
     "registrations": registrations.run,
     "generation": generation.run,
+    "day": day.run,
 }
 
 
