@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import day, generation, heartbeats, plots, registrations
+from bench import day, generation, heartbeats, plots, registrations, requests
 from bench.machine import machine
 from bench.page import page
 from bench.results import Report, Result
@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "heartbeats": heartbeats.run,
     "registrations": registrations.run,
+    "requests": requests.run,
     "generation": generation.run,
     "day": day.run,
 }
