@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import day, generation, heartbeats, plots, registrations, requests
+from bench import day, generation, heartbeats, incident, plots, registrations, requests
 from bench.machine import machine
 from bench.page import page
 from bench.results import Report, Result
@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "requests": requests.run,
     "generation": generation.run,
     "day": day.run,
+    "incident": incident.run,
 }
 
 
