@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev check format test test-all test-codec faults lock clean
+.PHONY: help setup demo dev check format test test-all test-codec faults bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,11 @@ MINUTES ?= 20
 
 faults: $(STAMP)  ## Break everything for MINUTES=20 by SEED=1, and judge by what really happened
 	$(BIN)/python -m campaign --seed $(SEED) --minutes $(MINUTES)
+
+SIZE ?= full
+
+bench: $(STAMP)  ## Measure against ceilings and rivals (under 15 minutes on 2 cores); SIZE=small: does it work
+	$(BIN)/python -m bench --size $(SIZE)
 
 lock: $(STAMP)  ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade pyproject.toml -o requirements/production.txt

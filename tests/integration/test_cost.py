@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.events import actions_of
 from devstack.console import Console, eventually
-from tests.deploy.costs import Cost, actions_of, documented
+from tests.deploy.costs import Cost, documented
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
