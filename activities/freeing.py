@@ -42,6 +42,7 @@ class Freeing:
         deadline = clock() + self._patience.termination.total_seconds()
         asked: set[str] = set()
         seen = False
+        pauses = self._patience.pauses()
         while True:
             volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
             seen = seen or volume is not None
@@ -64,7 +65,7 @@ class Freeing:
                     f"{volume_id} is still attached to {', '.join(holders) or 'what EC2 does not say'}",
                     hint="EC2 detaches a volume within seconds of its instance's end; it is waited for.",
                 )
-            await asyncio.sleep(self._patience.poll.total_seconds())
+            await asyncio.sleep(next(pauses))
 
     async def _detach(self, by: DetachVolume | DeleteVolume, volume_id: str, instance_id: str) -> None:
         """Take it from a box of ours; one that is terminated lets go by itself."""

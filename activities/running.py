@@ -57,6 +57,7 @@ async def _settled(
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience.running.total_seconds()
     seen = False
+    pauses = patience.pauses()
     while True:
         for instance in await aws.call(inventory.by_ids, aws.ec2, [request.instance_id]):
             seen = True
@@ -64,7 +65,7 @@ async def _settled(
                 return instance
         if clock() >= deadline:
             break
-        await asyncio.sleep(patience.poll.total_seconds())
+        await asyncio.sleep(next(pauses))
     async with connection(pool) as conn:
         age = await launches.age(
             conn, request.workspace_id, generation=request.generation, attempt=request.attempt

@@ -165,6 +165,7 @@ class Volumes:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._patience.running.total_seconds()
         seen = False
+        pauses = self._patience.pauses()
         while True:
             late = clock() >= deadline  # before the look: what an attachment came to is always looked at
             volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
@@ -187,7 +188,7 @@ class Volumes:
                     f"and not attached to {request.instance_id}",
                     hint="EC2 is still creating or attaching the data volume; it is waited for by itself.",
                 )
-            await asyncio.sleep(self._patience.poll.total_seconds())
+            await asyncio.sleep(next(pauses))
 
     async def _attach(self, request: AttachVolume, volume_id: str) -> None:
         # The mark and the generation's row are one transaction: either a newer generation is opened first and

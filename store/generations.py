@@ -57,6 +57,7 @@ class Current:
 
     key_id: str
     spec: Json
+    instance_id: str | None
     private_ip: str | None
     url: str | None
 
@@ -186,7 +187,7 @@ async def current(conn: Connection, workspace_id: str, generation: int) -> Curre
     cursor = conn.cursor(row_factory=class_row(Current))
     await cursor.execute(
         """
-        SELECT key_id, spec, host(private_ip) AS private_ip, url FROM generations
+        SELECT key_id, spec, instance_id, host(private_ip) AS private_ip, url FROM generations
         WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL
         """,
         [workspace_id, generation],

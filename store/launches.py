@@ -63,23 +63,29 @@ async def freeze(
     request: Json,
     user_data: str,
 ) -> Launch:
-    """Store the launch request, or get the one that stands: a retry sends the same bytes."""
-    await conn.execute(
-        """
-        INSERT INTO launches (workspace_id, generation, attempt, client_token, request, user_data)
-        VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (workspace_id, generation, attempt) DO NOTHING
-        """,
-        [workspace_id, generation, attempt, client_token, Jsonb(request), user_data],
-    )
+    """Store the launch request, or get the one that stands: a retry sends the same bytes.
+
+    The generation has to be held: nobody else stores one meanwhile.
+    """
     cursor = conn.cursor(row_factory=class_row(Launch))
     await cursor.execute(
         f"SELECT {_COLUMNS} FROM launches WHERE (workspace_id, generation, attempt) = (%s, %s, %s)",  # noqa: S608
         [workspace_id, generation, attempt],
     )
-    row = await cursor.fetchone()
-    if row is None:
+    stands = await cursor.fetchone()
+    if stands is not None:
+        return stands
+    await cursor.execute(
+        f"""
+        INSERT INTO launches (workspace_id, generation, attempt, client_token, request, user_data)
+        VALUES (%s, %s, %s, %s, %s, %s) RETURNING {_COLUMNS}
+        """,  # noqa: S608 - the columns are a constant
+        [workspace_id, generation, attempt, client_token, Jsonb(request), user_data],
+    )
+    stored = await cursor.fetchone()
+    if stored is None:
         raise LookupError(f"launch {workspace_id}/{generation}/{attempt} was not stored")
-    return row
+    return stored
 
 
 async def newest_attempt(conn: Connection, workspace_id: str, generation: int) -> int:
@@ -143,7 +149,10 @@ async def record_instance(
 
     Also False if a newer attempt of the generation has set out.
     """
-    await generations.hold(conn, workspace_id, generation)
+    opened = await generations.hold(conn, workspace_id, generation)
+    if opened is not None and (opened.instance_id, opened.private_ip) == (instance_id, private_ip):
+        # Both were written together, by this launch: an instance has one attempt.
+        return await newest_attempt(conn, workspace_id, generation) <= attempt
     values = {
         "workspace_id": workspace_id,
         "generation": generation,

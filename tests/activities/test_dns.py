@@ -94,6 +94,27 @@ async def test_a_box_that_runs_gets_its_name_once(world: World) -> None:
     assert row["ip"] == first.private_ip
 
 
+async def test_what_the_launch_recorded_of_its_box_is_not_written_again(world: World) -> None:
+    generation = await world.opened()
+    instance_id = await world.launched(generation)
+    versions = """
+        SELECT g.xmin AS generation, l.xmin AS launch FROM generations g JOIN launches l USING (workspace_id)
+        WHERE workspace_id = %(workspace_id)s
+    """
+    before = await world.rows(versions)
+    assert not (await world.run(ports.address, world.address(generation, instance_id))).gone
+    assert await world.rows(versions) == before
+
+
+async def test_an_attempt_that_was_overtaken_gets_no_name_though_its_box_is_on_record(world: World) -> None:
+    generation = await world.opened()
+    instance_id = await world.launched(generation)
+    assert (await world.run(ports.launch, world.launch(generation, attempt=2))).strays == (instance_id,)
+    error = await world.fails(ports.address, world.address(generation, instance_id))
+    assert error.type == ports.SUPERSEDED
+    assert await records(world) == {}
+
+
 async def test_the_name_goes_on_to_the_next_generation(world: World) -> None:
     old = await at_home(world)
     new = await at_home(world, after=1)

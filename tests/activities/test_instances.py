@@ -1,13 +1,14 @@
 """The fence: what goes, what stays, what is gone, and what nobody knows."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from activities import ports
-from activities.instances import Look, look_at
+from activities.instances import Look, Patience, look_at
 from activities.inventory import Instance, InstanceState
 from store.launches import Launch
 from tests.activities.world import OWNER, World
@@ -27,6 +28,12 @@ async def test_the_old_box_is_terminated_and_confirmed_before_anything_is_launch
     assert (await world.launch_row(1))["gone_at"] is not None
     assert await world.launched(2) != old
     assert world.endpoint.counts(world.workspace_id).max_unterminated_at_once == 1
+
+
+def test_what_is_over_at_once_is_seen_at_once_and_the_rest_is_asked_seldom() -> None:
+    pauses = list(itertools.islice(Patience().pauses(), 7))
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.7, 0.7, 0.7]
+    assert list(itertools.islice(Patience(poll=timedelta(milliseconds=20)).pauses(), 2)) == [0.02, 0.02]
 
 
 async def test_a_second_fence_finds_nothing_left_to_do(world: World) -> None:
