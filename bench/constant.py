@@ -1,12 +1,18 @@
-"""The register API's ceiling: its own server, as `onebox api` starts it, with a constant as the application.
+"""The register API's ceilings: its own process, as `onebox api` starts it, where a constant answers.
 
-Server, settings and process are `workers.api`'s, so that they cannot drift apart; only what answers is other.
+Server, settings and process are `workers.api`'s, so that they cannot drift apart; only what answers is other:
+a handler of the application (`handler`), or all of the application (`application`).
 """
 
 import sys
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from register_api.documents import HeartbeatAnswer
+from register_api.replies import answer
+from register_api.routes import BoxRoutes
 from workers import api
 
 ANSWER = b'{"status":"ok","lifecycle_generation":1}'
@@ -15,7 +21,7 @@ ANSWER = b'{"status":"ok","lifecycle_generation":1}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())]
 
 
-async def constant(scope: Scope, receive: Receive, send: Send) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Read the request to its end, and answer."""
     if scope["type"] != "http":
         return
@@ -25,11 +31,21 @@ async def constant(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": ANSWER})
 
 
-def main() -> int:
+async def handler(_: BoxRoutes, request: Request) -> Response:
+    """The same within the application, which routes, bounds, counts and names the call as it does each."""
+    await request.body()
+    return answer(request, HeartbeatAnswer(lifecycle_generation=1))
+
+
+def main(what: str) -> int:
     """Serve until SIGTERM."""
-    vars(api)["create_app"] = lambda *_, **__: constant
+    if what == "application":
+        vars(api)["create_app"] = lambda *_, **__: application
+    else:
+        for call in ("register", "heartbeat"):
+            setattr(BoxRoutes, call, handler)
     return api.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -43,6 +43,7 @@ def _measured(size: Size, servers: Servers) -> Result:
         growth.append((fleet, _beats(size, servers.api_port, calls).per_second))
     ours: list[Told] = []
     constant: list[Told] = []
+    bare: list[Told] = []
     rows: list[float] = []
     writes: list[float] = []
     for _ in range(size.rounds):
@@ -51,6 +52,7 @@ def _measured(size: Size, servers: Servers) -> Result:
         written = serving.write_transactions(servers.database_url) - before
         writes.append(written / ours[-1].answers[200])
         constant.append(_beats(size, servers.constant_port, calls))
+        bare.append(_beats(size, servers.bare_port, calls))
         rows.append(boxcalls.updates_per_second(servers.database_url, names, seconds=size.load_seconds))
     rates = [told.per_second for told in ours]
     paced = serving.load(
@@ -68,8 +70,15 @@ def _measured(size: Size, servers: Servers) -> Result:
         name="beats against a constant",
         unit="beats/s",
         ours="register API",
-        theirs="the same server, a constant",
+        theirs="the same API, a constant",
         rounds=tuple(zip(rates, (told.per_second for told in constant), strict=True)),
+    )
+    against_bare = Comparison(
+        name="beats against the bare server",
+        unit="beats/s",
+        ours="register API",
+        theirs="uvicorn alone, a constant",
+        rounds=tuple(zip(rates, (told.per_second for told in bare), strict=True)),
     )
     against_rows = Comparison(
         name="beats against one connection",
@@ -87,11 +96,13 @@ def _measured(size: Size, servers: Servers) -> Result:
             f"{size.rounds} rounds of {size.load_seconds:g} s a side."
         ),
         against=(
-            "The ceiling is the same process with the same server and settings, whose application answers a "
-            "constant: no routing, no body read as JSON, no authentication, no database. The other is one "
-            "psycopg connection that updates one row of the same table at a time, each with its commit."
+            "The ceiling is the same API in the same process, whose handler answers a constant to the same "
+            "request: routing, limits, counters and headers, but no body read as JSON, no authentication, no "
+            "database. The bare server has no application at all: what Python's HTTP server and the kernel "
+            "take. The last is one psycopg connection that updates one row of the same table at a time, each "
+            "with its commit."
         ),
-        comparisons=(against_constant, against_rows),
+        comparisons=(against_constant, against_bare, against_rows),
         figures=(
             Figure(name="write transactions per beat", value=median(writes)),
             Figure(name="p50 at full load", value=median(told.p50_ms for told in ours), unit="ms"),

@@ -50,7 +50,7 @@ def _measured(size: Size, servers: Servers) -> Result:
         name="registrations against a constant",
         unit="registrations/s",
         ours="register API",
-        theirs="the same server, a constant",
+        theirs="the same API, a constant",
         rounds=tuple(zip(rates, constant, strict=True)),
     )
     against_rows = Comparison(
@@ -70,8 +70,8 @@ def _measured(size: Size, servers: Servers) -> Result:
             "connection of its own, until each has a token."
         ),
         against=(
-            "The same as for beats: the API's own server with a constant, and one connection that updates a "
-            "row at a time. A registration is a look, a transaction of several statements under the "
+            "The same as for beats: an API whose handler has a constant, and one connection that updates "
+            "a row at a time. A registration is a look, a transaction of several statements under the "
             "generation's lock, and a minted token; it happens once in a box's life."
         ),
         comparisons=(against_constant, against_rows),

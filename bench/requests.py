@@ -225,4 +225,11 @@ def _told(size: Size, it: Measured) -> Result:
                 shares=tuple((name, 100 * seconds / total) for name, seconds in it.waits),
             ),
         ),
+        notes=(
+            "An outcome counts once it is in PostgreSQL. Workflows give it to an activity, whose end is a "
+            "workflow task of its own: a request that comes alone costs two workflow tasks and an activity, "
+            "where one that is only counted costs one task. So about many workspaces the ratio stays below "
+            "a half; many requests about one share a task and a write. A local activity would save the "
+            "second task, and keep what was decided out of the history, from which on-call replays it.",
+        ),
     )

@@ -23,10 +23,13 @@ class LoadFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """One register API with its database, and the same server that answers a constant."""
+    """One register API with its database, and the same process twice more, where a constant answers."""
 
     stack: Stack
     constant_port: int
+    """The register API, but for its handlers: no evidence, no token, no database."""
+    bare_port: int
+    """The HTTP server alone, without the application."""
 
     @property
     def database_url(self) -> str:
@@ -46,11 +49,13 @@ class Servers:
 
 @contextmanager
 def served() -> Iterator[Servers]:
-    """PostgreSQL, one register API, and the constant, for the block."""
-    with Stack(free_ports=True, parts=["postgres", "api"], fsync=True) as stack:
-        constant = beside(stack, "bench.constant", "constant")
-        with constant as port:
-            yield Servers(stack=stack, constant_port=port)
+    """PostgreSQL, one register API, and both constants, for the block."""
+    with (
+        Stack(free_ports=True, parts=["postgres", "api"], fsync=True) as stack,
+        beside(stack, "bench.constant", "constant", "handler") as constant,
+        beside(stack, "bench.constant", "bare", "application") as bare,
+    ):
+        yield Servers(stack=stack, constant_port=constant, bare_port=bare)
 
 
 @contextmanager

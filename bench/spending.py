@@ -159,6 +159,14 @@ def told(it: Measured) -> Result:
                 rows=tuple((statements.short(sql), str(number)) for sql, number in it.repeated.most_common()),
             ),
         ),
+        notes=(
+            "Each activity is three events, and its end three more, of the workflow task that goes on from "
+            "there. What a generation cannot do without (the fleet's leave, opening, fence, launch, address, "
+            "canary) and what its box tells take some forty; the rest are the writes of the record, one for "
+            "each phase that people see. What they are given stands in the history, and `onebox replay` "
+            "tells from it: as local activities they would cost one event each, and leave nothing to read. "
+            "Asking the fleet, opening the generation and the first of these writes could be one activity.",
+        ),
     )
 
 
