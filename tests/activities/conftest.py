@@ -5,24 +5,18 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from activities import a2a
 from activities import aws as aws_module
 from activities.aws import Aws
 from devstack.aws.client import AwsEndpoint
-from devstack.postgres import Postgres
 from devstack.processes import free_port
-from store.migrate import migrate
 from store.pool import Pool
 from tests.activities.world import PATIENCE, World, config_for, patient_pool
+from tests.database import patiently_migrate, server
 from tests.devstack.cloud import endpoint_process, wait_for_endpoint
 
 _NUMBERS = itertools.count(1)
-
-# How long an example took says something about the machine, which others keep busy.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +33,9 @@ def patient_with_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with our schema, which all tests share."""
-    with Postgres(tmp_path_factory.mktemp("postgres"), port=free_port(), fsync=False) as postgres:
-        asyncio.run(_migrated(postgres.url))
+    with server(tmp_path_factory.mktemp("postgres")) as postgres:
+        asyncio.run(patiently_migrate(postgres.url))
         yield postgres.url
-
-
-async def _migrated(url: str) -> None:
-    await migrate(url)
 
 
 @pytest.fixture(scope="session")

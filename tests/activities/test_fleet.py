@@ -12,9 +12,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import fleet, ports
 from activities.fleet import FleetConfig
-from store.migrate import migrate
 from store.pool import open_pool
 from tests.activities.world import World, patient_pool
+from tests.database import patiently_migrate
 from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetPolicy
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def fleet_url(database_url: str, anyio_backend: str) -> str:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
         await conn.execute(sql.SQL("CREATE DATABASE consulting"))
     url = database_url.rpartition("/")[0] + "/consulting"
-    await migrate(url)
+    await patiently_migrate(url)
     return url
 
 

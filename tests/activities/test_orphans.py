@@ -12,8 +12,8 @@ import pytest
 from activities import inventory, ports, sweep_ports
 from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
-from store.migrate import migrate
 from tests.activities.world import World, patient_pool
+from tests.database import patiently_migrate
 from workflows.orphans import OrphanPolicy, Verdict
 from workflows.state import Intent
 
@@ -310,7 +310,7 @@ async def test_two_control_planes_in_one_account_do_not_touch_each_other(
         conn.execute("DROP DATABASE IF EXISTS other_plane")
         conn.execute("CREATE DATABASE other_plane")
     url = f"{database_url.rpartition('/')[0]}/{name}"
-    await migrate(url)
+    await patiently_migrate(url)
     async with patient_pool(url, maximum=2) as pool:
         other = of_plane(replace(swept, pool=pool), next(planes))
         mine, theirs = await swept.launched(await swept.opened()), await other.launched(await other.opened())

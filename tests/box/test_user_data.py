@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from activities.box import onebox_box
@@ -70,7 +70,6 @@ def test_the_template_is_the_same_each_time_and_holds_no_secret() -> None:
     assert parameters_of(script)["bootstrap_secret"] == SECRET
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no finding
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_whatever_stands_in_a_parameter_arrives_as_it_is(command: str, directory: str) -> None:
     read = parameters_of(rendered(runtime_command=command, configs_dir=directory))

@@ -3,15 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from devstack.postgres import Postgres
 from tests.database import migrated_database, server
 from tests.register_api.platform import Platform, platform_on
-
-# On a machine that others keep busy, how long an example took says nothing about the rules.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
