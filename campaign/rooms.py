@@ -44,12 +44,12 @@ def enter(arguments: Sequence[str]) -> None:
             os.execvp(command[0], [*command, "-m", *arguments])  # noqa: S606
 
 
-def small_disk(directory: Path) -> bool:
-    """Put a disk of `DISK_BYTES` there; whether that was possible."""
+def small_disk(directory: Path, *, size: int = DISK_BYTES) -> bool:
+    """Put a disk of so many bytes there; whether that was possible."""
     if ENTERED not in os.environ:
         return False
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    options = f"size={DISK_BYTES},mode=0755".encode()
+    options = f"size={size},mode=0755".encode()
     mounted: int = ctypes.CDLL(None).mount(
         b"none", os.fsencode(directory), b"tmpfs", ctypes.c_ulong(0), options
     )

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 from psycopg.rows import dict_row
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from devstack.aws.client import AwsEndpoint
@@ -25,8 +25,11 @@ from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, RequestOutcome, Worksp
 from workflows.state import Phase
 
 POLL_SECONDS = 0.1
-PATIENCE_SECONDS = 40.0
-"""A generation takes a few seconds on an idle machine."""
+PATIENCE_SECONDS = 120.0
+"""A generation takes a few seconds on an idle machine; one that is busy with everything else may stand still
+for longer than that, and retries pause longer each time."""
+
+BOX_SECONDS = 30.0
 
 ASK_SECONDS = 400.0
 """The server keeps refusing updates for as long as a stream of signals keeps a run from giving way."""
@@ -68,37 +71,48 @@ class Console:
         """Run an update, and return its outcome; come again with the same ID where the server says so."""
         update_id = str(uuid4())
 
-        async def once() -> RequestOutcome | RPCError:
+        async def once() -> RequestOutcome:
             try:
                 outcome: RequestOutcome = await self.workflow(workspace_id).execute_update(
                     name, payload, id=update_id, result_type=RequestOutcome
                 )
-            except RPCError as error:
-                if not _comes_again(error):
-                    raise
-                return error
+            except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+                if isinstance(error.__cause__, RPCError):
+                    raise error.__cause__ from None
+                raise  # whoever waited for the answer has given up
             return outcome
 
-        answer = await eventually(once, lambda seen: not isinstance(seen, RPCError), seconds=ASK_SECONDS)
-        return cast("RequestOutcome", answer)
+        return await _patiently(once, seconds=ASK_SECONDS)
 
     async def status(self, workspace_id: str) -> WorkspaceStatus:
         """The answer of the status query."""
-        status: WorkspaceStatus = await self.workflow(workspace_id).query(
-            "status", result_type=WorkspaceStatus
-        )
-        return status
+
+        async def once() -> WorkspaceStatus:
+            status: WorkspaceStatus = await self.workflow(workspace_id).query(
+                "status", result_type=WorkspaceStatus
+            )
+            return status
+
+        return await _patiently(once)
 
     async def requests(self, workspace_id: str) -> list[RequestOutcome]:
         """The answer of the requests query: the last 50."""
-        requests: list[RequestOutcome] = await self.workflow(workspace_id).query(
-            "requests", result_type=list[RequestOutcome]
-        )
-        return requests
+
+        async def once() -> list[RequestOutcome]:
+            requests: list[RequestOutcome] = await self.workflow(workspace_id).query(
+                "requests", result_type=list[RequestOutcome]
+            )
+            return requests
+
+        return await _patiently(once)
+
+    async def call(self, method: str, path: str, body: JSON | None = None) -> httpx.Response:
+        """What the register API answers to an operator, who insists as its callers are meant to."""
+        return await insisted(self.http, method, path, body)
 
     async def record(self, workspace_id: str) -> JSON:
         """What the register API shows of the workspace."""
-        answer = await self.http.get(f"/workspaces/{workspace_id}")
+        answer = await self.call("GET", f"/workspaces/{workspace_id}")
         return cast("JSON", answer.json())
 
     async def until_phase(
@@ -152,21 +166,74 @@ class Console:
         return str(answer["text"])
 
     async def _call_box(self, workspace_id: str, method: str, path: str, body: JSON | None = None) -> JSON:
-        record = await self.record(workspace_id)
-        port = urlsplit(str(record["url"])).port
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
-            answer = await http.request(method, f"http://{record['private_ip']}:{port}{path}", json=body)
-            answer.raise_for_status()
-            return cast("JSON", answer.json())
+        """Call it again until it answers: each of these calls may be made twice."""
+
+        async def once() -> httpx.Response | None:
+            record = await self.record(workspace_id)
+            if not record["url"] or record["private_ip"] is None:
+                return None  # its registration is on the way to the record
+            port = urlsplit(str(record["url"])).port
+            try:
+                async with httpx.AsyncClient(timeout=BOX_SECONDS, trust_env=False) as http:
+                    url = f"http://{record['private_ip']}:{port}{path}"
+                    return await http.request(method, url, json=body)
+            except httpx.TransportError:
+                return None
+
+        answer = await eventually(once, lambda seen: seen is not None)
+        assert answer is not None  # noqa: S101 - that was waited for
+        answer.raise_for_status()
+        return cast("JSON", answer.json())
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]], *, seconds: float = PATIENCE_SECONDS) -> _T:
+    """What Temporal answers, asked again while it says that it cannot answer now."""
+
+    async def once() -> tuple[_T | None, RPCError | None]:
+        try:
+            return await ask(), None
+        except RPCError as error:
+            if not _comes_again(error):
+                raise
+            return None, error
+
+    answer, _ = await eventually(once, lambda seen: seen[1] is None, seconds=seconds)
+    return cast("_T", answer)
 
 
 def _comes_again(error: RPCError) -> bool:
-    """Whether an update was not taken for a reason that passes."""
-    # The run gave way before it had taken it, or ten others are in flight.
-    if error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED}:
+    """Whether an update or a query was not answered for a reason that passes."""
+    # The run gave way before it had taken it, ten others are in flight, or nobody answered in time.
+    if error.status in {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+    }:
         return True
     # Three times in a row no worker got to the end of a task in time.
     return error.status is RPCStatusCode.FAILED_PRECONDITION and "Workflow Task in failed" in error.message
+
+
+AGAIN = frozenset({408, 502, 503})
+"""What the register API, or a balancer before it, answers to whoever is to make the same call again."""
+
+
+async def insisted(
+    http: httpx.AsyncClient, method: str, path: str, body: JSON | None = None
+) -> httpx.Response:
+    """The register API's answer; the same call again where there is none, or where it asks for that."""
+
+    async def once() -> httpx.Response | httpx.TransportError:
+        try:
+            return await http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            return error
+
+    def is_answer(seen: httpx.Response | httpx.TransportError) -> bool:
+        return isinstance(seen, httpx.Response) and seen.status_code not in AGAIN
+
+    return cast("httpx.Response", await eventually(once, is_answer))
 
 
 @asynccontextmanager
@@ -175,7 +242,7 @@ async def connected(stack: Stack, *, payload_keys: str | None = None) -> AsyncIt
     keys = PayloadKeys.parse(stack.payload_keys if payload_keys is None else payload_keys)
     client = await Client.connect(stack.temporal_address, data_converter=converter(keys))
     headers = {"Authorization": f"Bearer {stack.operator_token}"}
-    async with httpx.AsyncClient(base_url=stack.register_api_url, headers=headers, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=stack.register_api_url, headers=headers, timeout=60) as http:
         with AwsEndpoint(stack.aws_url) as aws:
             yield Console(client=client, http=http, aws=aws, database_url=stack.database_url)
 

@@ -141,7 +141,7 @@ async def _incident(console: Console, story: Story, findings: Findings) -> None:
     story.say(f"later, the same three ask again, still about generation {observed}")
     await _three_requests(console, observed)
     findings.outcomes = await eventually(
-        lambda: console.requests(VICTIM), lambda requests: len(requests) >= 6, seconds=10
+        lambda: console.requests(VICTIM), lambda requests: len(requests) >= 6, seconds=60
     )
     for outcome in findings.outcomes:
         story.say(f"  {outcome.requested_by}: [bold]{outcome.outcome}[/] — {outcome.detail}")

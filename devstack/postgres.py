@@ -17,7 +17,7 @@ from types import TracebackType
 
 import psycopg
 
-from devstack.processes import LOCALHOST, Child, ChildFailed
+from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed
 
 USER = "onebox"
 DATABASE = "onebox"
@@ -25,11 +25,9 @@ DATABASE = "onebox"
 MAX_CONNECTIONS = 200
 """Three pools of 16 (worker, API, relay), twice over in a rolling restart, and a test's own."""
 
-START_SECONDS = 20.0
-"""Recovery after a SIGKILL replays the WAL first."""
-
-STALE_PID_SECONDS = 2.0
-"""After a SIGKILL of the postmaster alone, its backends keep the data directory for a moment."""
+STALE_PID_SECONDS = 30.0
+"""After a SIGKILL of the postmaster alone, its backends keep the data directory until they notice:
+for a moment, or for as long as a busy machine lets them stand."""
 
 
 class Postgres:
@@ -69,7 +67,8 @@ class Postgres:
         while True:
             self._child.start()
             try:
-                self._child.wait_ready(self.ready, seconds=START_SECONDS)
+                # Recovery after a SIGKILL replays the WAL first.
+                self._child.wait_ready(self.ready, seconds=READY_SECONDS)
             except ChildFailed:
                 if self._child.running or time.monotonic() > deadline:
                     raise

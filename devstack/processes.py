@@ -4,12 +4,15 @@ Knows nothing of what they are: the servers have modules of their own.
 """
 
 import contextlib
+import fcntl
 import os
-import random
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +30,9 @@ STOP_SECONDS = 15.0
 """How long a child may take to stop before it is killed."""
 
 POLL_SECONDS = 0.02
+
+FREE_PORTS = range(15_000, 32_000)
+"""Below the ephemeral range, so that no outgoing connection takes one meanwhile."""
 
 READY_SECONDS = 90.0
 """An idle machine needs 2 s; one that is busy with everything else at once was seen to need more than 30."""
@@ -237,13 +243,45 @@ def port_is_free(port: int, *, host: str = LOCALHOST) -> bool:
         return True
 
 
+class _Reservations:
+    """The ports that this process was given: none is given again, to it or to another one, while it lives.
+
+    A port is free until its server listens, which takes seconds, and again whenever that is restarted: of two
+    processes that look at the same time both would find it so. The kernel lets the locks go with the process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mine: set[int] = set()
+        self._file: int | None = None
+
+    def take(self, port: int) -> bool:
+        """Reserve it; False if this process or another one has it."""
+        with self._lock:
+            if port in self._mine:
+                return False  # the kernel would let the same process lock it again
+            if self._file is None:
+                path = Path(tempfile.gettempdir()) / f"onebox-ports-{os.geteuid()}"
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                # One byte for each port, of a file that stays empty.
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            except (BlockingIOError, PermissionError):  # POSIX leaves it open which of the two
+                return False
+            self._mine.add(port)
+            return True
+
+
+_RESERVATIONS = _Reservations()
+
+
 def free_port() -> int:
-    """A free port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    """A free port that nobody else is given as long as this process lives."""
     for _ in range(1000):
-        port = random.randint(15_000, 32_000)  # noqa: S311 - a port, nothing secret
-        if port_is_free(port):
+        port = secrets.choice(FREE_PORTS)  # not `random`, which tests may have seeded alike
+        if _RESERVATIONS.take(port) and port_is_free(port):
             return port
-    raise PortInUse("no free port between 15000 and 32000")
+    raise PortInUse(f"no free port between {FREE_PORTS.start} and {FREE_PORTS.stop - 1}")
 
 
 def accepts_connections(port: int, *, host: str = LOCALHOST) -> bool:

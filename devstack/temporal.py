@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from devstack.processes import LOCALHOST, Child, ChildFailed, accepts_connections
+from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed, accepts_connections
 from workflows.messages import SEARCH_ATTRIBUTES
-
-START_SECONDS = 30.0
-"""Healthy in 0.4 s on an idle machine; a busy one with a large file takes longer."""
 
 DYNAMIC_CONFIG = {
     # Else each timer and each backoff rounds up to a second.
@@ -78,7 +75,7 @@ class Temporal:
         if self._child is None:
             self._child = self._server()
         self._child.start()
-        self._child.wait_ready(self.ready, seconds=START_SECONDS)
+        self._child.wait_ready(self.ready, seconds=READY_SECONDS)
 
     def stop(self) -> None:
         """Stop it, and wait for its end: until then the file is locked."""

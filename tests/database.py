@@ -1,7 +1,8 @@
 """Databases for tests: one server for a session, one migrated database for a module."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,15 +10,39 @@ import psycopg
 from psycopg import sql
 
 from devstack.postgres import Postgres
-from devstack.processes import free_port
-from store.migrate import migrate
+from devstack.processes import ChildFailed, free_port
+from store.migrate import Migration, migrate
+
+PATIENCE_SECONDS = 120.0
 
 
 @contextmanager
 def server(directory: Path) -> Iterator[Postgres]:
     """A server whose data may be lost."""
-    with Postgres(directory, port=free_port(), fsync=False) as postgres:
+    postgres = _started(directory)
+    try:
         yield postgres
+    finally:
+        postgres.stop()
+
+
+def _started(directory: Path) -> Postgres:
+    """Making the cluster takes seconds: until the server listens, another process may take the port."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    postgres = Postgres(directory, port=free_port(), fsync=False)
+    while True:
+        try:
+            postgres.start()
+        except ChildFailed as error:
+            taken = "Address already in use" in str(error)
+            if time.monotonic() > deadline or not (taken or postgres.running):
+                postgres.kill()
+                raise
+            if taken:
+                postgres.kill()
+                postgres = Postgres(directory, port=free_port(), fsync=False)
+        else:
+            return postgres
 
 
 def empty_database(postgres: Postgres, name: str) -> str:
@@ -30,5 +55,19 @@ def empty_database(postgres: Postgres, name: str) -> str:
 def migrated_database(postgres: Postgres, name: str) -> str:
     """The URL of a new database with the schema."""
     url = empty_database(postgres, name)
-    asyncio.run(migrate(url))
+    asyncio.run(patiently_migrate(url))
     return url
+
+
+async def patiently_migrate(url: str, known: Sequence[Migration] | None = None) -> None:
+    """Try again where the server does not answer in time, as the command does: it is the caller's matter."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            await migrate(url, known)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return

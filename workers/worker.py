@@ -4,6 +4,7 @@ Starts and stops things; how they are put together is in `wiring`.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,7 +14,7 @@ from temporalio.client import Client
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
-from workers import checks, metrics, schedules, telemetry, tracing, versioning, wiring
+from workers import checks, metrics, schedules, stuck, telemetry, tracing, versioning, wiring
 from workers.figures import FigureReader
 from workers.health import Health, served
 from workers.relay import Relay
@@ -71,22 +72,30 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
             beside = _beside(client, parts)
             health.started()
             log.info("worker.started", owner=settings.onebox_owner, namespace=client.namespace)
+            workers = (workspaces, ec2, delegations)
             stop = asyncio.create_task(stopping.wait())
-            await asyncio.wait((stop, relay), return_when=asyncio.FIRST_COMPLETED)
+            held_up = asyncio.create_task(stuck.until_stuck(workers, patience=stuck.LET_GO_WITHIN))
+            await asyncio.wait((stop, relay, held_up), return_when=asyncio.FIRST_COMPLETED)
             health.stopping()
             broken = relay.exception() if relay.done() else None
             if broken is not None:
                 log.error("relay.ended", exc_info=broken)  # without it, nobody hears of boxes: start anew
+            if held_up.done():
+                log.error(
+                    "worker.stuck", hint="a run cannot be evicted: another process has to go on with it"
+                )
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
-            # Leaving the block ends one after the other: each with a grace period of its own, while the next
-            # still takes work.
-            await asyncio.gather(*(each.shutdown() for each in (workspaces, ec2, delegations)))
-        others = (relay, stop, *beside)
+            if not await stuck.end(workers, within=settings.shutdown_limit):
+                log.error("worker.killed", hint="it does not end by itself; others take up what it was doing")
+                os._exit(
+                    1
+                )  # like a kill, which everything here survives; an exception would wait for it again
+        others = (relay, stop, held_up, *beside)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
     log.info("worker.stopped")
-    return 1 if broken else 0
+    return 0 if stopping.is_set() and broken is None else 1
 
 
 def _beside(client: Client, parts: wiring.Parts) -> list[asyncio.Task[None]]:

@@ -16,6 +16,9 @@ from workflows.delegations import Deadlines
 from workflows.orphans import OrphanPolicy
 from workflows.state import CanaryPolicy, Timings
 
+LAST_CALLS = timedelta(seconds=20)
+"""An activity that is told to end does so after its call to AWS, which takes 18 s at the most."""
+
 
 class WorkerSettings(FleetSettings, PayloadSettings):
     """The worker: where boxes are launched, and what they are told."""
@@ -151,6 +154,11 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     def health_bind(self) -> tuple[str, int] | None:
         """Host and port of the probes, if there are any."""
         return parted(self.worker_health_bind) if self.worker_health_bind else None
+
+    @property
+    def shutdown_limit(self) -> timedelta:
+        """After that it never ends: activities were told to, and their last calls to AWS are over."""
+        return timedelta(seconds=self.graceful_shutdown_seconds) + LAST_CALLS
 
     @property
     def deployment_version(self) -> WorkerDeploymentVersion | None:

@@ -25,6 +25,9 @@ CALL_SECONDS = 10.0
 
 SLOW_SECONDS = 1.0
 
+REPORTS = 30
+"""How often the end of slow work is reported, until it is taken in."""
+
 
 class Mode(StrEnum):
     """How it behaves."""
@@ -170,10 +173,16 @@ class Runtime:
         return envelope | {"result": task | {"status": {"state": "completed"}, "artifacts": [artifact]}}
 
     def _finish(self, message_id: str) -> None:
-        """Report the end of a message that is a delegation."""
+        """Report the end of a message that is a delegation; again where that was not taken in."""
         self._process(message_id)
         path = f"/workspaces/{self.workspace_id}/delegations/{message_id}/update"
-        self._call(path, {"status": "completed", "response_preview": "done, slowly"}, self._bearer())
+        for _ in range(REPORTS):
+            status, _ = self._call(
+                path, {"status": "completed", "response_preview": "done, slowly"}, self._bearer()
+            )
+            if status is not None and status < 500:
+                return
+            time.sleep(SLOW_SECONDS)
 
     def _process(self, message_id: str) -> None:
         """Do it, unless it was done: the ID stands in the ledger."""

@@ -58,6 +58,8 @@ class Agent:
     callers: int = 0
     came: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody has called."""
+    stuck: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has got the request, or begun to; from here on it comes to no end by itself."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """A conversation is over."""
 

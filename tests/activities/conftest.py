@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from activities import a2a
+from activities import aws as aws_module
 from activities.aws import Aws
 from devstack.aws.client import AwsEndpoint
-from devstack.postgres import Postgres
 from devstack.processes import free_port
-from store.migrate import migrate
-from store.pool import Pool, open_pool
-from tests.activities.world import World, config_for
+from store.pool import Pool
+from tests.activities.world import PATIENCE, World, config_for, patient_pool
+from tests.database import patiently_migrate, server
 from tests.devstack.cloud import endpoint_process, wait_for_endpoint
 
 _NUMBERS = itertools.count(1)
@@ -23,16 +24,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def patient_with_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents listen before they are called: if a connection takes 3 s, the machine stood still."""
+    monkeypatch.setattr(a2a, "CONNECT_WITHIN", PATIENCE)
+
+
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with our schema, which all tests share."""
-    with Postgres(tmp_path_factory.mktemp("postgres"), port=free_port(), fsync=False) as postgres:
-        asyncio.run(_migrated(postgres.url))
+    with server(tmp_path_factory.mktemp("postgres")) as postgres:
+        asyncio.run(patiently_migrate(postgres.url))
         yield postgres.url
-
-
-async def _migrated(url: str) -> None:
-    await migrate(url)
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +68,27 @@ def endpoint(endpoint_client: AwsEndpoint) -> Iterator[AwsEndpoint]:
 
 @pytest.fixture(scope="session")
 def aws(endpoint_url: str) -> Iterator[Aws]:
-    """The clients, configured as boto3 always is: from the environment."""
+    """The clients, configured as boto3 always is: from the environment.
+
+    It is read when they are made: what runs later in this process finds the environment as it was. They wait
+    for an answer as long as a test holds it.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aws_module, "CONNECT_SECONDS", PATIENCE.total_seconds())
+        patch.setattr(aws_module, "READ_SECONDS", PATIENCE.total_seconds())
         patch.setenv("AWS_ENDPOINT_URL", endpoint_url)
         patch.delenv("AWS_DEFAULT_REGION", raising=False)
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        with Aws(threads=8, region="us-east-1") as aws:
-            yield aws
+        made = Aws(threads=8, region="us-east-1")
+    with made as aws:
+        yield aws
 
 
 @pytest.fixture(scope="session")
 async def pool(database_url: str, anyio_backend: str) -> AsyncIterator[Pool]:
     """Connections that all tests share, on the one event loop of the session."""
-    async with open_pool(database_url, maximum=4) as pool:
+    async with patient_pool(database_url, maximum=4) as pool:
         yield pool
 
 

@@ -3,23 +3,28 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+import httpx
 import pytest
 from psycopg.rows import dict_row
 from temporalio.testing import ActivityEnvironment
+from typing_extensions import override
 
 from activities import a2a, delivery, turns
-from activities.a2a import Sender
+from activities.a2a import Answer, Bounds, Sender
 from activities.delegation_ports import Advance, Advanced
 from activities.delivery import Delivery, DeliveryConfig
+from devstack.console import eventually
 from store import delegations, generations
 from store.delegations import New
 from store.pool import Pool
 from tests.activities.agents import Agent, Behaviour, Caller, agent, done, head, message_of, obliging
 from tests.store.ledger import open_next
-from workflows.delegations import DelegationState, DelegationType
+from workflows.delegations import FIRST_PAUSE, DelegationState, DelegationType, pause
 
 pytestmark = pytest.mark.anyio
 
@@ -35,12 +40,39 @@ def megabyte_of(text: str) -> str:
     return whole + "x" * (MEGABYTE - len(whole.encode()))
 
 
+WITHIN = timedelta(seconds=30)
+"""Enough for a megabyte on a busy machine. Nobody waits for its end: the clock of the loop leaps over it."""
+
+UNHURRIED = 60
+"""So much longer than in production is the pause between two tries: none overtakes a test."""
+
+
+class HeedfulSender(Sender):
+    """Says when the head of an answer has been read, and when there is no place left for large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        return self._large.locked()
+
+    @override
+    async def _read(
+        self, response: httpx.Response, bounds: Bounds, deadline: asyncio.Timeout, place: AsyncExitStack
+    ) -> Answer:
+        self.heads.set()
+        return await super()._read(response, bounds, deadline, place)
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
     """One worker's delivery, and the ledger that it works on."""
 
     pool: Pool
     delivery: Delivery
+    sender: "HeedfulSender"
 
     async def work(self, at: Agent, *, task: str = "do it", target: str | None = None) -> str:
         """A new delegation to that agent's box."""
@@ -83,21 +115,37 @@ class Post:
             return row
 
 
-def post_within(pool: Pool, seconds: float) -> Post:
-    config = DeliveryConfig(allow_loopback=True, answer_within=timedelta(seconds=seconds))
-    return Post(pool, Delivery(pool=pool, sender=Sender(), config=config))
+def post_within(pool: Pool, within: timedelta) -> Post:
+    config = DeliveryConfig(allow_loopback=True, answer_within=within)
+    sender = HeedfulSender()
+    return Post(pool, Delivery(pool=pool, sender=sender, config=config), sender)
 
 
 @pytest.fixture
-async def post(pool: Pool) -> Post:
-    """Patient enough for a megabyte on a busy machine."""
-    return post_within(pool, 30)
+async def post(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Post:
+    """Patient with agents, and with the next try."""
+    monkeypatch.setattr(delivery, "pause", lambda tries: UNHURRIED * pause(tries))
+    return post_within(pool, WITHIN)
+
+
+Leap = Callable[[timedelta], None]
 
 
 @pytest.fixture
-async def hasty(pool: Pool) -> Post:
-    """For agents that never come to an end."""
-    return post_within(pool, 1)
+async def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
+    """Lets that much time pass for whatever waits in this event loop, when the test says so.
+
+    What is to happen before a deadline happens before it, then, however slow the machine is.
+    """
+    loop = asyncio.get_running_loop()
+    clock, ahead = loop.time, timedelta()
+    monkeypatch.setattr(loop, "time", lambda: clock() + ahead.total_seconds())
+
+    def over(time: timedelta) -> None:
+        nonlocal ahead
+        ahead += time
+
+    return over
 
 
 async def test_a_megabyte_of_unicode_arrives_byte_for_byte_under_its_own_id(post: Post) -> None:
@@ -143,50 +191,59 @@ async def test_an_answer_without_end_is_not_read_to_its_end_and_counts_as_delive
     async with agent(endless) as box:
         it = await post.work(box)
         assert (await post.advance(it)).state is DELIVERED
-        await asyncio.wait_for(box.left.wait(), 5)  # it was hung up on
+        await asyncio.wait_for(box.left.wait(), 60)  # it was hung up on
     assert delivery.LONGEST_ANSWER <= sent + 65_536 < delivery.LONGEST_ANSWER + 16 * MEGABYTE, (
         "buffers hold some"
     )
     assert (await post.row(it))["response_preview"] is None
 
 
-async def drip_body(_: Agent, caller: Caller) -> None:
+async def drip_body(it: Agent, caller: Caller) -> None:
     await caller.request()
+    it.stuck.set()
     await caller.say(head("200 OK", "content-length: 1000000"))
     await caller.drip()
 
 
-async def drip_head(_: Agent, caller: Caller) -> None:
+async def drip_head(it: Agent, caller: Caller) -> None:
     await caller.request()
+    it.stuck.set()
     await caller.say(b"HTTP/1.1 200 OK\r\nx-slow: ")
     await caller.drip(b"x")
 
 
 @pytest.mark.parametrize(
     ("behaviour", "state", "error"),
-    [(drip_body, DELIVERED, None), (drip_head, QUEUED, "no answer within 1 s")],
+    [(drip_body, DELIVERED, None), (drip_head, QUEUED, "no answer within 30 s")],
 )
 async def test_who_drips_is_cut_off_and_work_for_others_is_done_meanwhile(
-    hasty: Post, behaviour: Behaviour, state: DelegationState, error: str | None
+    post: Post, leap: Leap, behaviour: Behaviour, state: DelegationState, error: str | None
 ) -> None:
     async with agent(behaviour) as slow, agent(obliging) as quick:
-        dripping, other = await hasty.work(slow), await hasty.work(quick)
-        cut_off = asyncio.create_task(hasty.advance(dripping))
-        await slow.came.wait()
-        assert (await hasty.advance(other)).state is PROCESSED
+        dripping = await post.work(slow)
+        cut_off = asyncio.create_task(post.advance(dripping))
+        await slow.stuck.wait()
+        if behaviour is drip_body:
+            await post.sender.heads.wait()
+        other = await post.work(quick)
+        assert (await post.advance(other)).state is PROCESSED
         assert not cut_off.done()
-        advanced = await asyncio.wait_for(cut_off, 10)
-        await asyncio.wait_for(slow.left.wait(), 5)
+        leap(WITHIN)
+        advanced = await asyncio.wait_for(cut_off, 60)
+        await asyncio.wait_for(slow.left.wait(), 60)
     assert (advanced.state, advanced.attempt) == (state, 1)
-    assert (await hasty.row(dripping))["error"] == error
+    assert (await post.row(dripping))["error"] == error
 
 
-async def say_nothing(_: Agent, caller: Caller) -> None:
+async def say_nothing(it: Agent, caller: Caller) -> None:
     await caller.request()
+    it.stuck.set()
     await caller.reader.read()
 
 
-async def never_read(_: Agent, caller: Caller) -> None:
+async def never_read(it: Agent, caller: Caller) -> None:
+    await caller.reader.readexactly(1)
+    it.stuck.set()
     await asyncio.Event().wait()
 
 
@@ -211,8 +268,9 @@ async def headers_without_end(_: Agent, caller: Caller) -> None:
         await caller.say(b"x-more: and more\r\n" * 100)
 
 
-async def interim_answers_without_end(_: Agent, caller: Caller) -> None:
+async def interim_answers_without_end(it: Agent, caller: Caller) -> None:
     await caller.request()
+    it.stuck.set()
     while True:
         await caller.say(head("103 Early Hints", "link: </style>"))
         await asyncio.sleep(0)  # the machine has others to serve
@@ -248,61 +306,65 @@ async def half_an_excuse(_: Agent, caller: Caller) -> None:
     await caller.say(head("503 Service Unavailable", "content-length: 100"), b"half")
 
 
+NO_ANSWER = "no answer within 30 s"
 NOT_HTTP = "the box's answer is not HTTP"
 
 
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [
-        (say_nothing, "no answer within 1 s"),
-        (never_read, "no answer within 1 s"),
-        (interim_answers_without_end, "no answer within 1 s"),
+        (say_nothing, NO_ANSWER),
+        (never_read, NO_ANSWER),
+        (interim_answers_without_end, NO_ANSWER),
         (say_garbage, NOT_HTTP),
         (headers_without_end, NOT_HTTP),
         (redirect_to_nowhere, "the box answered with HTTP 307"),
     ],
 )
 async def test_who_took_it_and_gave_no_answer_has_had_one_of_five_attempts(
-    hasty: Post, behaviour: Behaviour, error: str
+    post: Post, leap: Leap, behaviour: Behaviour, error: str
 ) -> None:
     async with agent(behaviour) as box:
-        it = await hasty.work(box, task=megabyte_of("work "))
-        advanced = await hasty.advance(it)
+        it = await post.work(box, task=megabyte_of("work "))
+        advance = asyncio.create_task(post.advance(it))
+        if error == NO_ANSWER:
+            await box.stuck.wait()
+            leap(WITHIN)
+        advanced = await asyncio.wait_for(advance, 60)
     assert (advanced.over, advanced.state, advanced.attempt) == (False, QUEUED, 1)
-    row = await hasty.row(it)
+    row = await post.row(it)
     assert (row["tries"], row["error_code"], row["error"]) == (0, "refused", error)
     assert box.callers == 1
 
 
 @pytest.mark.parametrize("behaviour", [hang_up, say_too_little, half_an_excuse])
-async def test_who_hangs_up_or_is_busy_was_not_reached(hasty: Post, behaviour: Behaviour) -> None:
+async def test_who_hangs_up_or_is_busy_was_not_reached(post: Post, behaviour: Behaviour) -> None:
     async with agent(behaviour) as box:
-        it = await hasty.work(box)
-        advanced = await hasty.advance(it)
+        it = await post.work(box)
+        advanced = await post.advance(it)
     assert (advanced.over, advanced.state, advanced.attempt) == (False, QUEUED, 0)
-    assert 0 < advanced.wait_seconds <= 1
-    assert (await hasty.row(it))["tries"] == 1
+    assert 0 < advanced.wait_seconds <= (UNHURRIED * FIRST_PAUSE).total_seconds()
+    assert (await post.row(it))["tries"] == 1
 
 
 @pytest.mark.parametrize("behaviour", [empty_answer, senseless_answer, broken_chunks, half_an_answer])
-async def test_a_200_without_sense_is_a_delivery_and_no_more(hasty: Post, behaviour: Behaviour) -> None:
+async def test_a_200_without_sense_is_a_delivery_and_no_more(post: Post, behaviour: Behaviour) -> None:
     async with agent(behaviour) as box:
-        it = await hasty.work(box)
-        assert (await hasty.advance(it)).state is DELIVERED
-    row = await hasty.row(it)
+        it = await post.work(box)
+        assert (await post.advance(it)).state is DELIVERED
+    row = await post.row(it)
     assert (row["attempt"], row["error"], row["response_preview"]) == (1, None, None)
 
 
 async def test_large_answers_that_drip_do_not_keep_the_places_of_others(
-    post: Post, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, leap: Leap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(a2a, "LARGE_WITHIN", timedelta(seconds=1))
-    all_large = asyncio.Barrier(5)
+    monkeypatch.setattr(a2a, "LARGE_WITHIN", timedelta(minutes=2))
+    post = post_within(pool, timedelta(minutes=30))
 
     async def large_and_slow(_: Agent, caller: Caller) -> None:
         await caller.request()
         await caller.say(head("200 OK", "content-length: 10000000"), b" " * 5 * MEGABYTE)
-        await all_large.wait()
         await caller.drip()
 
     async def large(_: Agent, caller: Caller) -> None:
@@ -311,10 +373,11 @@ async def test_large_answers_that_drip_do_not_keep_the_places_of_others(
 
     async with agent(large_and_slow) as slow, agent(large) as well:
         dripping = [asyncio.create_task(post.advance(await post.work(slow))) for _ in range(4)]
-        await all_large.wait()
+        await eventually(lambda: asyncio.sleep(0, post.sender.is_full), bool, seconds=60)
         it = await post.work(well)
-        # Before the thirty seconds of the slow are over, which are its own as well.
-        assert (await asyncio.wait_for(post.advance(it), 15)).state is PROCESSED
+        leap(timedelta(minutes=2))
+        # Long before the half hour of the slow is over, which is its own as well.
+        assert (await asyncio.wait_for(post.advance(it), 60)).state is PROCESSED
         assert {(await one).state for one in dripping} == {DELIVERED}
 
 

@@ -23,7 +23,7 @@ async def test_an_activity_beats_while_it_waits(monkeypatch: pytest.MonkeyPatch)
     @activity.defn
     async def waits() -> None:
         async with execution.execution("ws", 1):
-            await asyncio.wait_for(beaten.wait(), 5)
+            await asyncio.wait_for(beaten.wait(), 60)
 
     await environment.run(waits)
 
@@ -39,11 +39,11 @@ async def test_a_cancelled_call_ends_before_the_activity_does(aws: Aws) -> None:
 
     def blocking() -> None:
         started.set()
-        may_end.wait(5)
+        may_end.wait(60)
         ended.set()
 
     task = asyncio.create_task(aws.call(blocking))
-    await asyncio.to_thread(started.wait, 5)
+    assert await asyncio.to_thread(started.wait, 60)
     task.cancel()
     await asyncio.wait([task], timeout=0.01)
     task.cancel()  # a worker that shuts down is impatient
@@ -60,11 +60,11 @@ async def test_a_call_that_fails_after_the_cancellation_leaves_no_trace(aws: Aws
 
     def failing() -> None:
         started.set()
-        may_end.wait(5)
+        may_end.wait(60)
         raise ValueError("nobody wants this any more")
 
     task = asyncio.create_task(aws.call(failing))
-    await asyncio.to_thread(started.wait, 5)
+    assert await asyncio.to_thread(started.wait, 60)
     task.cancel()
     await asyncio.wait([task], timeout=0.01)
     may_end.set()

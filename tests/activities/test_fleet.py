@@ -10,11 +10,11 @@ import pytest
 from psycopg import sql
 from temporalio.testing import ActivityEnvironment
 
-from activities import ports
+from activities import fleet, ports
 from activities.fleet import FleetConfig
-from store.migrate import migrate
 from store.pool import open_pool
-from tests.activities.world import World
+from tests.activities.world import World, patient_pool
+from tests.database import patiently_migrate
 from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetPolicy
 
 pytestmark = pytest.mark.anyio
@@ -29,14 +29,14 @@ async def fleet_url(database_url: str, anyio_backend: str) -> str:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
         await conn.execute(sql.SQL("CREATE DATABASE consulting"))
     url = database_url.rpartition("/")[0] + "/consulting"
-    await migrate(url)
+    await patiently_migrate(url)
     return url
 
 
 @pytest.fixture
 async def worlds(world: World, fleet_url: str) -> AsyncIterator[list[World]]:
     """Three workspaces of a small fleet, each with an open generation."""
-    async with open_pool(fleet_url, maximum=4) as pool:
+    async with patient_pool(fleet_url, maximum=4) as pool:
         async with pool.connection() as conn:
             await conn.execute("TRUNCATE workspaces, facts, intake, many_stale CASCADE")
         config = replace(world.config, fleet=FleetConfig(policy=POLICY))
@@ -119,7 +119,10 @@ async def test_nothing_begins_while_ec2_cannot_be_read(worlds: list[World], faul
     assert "EC2 cannot be" in word.reason
 
 
-async def test_a_look_at_ec2_serves_all_that_ask_within_seconds(worlds: list[World]) -> None:
+async def test_a_look_at_ec2_serves_all_that_ask_within_seconds(
+    worlds: list[World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "READABLE_FOR", timedelta(minutes=5))  # they ask within it, however slowly
     looks = worlds[0].endpoint.inject("DescribeInstances", "delay", seconds=0.05, times=None)
     consult = worlds[0].implementation(ports.consult_fleet)
     requests = [ports.ConsultFleet(workspace_id=each.workspace_id, generation=2) for each in worlds]

@@ -100,7 +100,7 @@ async def test_a_cancelled_launch_records_what_it_launched(world: World) -> None
     generation = await world.opened()
     held = world.endpoint.inject("RunInstances", "hold", workspace=world.workspace_id)
     task = asyncio.create_task(world.run(ports.launch, world.launch(generation)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held)
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
     task.cancel()
     await asyncio.wait([task], timeout=0.01)
     assert not task.done()
@@ -312,7 +312,7 @@ async def test_an_instance_launched_while_the_next_generation_opened_is_left_to_
     await world.opened()
     held = world.endpoint.inject("RunInstances", "hold", workspace=world.workspace_id)
     task = asyncio.create_task(world.fails(ports.launch, world.launch(1)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held)
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
     await world.opened(after=1)
     await asyncio.to_thread(world.endpoint.release, held)
     assert (await task).type == ports.SUPERSEDED

@@ -12,9 +12,8 @@ import pytest
 from activities import inventory, ports, sweep_ports
 from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
-from store.migrate import migrate
-from store.pool import open_pool
-from tests.activities.world import World
+from tests.activities.world import World, patient_pool
+from tests.database import patiently_migrate
 from workflows.orphans import OrphanPolicy, Verdict
 from workflows.state import Intent
 
@@ -311,8 +310,8 @@ async def test_two_control_planes_in_one_account_do_not_touch_each_other(
         conn.execute("DROP DATABASE IF EXISTS other_plane")
         conn.execute("CREATE DATABASE other_plane")
     url = f"{database_url.rpartition('/')[0]}/{name}"
-    await migrate(url)
-    async with open_pool(url, maximum=2) as pool:
+    await patiently_migrate(url)
+    async with patient_pool(url, maximum=2) as pool:
         other = of_plane(replace(swept, pool=pool), next(planes))
         mine, theirs = await swept.launched(await swept.opened()), await other.launched(await other.opened())
         my_stray, their_stray = await planted(swept, generation=0), await planted(other, generation=0)
@@ -364,10 +363,11 @@ async def named(world: World, workspace_id: str, *, owner: str | None = None, at
 
 
 async def names_in_zone(world: World) -> set[str]:
-    page = await world.aws.call(
-        world.aws.route53.list_resource_record_sets, HostedZoneId=world.config.zone.zone_id
+    pages = world.aws.route53.get_paginator("list_resource_record_sets")
+    listed = await world.aws.call(
+        lambda: list(pages.paginate(HostedZoneId=world.config.zone.zone_id)),
     )
-    return {record["Name"].rstrip(".") for record in page["ResourceRecordSets"]}
+    return {record["Name"].rstrip(".") for page in listed for record in page["ResourceRecordSets"]}
 
 
 async def test_names_of_workspaces_that_are_gone_are_removed_and_others_are_not(swept: World) -> None:

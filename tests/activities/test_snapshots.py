@@ -1,6 +1,7 @@
 """Snapshots: at most one in 15 min and one pending, whatever EC2 answers, and never in a recreate's way."""
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -9,6 +10,7 @@ from psycopg.errors import UniqueViolation
 from activities import ebs, ports, volume_ports
 from tests.activities.test_volumes import attach, deleted, with_volume
 from tests.activities.world import OWNER, World
+from workflows import snapshots as rules
 from workflows.facts import SnapshotSettled
 from workflows.messages import DataVolume, WorkspaceSpec
 from workflows.state import SnapshotPolicy
@@ -75,9 +77,9 @@ async def test_wishes_at_once_ask_once(world: World) -> None:
 async def test_after_15_minutes_there_is_another_one(world: World) -> None:
     await with_volume(world, spec=SPEC)
     await snapped(world)
-    await earlier(world, 14.9)
+    await earlier(world, 14)
     assert (await snapped(world)).covered
-    await earlier(world, 0.2)
+    await earlier(world, 1)
     world.endpoint.inject("CreateSnapshot", "error", code=TOO_SOON, status=400, workspace=world.workspace_id)
     assert (await snapped(world)).code == TOO_SOON
     assert await states(world) == ["completed", "never_made"]
@@ -101,22 +103,25 @@ async def test_a_pending_one_covers_every_wish_however_long_it_takes(world: Worl
     assert asked(world) == 1
 
 
-async def test_a_refusal_is_a_result_and_ec2_is_left_in_peace_for_longer_each_time(world: World) -> None:
+async def test_a_refusal_is_a_result_and_ec2_is_left_in_peace_for_longer_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "FIRST_PAUSE", timedelta(seconds=150))  # and not over because we are slow
     await with_volume(world, spec=SPEC)
     world.endpoint.inject(
         "CreateSnapshot", "error", code=TOO_SOON, status=400, times=None, workspace=world.workspace_id
     )
     assert (await snapped(world)).code == TOO_SOON
     assert (await snapped(world)).code == "snapshot_backing_off"
-    await earlier(world, 0.3)
+    await earlier(world, 3)
     assert (await snapped(world)).code == TOO_SOON
-    await earlier(world, 0.3)
+    await earlier(world, 3)
     assert (await snapped(world)).code == "snapshot_backing_off"
-    await earlier(world, 0.3)
+    await earlier(world, 3)
     assert (await snapped(world)).code == TOO_SOON
     assert asked(world) == 3
     world.endpoint.clear()
-    await earlier(world, 2)
+    await earlier(world, 20)
     assert (await snapped(world)).snapshot_id is not None
     [volume] = await world.rows("SELECT * FROM volumes WHERE workspace_id = %(workspace_id)s")
     assert (volume["refusals"], volume["refused_at"]) == (0, None)

@@ -222,7 +222,7 @@ async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_t
     await world.opened(after=1)  # generation 2 waits for the volume of a box that still runs
     held = world.endpoint.inject("DescribeVolumes", "hold")
     late = asyncio.create_task(world.run(volume_ports.detach_volume, detach(world, 2)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held)
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
     await world.opened(after=2)
     await asyncio.to_thread(world.endpoint.release, held)
     with pytest.raises(ApplicationError, match="not the current one"):
@@ -248,7 +248,7 @@ async def test_an_attaching_that_is_overtaken_while_it_waits_attaches_nothing(wo
     second = await world.launched(2)
     held = world.endpoint.inject("DescribeVolumes", "hold")
     late = asyncio.create_task(world.run(volume_ports.attach_volume, attach(world, 2, second)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held)
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
     await world.opened(after=2)
     await asyncio.to_thread(world.endpoint.release, held)
     with pytest.raises(ApplicationError, match="not the current one"):
@@ -263,7 +263,9 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     first = await world.launched(await world.opened(spec=SPEC))
     held = world.endpoint.inject("AttachVolume", "hold", workspace=world.workspace_id)
     late = asyncio.create_task(world.run(volume_ports.attach_volume, attach(world, 1, first)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held)  # attached; nobody has heard of it
+    await asyncio.to_thread(
+        world.endpoint.wait_until_held, held, seconds=60
+    )  # attached; nobody has heard of it
     assert (await row(world))["attached_to"] == first
     await fenced(world)
     await world.run(volume_ports.detach_volume, detach(world, 2))

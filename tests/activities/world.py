@@ -1,6 +1,7 @@
 """One workspace of a test's own on real parts, and the activities to run on it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -22,12 +23,15 @@ from activities.specs import BoxDefaults
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import Info
 from store.credentials import ServerKeys
-from store.pool import Pool
+from store.pool import Pool, open_pool
 from workflows.messages import WorkspaceSpec
 from workflows.state import Intent
 
 OWNER = "onebox-tests"
 KEYS = ServerKeys(current="k1", keys={"k1": b"1" * 32})
+
+PATIENCE = timedelta(minutes=1)
+"""What is waited for here comes, however long the machine takes about it."""
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -168,13 +172,29 @@ class World:
         return replace(self, config=config)
 
 
+@asynccontextmanager
+async def patient_pool(url: str, *, maximum: int) -> AsyncIterator[Pool]:
+    """Connections that wait: a machine that stands still for seconds is no outage.
+
+    In production locks are given up after 2 s, and checkouts after 3 s: whoever asked comes again.
+    """
+    async with open_pool(
+        url,
+        maximum=maximum,
+        statement_timeout=PATIENCE,
+        lock_timeout=PATIENCE,
+        checkout_timeout=PATIENCE,
+    ) as pool:
+        yield pool
+
+
 def name_of(function: Callable[..., object]) -> str | None:
     """The name that Temporal knows an activity by."""
     return activity._Definition.must_from_callable(function).name
 
 
 def config_for(info: Info) -> ActivitiesConfig:
-    """A configuration for the endpoint's cloud, with little patience."""
+    """A configuration for the endpoint's cloud, which looks often and gives up late."""
     return ActivitiesConfig(
         owner=OWNER,
         boxes=BoxDefaults(
@@ -188,9 +208,7 @@ def config_for(info: Info) -> ActivitiesConfig:
             configs_dir="/configs",
         ),
         zone=Zone(zone_id=info.hosted_zone_id, name=info.hosted_zone_name),
-        canary=CanaryConfig(allow_loopback=True, answer_within=timedelta(seconds=1)),
+        canary=CanaryConfig(allow_loopback=True, answer_within=PATIENCE),
         offerings_bad_for=timedelta(0),
-        patience=Patience(
-            termination=timedelta(seconds=30), running=timedelta(seconds=3), poll=timedelta(milliseconds=20)
-        ),
+        patience=Patience(termination=PATIENCE, running=PATIENCE, poll=timedelta(milliseconds=20)),
     )

@@ -4,7 +4,6 @@ import http.client
 import itertools
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -23,10 +22,10 @@ from activities.user_data import fill_secret, render_template
 from store.credentials import token_hash, token_prefix
 from tests.box import field_runtimes
 from tests.box.field_runtimes import HEARTBEAT, REGISTER, Kind
-from tests.box.machine import Machine, wait_until
+from tests.box.machine import CALL_SECONDS, Machine, impatient, wait_until
 from tests.register_api.platform import KEYS
 
-PATIENCE = {"BACKOFF_SECONDS": 0.1, "SLOW_SECONDS": 0.2}
+PATIENCE = {"BACKOFF_SECONDS": 0.1, "SLOW_SECONDS": 0.2, "CALL_SECONDS": CALL_SECONDS}
 """How long the script under test waits. What it waits for, and whether, is as in the field."""
 
 _numbers = itertools.count()
@@ -128,6 +127,8 @@ class Field(Machine):
         self.workspace = workspace
         self.user_data = directory / "user-data"
         self.generation = workspace.generation
+        self.delay_scale = 0.1
+        """How much sooner than in the field a runtime registers again."""
 
     @override
     def boot(self) -> None:
@@ -141,11 +142,7 @@ class Field(Machine):
             runtime_port=8000,
             configs_dir=str(self.configs),
         )
-        text = fill_secret(template, self.secret)
-        for name, seconds in PATIENCE.items():
-            text, found = re.subn(rf"(?m)^{name} = .*$", f"{name} = {seconds}", text)
-            assert found == 1, name
-        self.user_data.write_text(text)
+        self.user_data.write_text(impatient(fill_secret(template, self.secret), **PATIENCE))
         self._start(
             [str(self.user_data)],
             ONEBOX_FOREGROUND="1",
@@ -168,7 +165,7 @@ class Field(Machine):
             "PATH": os.environ["PATH"],
             "ONEBOX_BOX_IP": self.workspace.address,
             "HEARTBEAT_SECONDS": "0.1",
-            "FIELD_DELAY_SCALE": "0.1",
+            "FIELD_DELAY_SCALE": str(self.delay_scale),
             "FIELD_JOURNAL": str(self.journal),
         }
         with self.log.open("ab") as log:
@@ -218,7 +215,7 @@ class Field(Machine):
 
 
 class Wire:
-    """Between the boxes and the API; hands on what is said, and loses the first answer to a register call."""
+    """Between the boxes and the API; hands on what is said, and loses the first token that it is to bring."""
 
     def __init__(self, port: int) -> None:
         self.bearers: list[str] = []
@@ -257,7 +254,7 @@ class Wire:
             api.request(call.command, call.path, body, dict(call.headers))
             answer = api.getresponse()
             data = answer.read()
-        if call.path == REGISTER and self.lost is None:
+        if call.path == REGISTER and answer.status == 200 and self.lost is None:
             self.lost = json.loads(data)
             return
         call.send_response(answer.status)

@@ -26,6 +26,8 @@ class Registry:
         self.secret = secret
         self.token: str | None = None
         """The live token; None: the gate is open."""
+        self.retiring: str | None = None
+        """The one before, while it is still good."""
         self.used = False
         self.status = "online"
         self.over: str | None = None
@@ -99,7 +101,7 @@ class Registry:
 
     def state(self, handler: BaseHTTPRequestHandler) -> None:
         call = self._read(handler)
-        if call.bearer not in (self.token, self.secret):
+        if call.bearer not in (self.token, self.retiring, self.secret):
             return _answer(handler, 401, {"code": "token_invalid"})
         return _answer(handler, 200, {"status": self.status, "paused": False, "deleted": False})
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from activities.box import onebox_box
-from tests.box.machine import Machine, wait_until
+from tests.box.machine import SECONDS, Machine, wait_until
 from tests.box.registry import Registry
 
 SECRET = "ob1.k1.2." + "s" * 43
@@ -81,7 +81,7 @@ def test_a_lost_answer_ends_with_the_same_token(machine: Machine, registry: Regi
 def test_a_box_killed_before_it_wrote_its_token_comes_back(machine: Machine, registry: Registry) -> None:
     registry.faults.append("hold")
     machine.boot()
-    assert registry.reached.wait(10)
+    assert registry.reached.wait(SECONDS)
     machine.kill()
     assert machine.token is None
     minted = registry.token
@@ -146,7 +146,7 @@ def test_a_token_of_another_generation_or_workspace_is_wiped(
     registry.over = None
     registry.faults.append("hold")
     machine.boot()
-    assert registry.reached.wait(10)
+    assert registry.reached.wait(SECONDS)
     assert machine.token is None
     assert registry.registers()[0].bearer == SECRET
 
@@ -165,7 +165,7 @@ def test_a_superseded_box_never_starts_its_runtime_and_powers_off(
 ) -> None:
     registry.over = "superseded"
     machine.boot()
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(SECONDS) == 0
     assert machine.off.exists()
     assert machine.runtimes() == []
 
@@ -188,7 +188,7 @@ def test_a_box_that_is_over_stops_its_runtime_and_powers_off(
     machine.boot()
     serving(machine, registry)
     registry.status = status
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(SECONDS) == 0
     assert machine.off.exists()
     assert machine.running() == []
 
@@ -216,8 +216,16 @@ def test_a_revoked_token_is_replaced_and_the_runtime_restarted(machine: Machine,
 def test_a_token_that_the_runtime_wrote_itself_is_kept(machine: Machine, registry: Registry) -> None:
     machine.boot()
     serving(machine, registry)
+    # The script may look at any moment between these lines: as long as it does, the old one is good too.
+    registry.retiring = registry.token
     registry.token = "successor"
-    (machine.configs / ".auth_token").write_text("successor")
+    new = machine.configs / "new"
+    new.write_text("successor")
+    new.rename(machine.configs / ".auth_token")
+    wait_until(
+        lambda: "successor" in {call.bearer for call in registry.states()}, "a look with the successor"
+    )
+    registry.retiring = None
     seen = len(registry.states())
     wait_until(lambda: len(registry.states()) > seen + 1, "two more looks")
     assert registry.states()[-1].bearer == "successor"
@@ -229,7 +237,8 @@ def test_a_platform_that_knows_nobody_or_is_away_changes_nothing(
 ) -> None:
     machine.boot()
     serving(machine, registry)
-    registry.token, registry.secret = "another", "another"
+    registry.secret = "another"  # first: a token that is refused to one who is known would be replaced
+    registry.token = "another"
     seen = len(registry.states())
     wait_until(lambda: len(registry.states()) > seen + 3, "more looks")
     assert len(machine.runtimes()) == len(machine.running()) == 1

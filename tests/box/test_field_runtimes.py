@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
+import httpx
 import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
@@ -15,10 +15,10 @@ from register_api.verdict import Policy
 from store.credentials import token_prefix
 from tests.box.field import Field, Wire, Workspace
 from tests.box.field_runtimes import HEARTBEAT, REGISTER, REGISTER_DELAYS, Kind, Runtime
-from tests.box.machine import wait_until
+from tests.box.machine import SECONDS, ended, wait_until
 from tests.box.registry import Registry
 from tests.database import migrated_database, server
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 ELSEWHERE = "127.78.0.1"
 
@@ -46,7 +46,7 @@ def apis(database: str) -> Iterator[Callable[[Policy], ApiProcess]]:
 
         def api(policy: Policy) -> ApiProcess:
             if policy not in running:
-                running[policy] = stack.enter_context(api_process(database, policy=policy))
+                running[policy] = stack.enter_context(api_process(database, policy=policy, waits=PATIENT))
             return running[policy]
 
         yield api
@@ -63,7 +63,16 @@ def api(apis: Callable[[Policy], ApiProcess], policy: Policy) -> ApiProcess:
     if not process.running:  # a test that killed it failed
         process.kill()
         process.start()
+    # It listens before it has a connection to the database; one that registers once has only one try.
+    wait_until(lambda: _ready(process), "an API with a connection to the database")
     return process
+
+
+def _ready(api: ApiProcess) -> bool:
+    try:
+        return httpx.get(f"{api.url}/readyz", timeout=SECONDS, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(params=list(Kind), ids=str)
@@ -181,23 +190,15 @@ def test_a_box_that_lost_file_and_memory_gets_a_new_token_once_the_old_one_was_q
 ) -> None:
     machine.boot()
     token = machine.online()
-    [runtime] = machine.runtimes()
+    [pid] = machine.running()
     machine.kill()
-    wait_until(lambda: _ended(runtime["pid"]), "the end of the runtime of a killed script")
+    wait_until(lambda: ended(pid), "the end of the runtime of a killed script")
     (machine.configs / ".auth_token").unlink()
     machine.boot()
     wait_until(lambda: machine.logged("register answered 503 token_in_use"), "a refusal")
     workspace.age(QUIET)
     assert machine.online() != token
     assert workspace.tokens() == ["revoked", "active"]
-
-
-def _ended(pid: object) -> bool:
-    assert isinstance(pid, int)
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_lost_answer_ends_with_one_and_the_same_token(machine: Field, wire: Wire) -> None:
@@ -213,12 +214,12 @@ def test_a_superseded_box_stops_its_runtime_powers_off_and_never_holds_a_live_to
     machine.boot()
     token = machine.online()
     workspace.open()
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(SECONDS) == 0
     assert machine.off.exists()
     assert machine.running() == []
     machine.off.unlink()
     machine.boot()  # somebody starts the old instance again
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(SECONDS) == 0
     assert machine.off.exists()
     assert len(machine.runtimes()) == 1
     assert {call["token"] for call in machine.calls()} == {token_prefix(token)}
@@ -246,6 +247,7 @@ def test_without_the_script_one_that_retries_comes_online_once_its_launch_is_rec
     workspace.locate(None)
     if stale:
         machine.put(workspace.give("revoked", generation=1))
+    machine.delay_scale = 0.5  # its attempts end after 45 s: the launch is recorded before
     machine.boot_bare()
     wait_until(lambda: machine.statuses(REGISTER), "an answer")
     workspace.locate(workspace.address)

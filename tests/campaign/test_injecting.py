@@ -8,13 +8,16 @@ from campaign.asking import Callers
 from campaign.injecting import Injector, possible
 from campaign.schedule import Fault
 from campaign.stage import Stage, staged
-from devstack.console import Console, connected
+from devstack.console import Console, connected, eventually
 from workflows.state import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
 
 WORKSPACES = ["calm-1", "calm-2", "calm-3"]
 BACK_SECONDS = 240.0
+
+TIMES = 3
+"""A fault may find nobody: whoever was to meet it was just being replaced, because of the one before."""
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +45,24 @@ async def test_in_calm_every_kind_of_fault_is_felt_and_passes(stage: Stage, cons
         await console.until_phase(workspace, Phase.ONLINE, seconds=BACK_SECONDS)
     callers = Callers(console, seed=1, workspaces=WORKSPACES)
     injector = Injector(stage, console.aws, WORKSPACES, replace=callers.provoke, delegate=callers.delegate)
-    felt = {
-        kind.name: await injector.inject(Fault(kind=kind, at=0.0, seconds=1.0, draw=0.5))
-        for kind in possible(disk=False)
-    }
-    assert [name for name, was_felt in felt.items() if not was_felt] == []
+    unfelt = list(possible(disk=False))
+    for _ in range(TIMES):
+        unfelt = [
+            kind
+            for kind in unfelt
+            if not await injector.inject(Fault(kind=kind, at=0.0, seconds=1.0, draw=0.5))
+        ]
+    assert [kind.name for kind in unfelt] == []
 
     await injector.end_all()
     for workspace in WORKSPACES:
         await console.until_phase(workspace, Phase.ONLINE, seconds=BACK_SECONDS)
     assert console.aws.faults() == []
     assert list(stage.ailments.glob("[!b]*")) == []
-    [row] = await console.rows("SHOW default_transaction_read_only")
-    assert row["default_transaction_read_only"] == "off"
+
+    async def read_only() -> object:
+        [row] = await console.rows("SHOW default_transaction_read_only")
+        return row["default_transaction_read_only"]
+
+    # The server is told to read its settings anew, and does so a moment later.
+    await eventually(read_only, lambda it: it == "off", seconds=BACK_SECONDS)

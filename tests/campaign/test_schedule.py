@@ -10,7 +10,7 @@ from campaign.kinds import KINDS, LASTS
 from campaign.schedule import FAULTS_IN_A_ROUND, ROUND_SECONDS, rounds_in, schedule
 
 seeds = st.integers(min_value=0, max_value=2**31)
-a_few = settings(max_examples=20, deadline=None)
+a_few = settings(max_examples=20)
 
 
 @a_few

@@ -14,10 +14,13 @@ import httpx
 import pytest
 
 from devstack.aws.cloud import IMAGE_ID, ZONE_ID, ZONE_NAME
-from devstack.processes import Child, free_port
+from devstack.processes import Child
 from devstack.stack import Stack
 from tests.deploy import compose
-from tests.deploy.test_commands import LOCAL, Site, run_in_order, until
+from tests.deploy.test_commands import LOCAL, SECONDS, SLOW, Site, free_ports, run_in_order, until
+
+pytestmark = pytest.mark.timeout(900)
+"""A whole stack starts, one service after the other."""
 
 WORKSPACE = "ws-composed"
 OPERATOR_TOKEN = "devstack-operator"
@@ -56,7 +59,8 @@ def test_without_the_profile_nothing_of_it_is_there_or_waited_for() -> None:
 def site(tmp_path: Path) -> Iterator[Site]:
     with Stack(free_ports=True, fsync=False, parts=("postgres", "temporal")) as stack:
         database = urlsplit(stack.database_url)
-        ports = {name: free_port() for name in ("api", "aws", "probes")}
+        names = ("api", "aws", "probes", "9464", "9465", "9466", "boxes")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         addresses = {
             "postgresql://onebox:": "postgresql://composed:",
             "postgres:5432/onebox": f"{LOCAL}:{database.port}/composed",
@@ -68,7 +72,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             "127.0.0.1:8081": f"{LOCAL}:{ports['probes']}",
             "aws:4566": f"{LOCAL}:{ports['aws']}",
             "127.0.0.1:4566": f"{LOCAL}:{ports['aws']}",
-            **{f"0.0.0.0:{metrics}": f"{LOCAL}:{free_port()}" for metrics in (9464, 9465, 9466)},
+            **{f"0.0.0.0:{there}": f"{LOCAL}:{ports[there]}" for there in ("9464", "9465", "9466")},
         }
         filled = GIVEN | {
             "TEMPORAL_DATABASE_PASSWORD": str(database.password),
@@ -87,7 +91,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             # A container has the ports of the boxes' addresses for itself, and its processes are nobody's.
             also={
                 "worker": {
-                    "BOX_RUNTIME_PORT": str(free_port()),
+                    "BOX_RUNTIME_PORT": str(ports["boxes"]),
                     "BOX_RUNTIME_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 }
             },
@@ -105,7 +109,7 @@ def test_a_workspace_comes_online_on_its_services(site: Site) -> None:
         headers = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
 
         def online() -> bool:
-            answer = httpx.get(record, headers=headers, trust_env=False)
+            answer = httpx.get(record, headers=headers, trust_env=False, timeout=SECONDS)
             return answer.status_code == 200 and answer.json()["phase"] == "online"
 
         until(online)
@@ -128,4 +132,13 @@ def _start_workspace(site: Site) -> None:
         "TEMPORAL_NAMESPACE": "composed",
     }
     words = ("--type", "WorkspaceWorkflow", "--task-queue", "workspaces", "--workflow-id", WORKSPACE)
-    subprocess.run([cli, "workflow", "start", *words, "--input", "{}"], env=environment, check=True)
+    command = [str(cli), "workflow", "start", *words, "--input", "{}"]
+
+    def started() -> bool:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        # A call without an answer may have been heard all the same.
+        heard = "already" in done.stderr
+        assert done.returncode == 0 or heard or SLOW.search(done.stderr), done.stderr
+        return done.returncode == 0 or heard
+
+    until(started)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 IMAGE = "ami-12c6146b"
 
+PATIENCE_SECONDS = 90.0
+"""On an idle machine all of it is a matter of a second; a busy one may stop any process for several."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clients:
@@ -42,7 +45,7 @@ def endpoint_process(directory: Path, port: int, *options: str) -> Child:
 
 def wait_for_endpoint(process: Child, port: int) -> str:
     """Wait until it listens, and return its URL."""
-    process.wait_ready(lambda: accepts_connections(port), seconds=90)
+    process.wait_ready(lambda: accepts_connections(port), seconds=PATIENCE_SECONDS)
     return f"http://127.0.0.1:{port}"
 
 
@@ -125,7 +128,7 @@ def code_of(error: ClientError) -> str:
     return error.response["Error"]["Code"]
 
 
-def eventually(condition: Callable[[], bool], *, seconds: float = 5) -> None:
+def eventually(condition: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
     """Poll until the condition holds; fail if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():

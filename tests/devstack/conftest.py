@@ -9,11 +9,15 @@ from botocore.config import Config
 
 from devstack.aws.client import AwsEndpoint
 from devstack.processes import Child, free_port
-from tests.devstack.cloud import Clients, endpoint_process, wait_for_endpoint
+from tests.devstack.cloud import PATIENCE_SECONDS, Clients, endpoint_process, wait_for_endpoint
 
 CONFIG = Config(
-    region_name="us-east-1", retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10
+    region_name="us-east-1",
+    retries={"total_max_attempts": 1},
+    connect_timeout=PATIENCE_SECONDS,
+    read_timeout=PATIENCE_SECONDS,
 )
+"""Each call is made once, so that it can be counted: it has to have the patience itself."""
 
 
 @pytest.fixture(scope="module")
@@ -68,5 +72,7 @@ def own_endpoint(tmp_path: Path) -> Iterator[tuple[Child, int]]:
     """An endpoint of the test's own that keeps its state; not started yet."""
     port = free_port()
     process = endpoint_process(tmp_path, port, "--state", str(tmp_path / "aws.state"))
-    yield process, port
-    process.stop()
+    try:
+        yield process, port
+    finally:
+        process.stop()

@@ -1,13 +1,24 @@
 """Faults happen to the requests that they are meant for, and to no others."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from devstack.aws.client import AwsEndpoint, EndpointRefused
-from tests.devstack.cloud import Clients, change_name, code_of, eventually, launch, listed
+from devstack.processes import Child
+from tests.devstack.cloud import (
+    PATIENCE_SECONDS,
+    Clients,
+    change_name,
+    code_of,
+    eventually,
+    launch,
+    listed,
+    wait_for_endpoint,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +63,7 @@ def test_an_empty_list_hides_everything_as_often_as_it_was_asked_for(
 
 def test_a_late_list_does_not_know_new_instances_yet(endpoint: AwsEndpoint, clients: Clients) -> None:
     instance_id = launch(clients, "late", "late-1")["InstanceId"]
-    endpoint.inject("DescribeInstances", "late_list", seconds=60, times=None)
+    endpoint.inject("DescribeInstances", "late_list", seconds=3600, times=None)
     assert listed(clients, "late") == []
     with pytest.raises(ClientError) as raised:
         clients.ec2.describe_instances(InstanceIds=[instance_id])
@@ -84,23 +95,43 @@ def test_a_held_answer_waits_for_its_release_and_its_effect_does_not(
     fault = endpoint.inject("RunInstances", "hold", workspace="held")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(launch, clients, "held", "held-1")
-        endpoint.wait_until_held(fault)
+        endpoint.wait_until_held(fault, seconds=PATIENCE_SECONDS)
         assert len(listed(clients, "held")) == 1
         assert not answer.done()
         endpoint.release(fault)
-        assert answer.result(timeout=5)["InstanceId"] == listed(clients, "held")[0]["InstanceId"]
+        launched = answer.result(timeout=PATIENCE_SECONDS)
+        assert launched["InstanceId"] == listed(clients, "held")[0]["InstanceId"]
 
 
-def test_a_delayed_request_delays_no_other_one(endpoint: AwsEndpoint, clients: Clients) -> None:
-    fault = endpoint.inject("RunInstances", "delay", seconds=0.6, workspace="delayed")
-    with ThreadPoolExecutor(1) as pool:
+def test_a_delayed_request_takes_effect_and_is_answered_after_its_delay(
+    endpoint: AwsEndpoint, clients: Clients
+) -> None:
+    endpoint.inject("RunInstances", "delay", seconds=0.6, workspace="delayed")
+    started = time.monotonic()
+    instance_id = launch(clients, "delayed", "delayed-1")["InstanceId"]
+    assert time.monotonic() - started >= 0.6
+    assert [one["InstanceId"] for one in listed(clients, "delayed")] == [instance_id]
+
+
+def test_a_delayed_request_has_no_effect_yet_and_delays_no_other_one(
+    own_endpoint: tuple[Child, int], connect: Callable[[str], Clients]
+) -> None:
+    process, port = own_endpoint
+    process.start()
+    url = wait_for_endpoint(process, port)
+    clients = connect(url)
+    with AwsEndpoint(url) as endpoint, ThreadPoolExecutor(1) as pool:
+        fault = endpoint.inject("RunInstances", "delay", seconds=3600, workspace="delayed")
         answer = pool.submit(launch, clients, "delayed", "delayed-1")
-        endpoint.wait_until_used(fault)
-        assert listed(clients, "delayed") == []
-        started = time.monotonic()
-        launch(clients, "prompt", "prompt-1")
-        assert time.monotonic() - started < 0.5
-        answer.result(timeout=5)
+        try:
+            endpoint.wait_until_used(fault, seconds=PATIENCE_SECONDS)
+            assert listed(clients, "delayed") == []
+            launch(clients, "prompt", "prompt-1")
+            assert not answer.done()
+        finally:
+            process.kill()  # nothing else would end the delay
+        with pytest.raises(ConnectionClosedError):
+            answer.result(timeout=PATIENCE_SECONDS)
 
 
 def test_a_fault_of_one_workspace_leaves_the_others_alone(endpoint: AwsEndpoint, clients: Clients) -> None:

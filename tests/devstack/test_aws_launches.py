@@ -61,12 +61,22 @@ def test_instances_take_their_time_and_filters_agree_with_their_state(
     answer = clients.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])["TerminatingInstances"][0]
     assert answer["PreviousState"]["Name"] == "running"
     assert answer["CurrentState"]["Name"] == "shutting-down"
-    assert not listed(clients, "slow", "terminated")
     eventually(lambda: bool(listed(clients, "slow", "terminated")))
     again = clients.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])["TerminatingInstances"][0]
     assert again["CurrentState"]["Name"] == "terminated"
     states = [e.outcome for e in endpoint.journal(workspace="slow") if e.action == "StateChange"]
     assert states == ["pending", "running", "shutting-down", "terminated"]
+
+
+def test_filters_agree_with_an_instance_on_its_way_to_its_end(
+    endpoint: AwsEndpoint, clients: Clients
+) -> None:
+    instance_id = launch(clients, "ending", "ending-1")["InstanceId"]
+    endpoint.inject("TerminateInstances", "slow_change", seconds=3600, workspace="ending")
+    clients.ec2.terminate_instances(InstanceIds=[instance_id])
+    assert [one["State"]["Name"] for one in listed(clients, "ending")] == ["shutting-down"]
+    assert len(listed(clients, "ending", "shutting-down")) == 1
+    assert not listed(clients, "ending", "pending", "running", "terminated")
 
 
 def test_each_instance_has_a_loopback_address_of_its_own(clients: Clients) -> None:

@@ -15,9 +15,7 @@ from typing_extensions import override
 from devstack.balancer import STATUS_PATH
 from devstack.processes import LOCALHOST, Child, accepts_connections, free_port
 from devstack.surroundings import BALANCER
-from tests.devstack.cloud import eventually
-
-SECONDS = 60.0
+from tests.devstack.cloud import PATIENCE_SECONDS, eventually
 
 
 class Upstream(ThreadingHTTPServer):
@@ -105,9 +103,10 @@ def http(upstreams: list[Upstream], tmp_path: Path) -> Iterator[httpx.Client]:
     )
     child.start()
     try:
-        child.wait_ready(lambda: accepts_connections(port), seconds=90)
-        with httpx.Client(base_url=f"http://{LOCALHOST}:{port}", trust_env=False, timeout=30) as client:
-            eventually(lambda: ready(client) == [True, True], seconds=SECONDS)
+        child.wait_ready(lambda: accepts_connections(port), seconds=PATIENCE_SECONDS)
+        url = f"http://{LOCALHOST}:{port}"
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
+            eventually(lambda: ready(client) == [True, True])
             yield client
     finally:
         child.stop()
@@ -141,7 +140,7 @@ def test_both_get_calls_and_one_that_is_not_ready_gets_none(
         assert http.get("/there").status_code == 201
     assert [each.calls for each in upstreams] == [2, 2]
     upstreams[0].ready = False
-    eventually(lambda: ready(http) == [False, True], seconds=SECONDS)
+    eventually(lambda: ready(http) == [False, True])
     for _ in range(4):
         assert http.get("/there").status_code == 201
     assert [each.calls for each in upstreams] == [2, 6]
@@ -150,7 +149,7 @@ def test_both_get_calls_and_one_that_is_not_ready_gets_none(
 def test_if_none_is_ready_any_may_answer(http: httpx.Client, upstreams: list[Upstream]) -> None:
     for each in upstreams:
         each.ready = False
-    eventually(lambda: ready(http) == [False, False], seconds=SECONDS)
+    eventually(lambda: ready(http) == [False, False])
     assert http.get("/there").status_code == 201
 
 
@@ -167,6 +166,6 @@ def test_a_call_that_was_lost_is_a_502_and_is_not_sent_again(
 
 def test_one_that_is_gone_gets_no_calls(http: httpx.Client, upstreams: list[Upstream]) -> None:
     upstreams[0].gone = True
-    eventually(lambda: ready(http) == [False, True], seconds=SECONDS)
+    eventually(lambda: ready(http) == [False, True])
     for _ in range(4):
         assert http.get("/there").status_code == 201

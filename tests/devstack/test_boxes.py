@@ -47,8 +47,10 @@ def host(tmp_path: Path, url: str) -> Iterator[Child]:
         environment=dict(os.environ) | {"SERVER_KEYS": "secret"},
     )
     child.start()
-    yield child
-    child.stop()
+    try:
+        yield child
+    finally:
+        child.stop()
 
 
 def box(directory: Path, workspace: str, *, other_than: int = 0) -> BoxView:
@@ -58,7 +60,7 @@ def box(directory: Path, workspace: str, *, other_than: int = 0) -> BoxView:
         found[:] = [b for b in read_boxes(directory) if b.workspace == workspace and b.pid != other_than]
         return bool(found) and starts(found[0]) != []
 
-    eventually(there, seconds=30)
+    eventually(there)
     return found[0]
 
 
@@ -66,6 +68,14 @@ def starts(view: BoxView) -> list[str]:
     """The address that each start wrote; the file is there a moment before its first line is."""
     file = Path(view.configs) / "starts"
     return file.read_text().split() if file.exists() else []
+
+
+def ended(pid: int) -> bool:
+    """Who outlived its parent is reaped whenever its new one cares to."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_box_runs_while_its_instance_does(
@@ -77,7 +87,7 @@ def test_a_box_runs_while_its_instance_does(
     assert view.instance_id == instance["InstanceId"]
     assert starts(view) == [instance["PrivateIpAddress"]]
     clients.ec2.terminate_instances(InstanceIds=[view.instance_id])
-    eventually(lambda: not psutil.pid_exists(view.pid))
+    eventually(lambda: ended(view.pid))
     eventually(lambda: read_boxes(tmp_path) == [])
 
 
@@ -92,7 +102,7 @@ def test_a_killed_box_comes_back_with_its_files_and_ends_with_its_host(
     eventually(lambda: len(starts(second)) == 2)
     assert second.starts == 2
     host.stop()
-    assert not psutil.pid_exists(second.pid)
+    assert ended(second.pid)
     clients.ec2.terminate_instances(InstanceIds=[second.instance_id])
 
 
@@ -104,6 +114,6 @@ def test_a_box_that_powers_itself_off_takes_its_instance_along(
     view = box(tmp_path, "off")
     (Path(view.configs) / "off").touch()
     eventually(lambda: bool(listed(clients, "off", "terminated")))
-    eventually(lambda: not psutil.pid_exists(view.pid))
+    eventually(lambda: ended(view.pid))
     with AwsEndpoint(url) as endpoint:
         assert endpoint.counts("off").terminations == 1

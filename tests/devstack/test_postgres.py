@@ -20,6 +20,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # reaped between the two looks
+        return False
+
+
 def test_it_keeps_its_data_over_a_stop_and_over_sigkill(postgres: Postgres) -> None:
     with psycopg.connect(postgres.url) as connection:
         connection.execute("CREATE TABLE kept (what text)")
@@ -46,7 +53,7 @@ def test_killing_it_leaves_no_process_behind(postgres: Postgres) -> None:
     family = [psutil.Process(postgres.pid), *psutil.Process(postgres.pid).children(recursive=True)]
     assert len(family) > 1
     postgres.kill()
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if alive(process)]
     assert not accepts_connections(postgres.port)
     postgres.start()
 

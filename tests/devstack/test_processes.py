@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devstack.processes import Child, ChildFailed, free_port, port_is_free
-from tests.devstack.cloud import eventually
+from devstack import processes
+from devstack.processes import Child, ChildFailed, PortInUse, free_port, port_is_free
+from tests.devstack.cloud import PATIENCE_SECONDS, eventually
 
 PARENT = """
 import sys, threading
@@ -52,7 +53,7 @@ def test_a_child_that_ends_early_shows_the_end_of_its_log(tmp_path: Path) -> Non
     child = Child("failing", [sys.executable, "-c", script], log=tmp_path / "log")
     child.start()
     with pytest.raises(ChildFailed, match=r"failing ended with exit code 1:\nthe reason"):
-        child.wait_ready(lambda: False, seconds=10)
+        child.wait_ready(lambda: False, seconds=PATIENCE_SECONDS)
 
 
 def test_a_child_that_is_not_ready_in_time_says_so_and_can_be_killed(tmp_path: Path) -> None:
@@ -84,3 +85,34 @@ def test_a_child_is_the_leader_of_a_session_of_its_own(tmp_path: Path) -> None:
 
 def test_free_ports_are_free() -> None:
     assert port_is_free(free_port())
+
+
+def test_a_port_is_given_once_while_the_process_lives_that_it_was_given_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()  # nobody listens there yet
+    monkeypatch.setattr(processes, "FREE_PORTS", range(port, port + 1))
+    with pytest.raises(PortInUse, match="no free port"):
+        free_port()
+    assert "no free port" in given_to_another(port)
+
+
+def test_a_port_is_given_again_after_the_end_of_the_process_that_it_was_given_to() -> None:
+    def again() -> bool:
+        port = given_to_another(0)
+        return given_to_another(int(port)) == port
+
+    eventually(again)  # a third one may be given it first
+
+
+def given_to_another(port: int) -> str:
+    """What another process is given, or the error that it ends with; 0 leaves the choice to it."""
+    script = (
+        "import sys; from devstack import processes; port = int(sys.argv[1]);"
+        " processes.FREE_PORTS = range(port, port + 1) if port else processes.FREE_PORTS;"
+        " print(processes.free_port())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(port)], check=False, capture_output=True, text=True
+    )
+    return done.stdout.strip() or done.stderr

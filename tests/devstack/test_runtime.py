@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from devstack.processes import Child, accepts_connections, free_port
-from tests.devstack.cloud import eventually
+from tests.devstack.cloud import PATIENCE_SECONDS, eventually
 
 
 @dataclass
@@ -75,10 +75,13 @@ def runtime(platform: Platform, tmp_path: Path) -> Iterator[httpx.Client]:
         },
     )
     child.start()
-    child.wait_ready(lambda: accepts_connections(port, host=address), seconds=10)
-    with httpx.Client(base_url=f"http://{address}:{port}", trust_env=False) as client:
-        yield client
-    child.kill()
+    try:
+        child.wait_ready(lambda: accepts_connections(port, host=address), seconds=PATIENCE_SECONDS)
+        url = f"http://{address}:{port}"
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
+            yield client
+    finally:
+        child.kill()
 
 
 def ask(runtime: httpx.Client) -> dict[str, object]:

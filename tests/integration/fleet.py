@@ -99,12 +99,12 @@ class Fleet:
 
 
 async def _patiently(ask: Callable[[], T]) -> T:
-    """The endpoint's answer; on a busy machine it may be late."""
+    """The endpoint's answer; on a busy machine it may be late, or a connection break."""
     while True:
         try:
             return await asyncio.to_thread(ask)
-        except httpx.TimeoutException:
-            continue
+        except httpx.TransportError:
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import boto3
 from botocore.config import Config
-from temporalio.client import ScheduleActionExecutionStartWorkflow
+from temporalio.client import ScheduleActionExecutionStartWorkflow, ScheduleOverlapPolicy
 
-from devstack.console import Console, eventually
+from devstack.console import PATIENCE_SECONDS, Console, eventually
 from devstack.stack import Stack
 from workflows.messages import SWEEP_SCHEDULE
 from workflows.state import Phase
@@ -78,9 +78,10 @@ async def one_pass(console: Console) -> SweepReport:
         }
 
     before = set(await passes())
-    await schedule.trigger()
+    # One that the schedule itself has begun meanwhile would else swallow it, or come beside it.
+    await schedule.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)
     after = await eventually(passes, lambda seen: bool(set(seen) - before))
-    [new] = set(after) - before
+    new = next(run for run in reversed(after) if run not in before)
     handle = console.client.get_workflow_handle(after[new], run_id=new, result_type=SweepReport)
     report: SweepReport = await handle.result()
     assert report.failures == ()
@@ -90,17 +91,17 @@ async def one_pass(console: Console) -> SweepReport:
 
 async def lost(console: Console, workspace: str) -> str:
     """A workspace that failed with its launch's answer lost: its instance runs, and nobody knows."""
+    # Held as well, so that it is not asked for again before all else is in place.
+    held = console.aws.inject("RunInstances", "hold", workspace=workspace)
     console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
     late = console.aws.inject("DescribeInstances", "empty_list", times=None, workspace=workspace)
     await console.start(workspace)
-
-    async def launched() -> list[str]:
-        return [it.instance_id for it in console.aws.instances(workspace)]
-
-    [instance] = await eventually(launched, lambda seen: len(seen) == 1)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    [instance] = [it.instance_id for it in console.aws.instances(workspace)]
     refused = console.aws.inject(
         "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=workspace
     )
+    console.aws.release(held)
     await console.until_phase(workspace, Phase.FAILED)
     for fault in (late, refused):
         console.aws.release(fault)

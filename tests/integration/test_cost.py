@@ -54,13 +54,18 @@ async def until_canary(console: Console, workspace: str, generation: int) -> Non
     """Wait until the box is online, and has answered its canary, which is the last thing that costs."""
     await console.until_phase(workspace, Phase.ONLINE, generation=generation)
 
-    async def conditions() -> dict[str, bool]:
+    async def processing() -> set[object]:
+        """The generations that the record says it of: for a moment still the one before."""
         record = await console.record(workspace)
         listed = record["conditions"]
         assert isinstance(listed, list)
-        return {str(one["type"]): one["status"] in (True, "True", "true") for one in listed}
+        return {
+            one["generation"]
+            for one in listed
+            if one["type"] == "Processing" and one["status"] in (True, "True", "true")
+        }
 
-    await eventually(conditions, lambda seen: seen.get("Processing", False))
+    await eventually(processing, lambda seen: generation in seen)
 
 
 async def test_a_generation_costs_what_the_table_says(console: Console, workspace: str) -> None:
@@ -97,16 +102,20 @@ async def completed(console: Console, workflow_type: str) -> AsyncIterator[Cost]
     ],
 )
 async def test_a_round_costs_what_the_table_says(console: Console, workflow_type: str, row: str) -> None:
-    schedule = {"WatchdogWorkflow": "onebox-watchdog", "SweepWorkflow": "onebox-sweep"}[workflow_type]
-    await console.client.get_schedule_handle(schedule).trigger()
-
-    async def look() -> list[Cost]:
-        return [one async for one in completed(console, workflow_type)]
-
-    rounds = await eventually(look, bool)
-    cheapest = min(rounds, key=lambda one: one.events)
+    name = {"WatchdogWorkflow": "onebox-watchdog", "SweepWorkflow": "onebox-sweep"}[workflow_type]
+    schedule = console.client.get_schedule_handle(name)
     said = documented()[row]
-    assert fits(Cost(events=cheapest.events, actions=cheapest.actions, calls=said.calls), said) == []
+
+    async def wrong() -> list[str]:
+        await schedule.trigger()
+        rounds = [one async for one in completed(console, workflow_type)]
+        if not rounds:
+            return ["no round is over"]
+        cheapest = min(rounds, key=lambda one: one.events)
+        return fits(Cost(events=cheapest.events, actions=cheapest.actions, calls=said.calls), said)
+
+    # What other tests left wrong is found in the first rounds, and costs more; it is not there for ever.
+    assert await eventually(wrong, lambda seen: not seen) == []
 
 
 async def beat_again(console: Console, workspace: str) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from temporalio.client import RPCError
 
-from devstack.console import Console, StillNot, eventually
+from devstack.console import POLL_SECONDS, Console, StillNot, eventually
 from devstack.stack import Stack
 from workflows.messages import WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase
@@ -65,6 +65,7 @@ class Storm:
                 try:
                     answer = await self.console.http.post(f"/workspaces/{source}/delegate", json=body)
                 except httpx.HTTPError:
+                    await asyncio.sleep(POLL_SECONDS)  # as any caller: the API needs the machine to come back
                     continue
                 if answer.status_code == 202:
                     break
@@ -88,7 +89,10 @@ class Storm:
                 case name:
                     if (pid := self.stack.pids.get(name)) is None:
                         continue
-                    os.kill(pid, signal.SIGKILL)
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:  # it ended just now
+                        continue
             self.kills[what] += 1
 
     async def _replace(self, workspace: str) -> None:

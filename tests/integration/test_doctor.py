@@ -17,6 +17,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 
 from devstack.aws.client import AwsEndpoint
+from devstack.aws.values import Outcome
 from devstack.console import Console, eventually
 from devstack.processes import free_port
 from devstack.stack import Stack
@@ -28,6 +29,8 @@ from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
+
+DOCTORS_OWN = "the-doctors-own"
 
 NO_KEY = "ab" * 16
 """16 bytes: half of what a key needs."""
@@ -223,16 +226,15 @@ def places(stack: Stack) -> Iterator[dict[str, str]]:
         "aws": stack.aws_url,
     }
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE unmigrated")
+        connection.execute("DROP DATABASE unmigrated WITH (FORCE)")
 
 
 @pytest.fixture
 async def one_box(stack: Stack, console: Console, places: dict[str, str]) -> None:
     """A box that was made by the stack's server key."""
-    workspace = "the-doctors-own"
-    if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", workspace):
-        await console.start(workspace)
-    await console.until_phase(workspace, Phase.ONLINE)
+    if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", DOCTORS_OWN):
+        await console.start(DOCTORS_OWN)
+    await console.until_phase(DOCTORS_OWN, Phase.ONLINE)
 
 
 def planted_environment(stack: Stack, places: Mapping[str, str], planted: Planted) -> dict[str, str]:
@@ -261,14 +263,19 @@ async def test_a_healthy_stack_has_nothing_to_fix(stack: Stack, one_box: None, d
 
 
 async def test_looking_changes_nothing(stack: Stack, console: Console, one_box: None, doctor: Doctor) -> None:
-    before = console.aws.counts()
+    before, since = console.aws.counts(DOCTORS_OWN), len(console.aws.journal())
     doctor(stack.environment)
-    after = console.aws.counts()
-    assert (after.launches, after.dns_changes, after.snapshots) == (
-        before.launches,
-        before.dns_changes,
-        before.snapshots,
-    )
+    after, entries = console.aws.counts(DOCTORS_OWN), console.aws.journal(since=since)
+    assert after == before
+    # Boxes that other tests left behind may be replaced just now.
+    rows = await console.rows("SELECT workspace_id FROM workspaces")
+    theirs = {row["workspace_id"] for row in rows}
+    changes = ("RunInstances", "ChangeResourceRecordSets", "CreateSnapshot")
+    assert [
+        entry
+        for entry in entries
+        if entry.action in changes and entry.outcome != Outcome.REFUSED and entry.workspace not in theirs
+    ] == []
     assert not [one for one in console.aws.instances() if one.workspace == "onebox-doctor"]
 
 

@@ -7,16 +7,19 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from temporalio.client import Schedule
 
-from devstack.console import Console, connected, eventually
+from devstack.console import PATIENCE_SECONDS, Console, connected, eventually
 from devstack.stack import Stack
 from devstack.temporal import temporal_cli
 from tests.documents import ROOT, block
+from tests.integration.wire import Wire
 from workers import schedules
 from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.requests import OutcomeKind
@@ -36,7 +39,7 @@ def temporal(stack: Stack, *words: str) -> str:
         [temporal_cli(), *words, "--address", stack.temporal_address, *codec],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,7 +50,7 @@ def onebox(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "workers", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         env={**os.environ, **environment},
     )
 
@@ -67,7 +70,12 @@ async def test_the_temporal_cli_alone_starts_and_recreates_a_workspace(
         stack, "workflow", "update", "execute", *id_, "--name", "request_recreate", "--input", asked
     )
     assert "stale" in answer
-    assert "| `HeartbeatFresh` | true |" in temporal(stack, "workflow", "metadata", *id_)
+
+    async def told() -> str:
+        return temporal(stack, "workflow", "metadata", *id_)
+
+    # For a moment a box may be too slow for its beats.
+    await eventually(told, lambda output: "| `HeartbeatFresh` | true |" in output)
     query = f'WorkspacePhase = "online" AND WorkspaceGeneration = 2 AND WorkflowId = "{workspace}"'
 
     async def listed() -> str:
@@ -77,13 +85,14 @@ async def test_the_temporal_cli_alone_starts_and_recreates_a_workspace(
 
 
 async def test_an_exported_history_replays_and_names_who_asked_and_what_became_of_it(
-    stack: Stack, console: Console, workspace: str, tmp_path: Path
+    stack: Stack, console: Console, wire: Wire, workspace: str, tmp_path: Path
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    await console.signal(workspace, requested_by=REQUESTERS[0], observed_generation=1)
-    await console.signal(workspace, requested_by=REQUESTERS[1], observed_generation=1)
-    await console.ask(workspace, requested_by=REQUESTERS[2], observed_generation=1)
+    with wire.interfere(workspace, "/registry/register", times=1000, delay=True):  # until all have asked
+        await console.signal(workspace, requested_by=REQUESTERS[0], observed_generation=1)
+        await console.signal(workspace, requested_by=REQUESTERS[1], observed_generation=1)
+        await console.ask(workspace, requested_by=REQUESTERS[2], observed_generation=1)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     for requester in REQUESTERS:
         await console.signal(workspace, requested_by=requester, observed_generation=1)
@@ -164,8 +173,8 @@ def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path
         assert {child.pid for child in family} >= set(told["pids"].values())
         process.send_signal(signal.SIGTERM)
         assert output.read() == ""
-    assert process.wait(timeout=30) == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
     assert alive == []
 
 
@@ -210,7 +219,7 @@ async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
     program = block(README, "python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
     # Its exit code says nothing: the SDK sometimes crashes at the interpreter's end, after its work is done.
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, workspace, "1")
-    await asyncio.wait_for(child.wait(), 60)
+    await asyncio.wait_for(child.wait(), PATIENCE_SECONDS)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     [request] = await console.requests(workspace)
     assert (request.requested_by, request.outcome) == ("my-watchdog", OutcomeKind.ACCEPTED)
@@ -224,15 +233,23 @@ async def test_the_watchdogs_schedule_is_seen_paused_and_thawed_as_the_readme_sa
     def say(line: str) -> str:
         return temporal(stack, *shlex.split(line)[1:])
 
-    assert WATCHDOG_SCHEDULE in say(listed)
+    async def standing(is_so: Callable[[Schedule], bool]) -> Schedule:
+        """The schedule, once it is so: the server takes a change first, and then makes it."""
+
+        async def look() -> Schedule:
+            return (await handle.describe()).schedule
+
+        return await eventually(look, is_so)
+
+    # A worker makes it a moment after its start; what is listed comes later than what is there.
+    await eventually(lambda: asyncio.to_thread(say, listed), lambda said: WATCHDOG_SCHEDULE in said)
     handle = console.client.get_schedule_handle(WATCHDOG_SCHEDULE)
     say(pause)
-    paused = (await handle.describe()).schedule.state
-    assert (paused.paused, paused.note) == (True, "migrating the network")
+    paused = (await standing(lambda it: it.state.paused)).state
+    assert paused.note == "migrating the network"
     await schedules.ensure(console.client, [schedules.watchdog(timedelta(seconds=7))])
-    standing = (await handle.describe()).schedule
-    assert standing.state.paused, "a worker that starts leaves a human's pause alone"
-    assert [each.every for each in standing.spec.intervals] == [timedelta(seconds=7)]
+    changed = await standing(lambda it: [each.every for each in it.spec.intervals] == [timedelta(seconds=7)])
+    assert changed.state.paused, "a worker that starts leaves a human's pause alone"
     say(unpause)
-    assert not (await handle.describe()).schedule.state.paused
+    await standing(lambda it: not it.state.paused)
     await eventually(lambda: asyncio.to_thread(say, rounds), lambda said: "WatchdogWorkflow" in said)

@@ -6,13 +6,18 @@ from collections import Counter
 import psutil
 import pytest
 
-from devstack.console import Console, eventually
+from devstack.console import PATIENCE_SECONDS, Console, eventually, insisted
 from devstack.stack import Stack
+from tests.integration.fleet import going_on
+from tests.integration.test_registering import REGISTER, box_of, calling, suspended, token_file
 from tests.integration.wire import Wire
 from workflows.requests import OutcomeKind
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
+
+HEARTBEAT = "/registry/heartbeat"
+BEAT_SECONDS = 0.5
 
 SOURCES = ("watchdog", "auto-recovery", "admin:core-devops")
 REQUESTS = 300
@@ -49,16 +54,15 @@ async def outcomes(console: Console, workspace: str, *, round_: int) -> Counter[
 
 
 async def test_300_overlapping_requests_launch_one_box_and_the_same_300_later_launch_none(
-    console: Console, workspace: str
+    console: Console, wire: Wire, workspace: str
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
 
-    # The new box's launch waits until all have asked: what counts is that they overlap.
-    held = console.aws.inject("RunInstances", "hold", times=1, workspace=workspace)
-    await storm(console, workspace, observed=1, round_=1)
-    first = await outcomes(console, workspace, round_=1)
-    console.aws.release(held)
+    # The new box isn't heard until all have asked, however long that takes: what counts is that they overlap.
+    with wire.interfere(workspace, REGISTER, times=1000, delay=True):
+        await storm(console, workspace, observed=1, round_=1)
+        first = await outcomes(console, workspace, round_=1)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     assert first == Counter({OutcomeKind.ACCEPTED: 1, OutcomeKind.JOINED: 299})
     assert console.aws.counts(workspace).launches == 2
@@ -82,14 +86,15 @@ async def test_a_bare_signal_recreates_and_outcomes_are_told(console: Console, w
 
 
 async def test_an_update_answers_at_once_and_a_repeated_request_id_gets_the_earlier_outcome(
-    console: Console, workspace: str
+    console: Console, wire: Wire, workspace: str
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    first = await console.ask(workspace, requested_by="admin:alice", request_id="the-same")
-    assert first.outcome is OutcomeKind.ACCEPTED
-    assert (await console.status(workspace)).phase is not Phase.ONLINE  # it did not wait
-    assert await console.ask(workspace, requested_by="admin:alice", request_id="the-same") == first
+    with wire.interfere(workspace, REGISTER, times=1000, delay=True):  # the new box is not heard meanwhile
+        first = await console.ask(workspace, requested_by="admin:alice", request_id="the-same")
+        assert first.outcome is OutcomeKind.ACCEPTED
+        assert (await console.status(workspace)).phase is not Phase.ONLINE  # it did not wait
+        assert await console.ask(workspace, requested_by="admin:alice", request_id="the-same") == first
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     assert await console.ask(workspace, requested_by="admin:alice", request_id="the-same") == first
 
@@ -111,8 +116,7 @@ async def test_stop_start_and_delete_leave_nothing_behind(console: Console, work
     await console.workflow(workspace).result()
     assert console.aws.counts(workspace).alive_now == 0
     assert await console.live_tokens(workspace) == []
-    record = await console.record(workspace)
-    assert record["phase"] == "deleted"
+    await eventually(lambda: console.record(workspace), lambda record: record.get("phase") == "deleted")
 
 
 async def test_a_deleted_workspace_is_not_brought_back_by_a_late_signal_with_start(
@@ -191,17 +195,29 @@ async def test_a_cancellation_does_nothing_and_is_seen(console: Console, workspa
 async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    with wire.interfere(workspace, "/registry/heartbeat", delay=True) as held:
+    # All of its beats: one that has waited too long for its answer is sent again.
+    with wire.interfere(workspace, HEARTBEAT, times=1000, delay=True) as held:
         await console.start(workspace)
-        assert await asyncio.to_thread(held.caught.wait, 60)
-        [box] = [box for box in stack.boxes if box.workspace == workspace]
-        for process in (psutil.Process(box.pid), *psutil.Process(box.pid).children(recursive=True)):
-            process.suspend()  # its beat is on the way, and it answers nothing any more
-    asking = await eventually(
-        lambda: console.status(workspace), lambda status: "asking the agent" in status.waiting_for
-    )
-    assert asking.phase is Phase.AWAITING_REGISTRATION
-    outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)
-    assert outcome.outcome is OutcomeKind.ACCEPTED
+        assert await asyncio.to_thread(held.caught.wait, PATIENCE_SECONDS)
+        box = await box_of(stack, workspace)
+        token = token_file(box).read_text().strip()
+        script = psutil.Process(box.pid)
+        # Its beat is on the way, and it answers nothing any more.
+        await suspended(script, *script.children(recursive=True))
+
+    async def beat() -> None:
+        """In its name, as an agent that thinks for long does: it is not silent."""
+        async with calling(stack, token) as http:
+            while True:
+                await insisted(http, "POST", HEARTBEAT, {"workspace_id": workspace})
+                await asyncio.sleep(BEAT_SECONDS)
+
+    async with going_on(beat()):
+        asking = await eventually(
+            lambda: console.status(workspace), lambda status: "asking the agent" in status.waiting_for
+        )
+        assert asking.phase is Phase.AWAITING_REGISTRATION
+        outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)
+        assert outcome.outcome is OutcomeKind.ACCEPTED
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     assert console.aws.counts(workspace).max_unterminated_at_once == 1

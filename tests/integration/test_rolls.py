@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import boto3
@@ -14,7 +14,7 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from devstack.aws.client import AwsEndpoint
-from devstack.console import Console, connected, eventually
+from devstack.console import PATIENCE_SECONDS, Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.fleet import Fleet, boxless, inhabited
 from workflows import fleet_roll
@@ -31,6 +31,9 @@ SETTINGS = {
     "EC2_MUTATIONS_PER_SECOND": "100",
     "HEARTBEAT_STALE_SECONDS": "60",
 }
+
+IMPATIENT_SECONDS = 12.0
+"""A box that is well is there in less than a second, if the machine does not stand still meanwhile."""
 
 UNKNOWN_IMAGE = "ami-00000000deadbeef0"
 
@@ -57,13 +60,13 @@ class Rolls:
         prefix = f"fleet{next(_numbers)}"
         names = [f"{prefix}-{each:02}" for each in range(number)]
         for each, name in enumerate(names):
-            patience = 4.0 if each in impatient else None
+            patience = IMPATIENT_SECONDS if each in impatient else None
             await self.console.start(name, WorkspaceSpec(register_deadline_seconds=patience))
 
         async def missing() -> int:
             return number - len(await self.available(prefix))
 
-        await eventually(missing, lambda it: it == 0, seconds=120)
+        await eventually(missing, lambda it: it == 0)
         return names
 
     async def available(self, prefix: str) -> set[str]:
@@ -82,6 +85,15 @@ class Rolls:
             "SELECT workspace_id, generation FROM workspaces WHERE workspace_id = ANY(%s)", names
         )
         return {str(row["workspace_id"]): int(str(row["generation"])) for row in rows}
+
+    @contextmanager
+    def on_its_way(self, name: str, generation: int) -> Iterator[None]:
+        """The box of that generation is not heard before the block's end, however long that takes."""
+        self.fleet.bad.add((name, generation))
+        try:
+            yield
+        finally:
+            self.fleet.bad.discard((name, generation))
 
     async def start(self, **request: object) -> "Roll":
         roll_id = f"roll-{next(_numbers)}"
@@ -129,10 +141,10 @@ class Roll:
         progress: RollProgress = await self.handle.query("progress", result_type=RollProgress)
         return progress
 
-    async def until(self, state: RollState, *, seconds: float = 60) -> RollProgress:
+    async def until(self, state: RollState, *, seconds: float = PATIENCE_SECONDS) -> RollProgress:
         return await eventually(self.progress, lambda it: it.state is state, seconds=seconds)
 
-    async def until_counts(self, *, seconds: float = 60, **counts: int) -> RollProgress:
+    async def until_counts(self, *, seconds: float = PATIENCE_SECONDS, **counts: int) -> RollProgress:
         return await eventually(
             self.progress, lambda it: counts.items() <= told(it.counts).items(), seconds=seconds
         )
@@ -230,13 +242,11 @@ async def test_a_recreate_that_a_human_asked_for_goes_ahead_and_the_roll_counts_
     rolls: Rolls,
 ) -> None:
     [name] = await rolls.online(1)
-    held = rolls.console.aws.inject("RunInstances", "hold", workspace=name)
-    await rolls.console.ask(name, requested_by="admin:bob", observed_generation=1)
-    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
-    roll = await rolls.start(workspaces=[name], start=True)
-    progress = await roll.until_counts(in_flight=1)
-    assert "on its way" in progress.members[0].detail
-    rolls.console.aws.release(held)
+    with rolls.on_its_way(name, 2):
+        await rolls.console.ask(name, requested_by="admin:bob", observed_generation=1)
+        roll = await rolls.start(workspaces=[name], start=True)
+        progress = await roll.until_counts(in_flight=1)
+        assert "on its way" in progress.members[0].detail
     report = await roll.handle.result()
     assert told(report.counts) == {"recreated": 1}
     assert rolls.console.aws.counts(name).launches == 2
@@ -247,7 +257,13 @@ async def test_a_recreate_that_a_human_asked_for_goes_ahead_and_the_roll_counts_
 async def test_a_query_chooses_and_one_that_cannot_be_used_is_no_plan(rolls: Rolls) -> None:
     names = await rolls.online(3)
     ids = " OR ".join(f"WorkflowId = '{name}'" for name in names[1:])
-    roll = await rolls.start(query=f"({ids}) AND WorkspacePhase = 'online'")
+    query = f"({ids}) AND WorkspacePhase = 'online'"
+
+    async def listed() -> int:
+        return (await rolls.console.client.count_workflows(query)).count
+
+    await eventually(listed, lambda it: it == 2)  # a moment later than it is so
+    roll = await rolls.start(query=query)
     plan = await roll.until(RollState.PLANNED)
     assert [member.workspace_id for member in plan.members] == names[1:]
     assert (await roll.order("abort")).taken
@@ -255,7 +271,7 @@ async def test_a_query_chooses_and_one_that_cannot_be_used_is_no_plan(rolls: Rol
     for request, words in (
         ({"query": "NoSuchAttribute = 1"}, "the query cannot be used"),
         ({"workspaces": [names[0], "ws-nobody"]}, "ws-nobody"),
-        ({"query": "WorkspacePhase = 'stopped'"}, "no workspace matches"),
+        ({"query": f"({ids}) AND WorkspacePhase = 'stopped'"}, "no workspace matches"),
         ({"max_unavailable": 1.5}, "max_unavailable"),
         ({"workspaces": names, "query": "x = 1"}, "not both"),
     ):
@@ -270,6 +286,8 @@ async def test_a_stopped_workspace_keeps_stopped_and_gets_the_image_when_it_star
     _, new = rolls.images()
     await rolls.console.ask(names[0], "request_stop", requested_by="admin:bob")
     await rolls.console.until_phase(names[0], Phase.STOPPED)
+    # The workflow says so first, and then writes it down, where the roll looks.
+    await eventually(lambda: rolls.console.record(names[0]), lambda it: it.get("phase") == "stopped")
     roll = await rolls.start(workspaces=names, image_id=new, start=True)
     report = await roll.handle.result()
     assert outcomes(report) == {names[0]: Outcome.SKIPPED, names[1]: Outcome.RECREATED}
@@ -280,11 +298,10 @@ async def test_a_stopped_workspace_keeps_stopped_and_gets_the_image_when_it_star
 
 async def test_a_pause_lets_the_one_on_the_way_arrive_and_begins_no_other(rolls: Rolls) -> None:
     names = await rolls.online(3)
-    held = rolls.console.aws.inject("RunInstances", "hold", workspace=names[0])
-    roll = await rolls.start(workspaces=names, start=True)
-    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
-    assert (await roll.order("pause", reason="lunch")).taken
-    rolls.console.aws.release(held)
+    with rolls.on_its_way(names[0], 2):
+        roll = await rolls.start(workspaces=names, start=True)
+        await roll.until_counts(in_flight=1)
+        assert (await roll.order("pause", reason="lunch")).taken
     paused = await roll.until_counts(recreated=1, waiting=2)
     assert paused.state is RollState.PAUSED
     assert "lunch" in paused.why
@@ -294,12 +311,11 @@ async def test_a_pause_lets_the_one_on_the_way_arrive_and_begins_no_other(rolls:
 
 async def test_a_cancellation_is_an_abort_and_leaves_a_report(rolls: Rolls) -> None:
     names = await rolls.online(2)
-    held = rolls.console.aws.inject("RunInstances", "hold", workspace=names[0])
-    roll = await rolls.start(workspaces=names, start=True)
-    await asyncio.to_thread(rolls.console.aws.wait_until_held, held)
-    await roll.handle.cancel()
-    await roll.until(RollState.ABORTED)
-    rolls.console.aws.release(held)
+    with rolls.on_its_way(names[0], 2):
+        roll = await rolls.start(workspaces=names, start=True)
+        await roll.until_counts(in_flight=1)
+        await roll.handle.cancel()
+        await roll.until(RollState.ABORTED)
     report = await roll.handle.result()
     assert outcomes(report) == {names[0]: Outcome.RECREATED, names[1]: Outcome.WAITING}
 

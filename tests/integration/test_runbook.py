@@ -8,11 +8,13 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from devstack.console import Console, connected, eventually
@@ -22,6 +24,7 @@ from tests.documents import ROOT, Section, block, sections
 from tests.integration.conftest import SETTINGS
 from tests.integration.shell import Shell
 from tests.integration.test_delegations import delegate
+from tests.integration.test_registering import box_of
 from workflows.messages import TASK_QUEUE, WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase
 
@@ -56,9 +59,7 @@ class Stage:
 
     async def start(self, *workspaces: str, spec: WorkspaceSpec = QUICK) -> None:
         for workspace in workspaces:
-            try:
-                await self.console.workflow(workspace).describe()
-            except RPCError:
+            with suppress(WorkflowAlreadyStartedError):
                 await self.console.start(workspace, spec)
 
     async def answering(self, workspace: str) -> None:
@@ -141,9 +142,7 @@ async def test_every_saved_view_is_a_query_that_the_server_takes(stack: Stack, t
 async def troubled(it: Stage) -> None:
     """One that has no image, and one whose box is silent."""
     # A task of a type that no worker knows fails again and again: it takes a while until it is reported.
-    try:
-        await it.console.workflow("ws-stuck").describe()
-    except RPCError:
+    with suppress(WorkflowAlreadyStartedError):
         await it.console.client.start_workflow("FromTomorrow", id="ws-stuck", task_queue=TASK_QUEUE)
     await it.start("ws-imageless", spec=NO_IMAGE)
     await it.start("ws-mute")
@@ -161,9 +160,12 @@ scene("why-isnt-it-online")(troubled)
 @scene("recreate-a-box")
 async def _(it: Stage) -> None:
     await it.online("ws-hangs")
-    held = it.console.aws.inject("RunInstances", "hold", workspace="ws-hangs")
+    # It is on its way until both have asked, however long that takes.
+    refused = it.console.aws.inject(
+        "RunInstances", "error", code="InternalError", times=None, workspace="ws-hangs"
+    )
     await it.show(2)
-    it.console.aws.release(held)
+    it.console.aws.release(refused)
     await it.online("ws-hangs", generation=2)
     await it.show()
     await it.online("ws-hangs", generation=3)
@@ -216,7 +218,8 @@ async def _(it: Stage) -> None:
     old = (await it.console.status("ws-undead")).instance_id
     assert old is not None
     it.standing_for["INSTANCE"] = old
-    [box] = [view for view in it.stack.boxes if view.instance_id == old]
+    box = await box_of(it.stack, "ws-undead")
+    assert box.instance_id == old
     os.killpg(box.pid, signal.SIGSTOP)  # its host is lost: it does not even end itself
     it.console.aws.inject(
         "TerminateInstances", "error", code="InternalError", status=500, times=None, workspace="ws-undead"
@@ -234,7 +237,9 @@ async def _(it: Stage) -> None:
 @scene("dead-letters")
 async def _(it: Stage) -> None:
     await it.online("ws-source", "ws-target")
-    await eventually(partial(it.console.record, "ws-target"), lambda record: bool(record["url"]))
+    await eventually(
+        partial(it.console.record, "ws-target"), lambda record: bool(record.get("url")), seconds=PATIENCE
+    )
     # A box that is at its address, and listens at another port; and as if five attempts had failed.
     await it.console.rows(
         "UPDATE generations SET url = 'http://x:1/' WHERE workspace_id = 'ws-target' RETURNING 1"
@@ -256,7 +261,7 @@ async def _(it: Stage) -> None:
         )
         await workflow.signal("stirred")
 
-    await eventually(looked, bool)
+    await eventually(looked, bool, seconds=PATIENCE)
     await given_up_on()
     await it.show()
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from devstack.console import Console
+from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.collector import Collector
@@ -66,7 +66,7 @@ async def test_no_secret_stands_where_it_must_not(
     await console.until_phase(workspace, Phase.ONLINE)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
-    api_token = await console.http.post(f"/workspaces/{workspace}/tokens", json={"name": "a tool"})
+    api_token = await console.call("POST", f"/workspaces/{workspace}/tokens", {"name": "a tool"})
     assert api_token.status_code == 201
     codec = Encryption(PayloadKeys.parse(stack.payload_keys))
     secrets, leaks, histories = await all_secrets(stack, console), list[str](), 0
@@ -87,9 +87,12 @@ async def test_no_secret_stands_where_it_must_not(
     for name, content in seen.items():
         leaks += found(secrets, content, name)
 
-    assert collector.raw
+    async def traces() -> bytes:
+        return collector.raw
+
+    assert await eventually(traces, bool)
     leaks += found(secrets, collector.raw, "the traces")
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         for url in stack.metrics_urls.values():
             leaks += found(secrets, (await http.get(url)).content, "the metrics")
 

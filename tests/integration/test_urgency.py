@@ -53,7 +53,8 @@ ONE_PARTITION = {"matching.numTaskqueueReadPartitions": "1", "matching.numTaskqu
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Temporal]:
-    port, ui_port = free_port(), free_port()
+    port = free_port()
+    ui_port = next(other for other in iter(free_port, None) if other != port)
     with Temporal(tmp_path, port=port, ui_port=ui_port, dynamic_config=ONE_PARTITION) as server:
         yield server
 

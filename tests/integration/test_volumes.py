@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from devstack.aws.values import Entry
-from devstack.console import Console, eventually
+from devstack.console import PATIENCE_SECONDS, Console, eventually
 from devstack.stack import Stack
 from workflows.messages import DataVolume, WorkspaceSpec
 from workflows.requests import OutcomeKind
@@ -53,7 +53,7 @@ async def online(console: Console, workspace: str, spec: WorkspaceSpec = SPEC) -
 
 async def reachable(console: Console, workspace: str) -> None:
     """The runtime has told its URL: the box script registers without one."""
-    await eventually(lambda: console.record(workspace), lambda it: bool(it["url"]))
+    await eventually(lambda: console.record(workspace), lambda it: bool(it.get("url")))
 
 
 async def recreated(console: Console, workspace: str, *, generation: int) -> None:
@@ -134,7 +134,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
 ) -> None:
     held = console.aws.inject("AttachVolume", "hold", workspace=workspace)
     await console.start(workspace, SPEC)
-    await asyncio.to_thread(console.aws.wait_until_held, held)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
     pid = stack.pids["worker"]
     os.kill(pid, signal.SIGKILL)
     # At once, while nobody has heard of the attachment: another box is wanted.
@@ -143,7 +143,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     await console.signal(workspace, "start", requested_by="admin:alice")
     console.aws.release(held)
     await asyncio.to_thread(stack.wait_ready, "worker", other_than=pid)
-    status = await console.until_phase(workspace, Phase.ONLINE, generation=2, seconds=60)
+    status = await console.until_phase(workspace, Phase.ONLINE, generation=2)
     holders = never_at_two_instances(console, workspace)
     assert holders[-1] == status.instance_id
     assert status.volume_id is not None
@@ -158,12 +158,12 @@ async def test_a_worker_killed_in_the_middle_of_an_attachment_finds_it_done(
     await online(console, workspace)
     held = console.aws.inject("AttachVolume", "hold", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
-    await asyncio.to_thread(console.aws.wait_until_held, held)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
     pid = stack.pids["worker"]
     os.kill(pid, signal.SIGKILL)
     console.aws.release(held)
     await asyncio.to_thread(stack.wait_ready, "worker", other_than=pid)
-    await console.until_phase(workspace, Phase.ONLINE, generation=2, seconds=60)
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
     assert len(never_at_two_instances(console, workspace)) == 2
     assert [it.outcome for it in entries(console, workspace, "AttachVolume")] == ["done", "done"]
 

@@ -11,12 +11,16 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 300.0
+"""The block ends before, however long a busy machine makes it: else what is held would go on by itself."""
 
 
 @dataclass(eq=False)
 class Interference:
-    """What happens to the next answers for a path, of one workspace only."""
+    """What happens to the next answers for a path, of one workspace only.
+
+    A path that ends with a slash stands for all that begin with it.
+    """
 
     path: str
     workspace: str
@@ -27,6 +31,12 @@ class Interference:
     caught: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     statuses: list[int] = field(default_factory=list)
+
+    def concerns(self, path: str, body: bytes) -> bool:
+        """Whether it is meant for this call: the workspace stands in its path or in its body."""
+        there = path.startswith(self.path) if self.path.endswith("/") else path == self.path
+        named = self.workspace in path.split("/") or f'"{self.workspace}"'.encode() in body
+        return there and named and self.containing.encode() in body
 
 
 class Wire:
@@ -84,8 +94,7 @@ class Wire:
     def catch(self, path: str, body: bytes, *, delay: bool) -> Interference | None:
         with self._lock:
             for interference in self._interferences:
-                wanted = (f'"{interference.workspace}"', interference.containing)
-                meant = interference.path == path and all(text.encode() in body for text in wanted)
+                meant = interference.concerns(path, body)
                 if interference.left > 0 and interference.delay is delay and meant:
                     interference.left -= 1
                     return interference
@@ -94,6 +103,7 @@ class Wire:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # all boxes of a stack call at once, when this process stood still
     wire: Wire
 
     @override

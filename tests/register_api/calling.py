@@ -32,6 +32,7 @@ async def call(
     source: str,
     bearer: str | None = None,
     secret: str | None = None,
+    seconds: float = CALL_SECONDS,
 ) -> Answer:
     """POST the body from an address of this machine."""
     content = json.dumps(body).encode()
@@ -47,7 +48,7 @@ async def call(
         "",
     ]
     try:
-        async with asyncio.timeout(CALL_SECONDS):
+        async with asyncio.timeout(seconds):
             return _read(await _exchange(port, "\r\n".join(lines).encode() + content, source))
     except (OSError, TimeoutError):
         return Answer(0)
@@ -65,9 +66,11 @@ async def _exchange(port: int, request: bytes, source: str) -> bytes:
 
 
 def _read(answer: bytes) -> Answer:
-    head, _, content = answer.partition(b"\r\n\r\n")
-    if not head:
+    head, end, content = answer.partition(b"\r\n\r\n")
+    if not end:
         return Answer(0)
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if len(content) < int(headers["content-length"]):
+        return Answer(0)  # whoever sent it was killed meanwhile
     return Answer(int(first.split()[1]), json.loads(content), headers.get("retry-after", ""))

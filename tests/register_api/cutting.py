@@ -40,7 +40,9 @@ class Proxy:
         self._database = urlsplit(database)
         self._slow = slow
         self._server: asyncio.Server | None = None
-        self._ways: dict[_Way, asyncio.Task[None]] = {}
+        self._ways: set[_Way] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
+        self._ended = False
         self._trap: tuple[int, Moment, Act] | None = None
         self.statements: list[str] = []
         """What came by since the trap was set."""
@@ -78,24 +80,29 @@ class Proxy:
             yield self
         finally:
             self._server.close()
+            self._ended = True
             self.cut()
-            await asyncio.gather(*self._ways.values())
+            await asyncio.gather(*self._carrying, return_exceptions=True)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
         try:
             server = await asyncio.open_connection(self._database.hostname, self._database.port)
         except BaseException:
             writer.close()  # the proxy ends, or the database is gone
             raise
         way = _Way((reader, writer), server)
-        task = asyncio.current_task()
-        assert task is not None
-        self._ways[way] = task
+        self._ways.add(way)
+        if self._ended:
+            way.cut()  # it ended while this one was on its way to the server
         try:
             await asyncio.gather(self._forth(way), self._back(way))
         finally:
             await way.closed()
-            del self._ways[way]
+            self._ways.discard(way)
 
     async def _forth(self, way: "_Way") -> None:
         """From the API to the server."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 
 @contextmanager
@@ -21,5 +21,5 @@ def examples_process(database: str) -> Iterator[ApiProcess]:
                 [name],
             )
             conn.execute("INSERT INTO beats (workspace_id, generation) VALUES (%s, 1)", [name])
-    with api_process(database) as process:
+    with api_process(database, waits=PATIENT) as process:
         yield process

@@ -26,6 +26,12 @@ CONFIG = ApiConfig(
     operator_token_hashes=frozenset({hashlib.sha256(OPERATOR_TOKEN.encode()).digest()}),
     limits=Limits(body_seconds=0.5),
 )
+PATIENCE = timedelta(seconds=30)
+"""For a lock or a connection that a call is to get, however slow the machine is. It costs nothing then."""
+
+HURRY = timedelta(milliseconds=500)
+"""For one that it is not to get."""
+
 _numbers = itertools.count(1)
 
 
@@ -92,6 +98,10 @@ class Platform:
     client: httpx.AsyncClient
     pool: Pool
     database: AsyncConnection[DictRow]
+
+    def hurry(self) -> None:
+        """From now on calls don't wait long for a connection: there will be none."""
+        self.pool.timeout = HURRY.total_seconds()
 
     async def workspace(self, name: str | None = None) -> Box:
         """A new workspace with its first generation open; the box that belongs to it."""
@@ -183,14 +193,17 @@ async def insisting(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Resp
 
 
 @asynccontextmanager
-async def platform_on(database: str, config: ApiConfig = CONFIG) -> AsyncIterator[Platform]:
-    """The API on a database."""
+async def platform_on(
+    database: str, config: ApiConfig = CONFIG, *, lock_timeout: timedelta = PATIENCE
+) -> AsyncIterator[Platform]:
+    """The API on a database. Its callers don't insist, so it is patient: a 503 is none of a slow machine."""
     async with (
         open_pool(
             database,
             maximum=8,
-            lock_timeout=timedelta(milliseconds=300),
-            checkout_timeout=timedelta(milliseconds=500),
+            statement_timeout=2 * PATIENCE,
+            lock_timeout=lock_timeout,
+            checkout_timeout=PATIENCE,
         ) as pool,
         await psycopg.AsyncConnection.connect(database, autocommit=True, row_factory=dict_row) as conn,
         httpx.AsyncClient(

@@ -1,7 +1,7 @@
 """What tests of the decision tables' rows share: the words of an answer, the trail, states to start from."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import LiteralString
@@ -152,14 +152,24 @@ def platform_under(policy: Policy, database: str) -> AbstractAsyncContextManager
 async def unavailable(postgres: Postgres, database: str) -> AsyncIterator[None]:
     """Nobody gets into the database for the block, and who was in it is out."""
     name = database.rpartition("/")[2]
-    change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    here, away = sql.Identifier(name), sql.Identifier(f"{name}_away")
+    change, rename = (
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}"),
+        sql.SQL("ALTER DATABASE {} RENAME TO {}"),
+    )
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
-        await admin.execute(change.format(sql.Identifier(name), sql.Literal(False)))
-        try:
-            # Waits for the end of each: none of them may still answer.
+        await admin.execute(change.format(here, sql.Literal(False)))
+        while True:
+            # Waits for the end of each: none of them may still answer. Whoever was just getting in is seen a
+            # moment later only; the new name is not given as long as anybody is in.
             await admin.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name]
             )
+            with suppress(psycopg.errors.ObjectInUse):
+                await admin.execute(rename.format(here, away))
+                break
+        try:
             yield
         finally:
-            await admin.execute(change.format(sql.Identifier(name), sql.Literal(True)))
+            await admin.execute(rename.format(away, here))
+            await admin.execute(change.format(here, sql.Literal(True)))

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -21,8 +21,8 @@ import httpx
 import structlog
 import uvicorn
 
-from devstack.processes import free_port
-from register_api import connections, registering
+from devstack.processes import LOCALHOST, free_port
+from register_api import connections, limits, registering
 from register_api.app import create_app
 from register_api.config import ApiConfig
 from register_api.connections import BoundedHttp
@@ -30,12 +30,28 @@ from register_api.decision import Accepted, Bearer, Grant, LiveTokens, Refused, 
 from register_api.limits import Limits
 from register_api.verdict import Policy, Standing, Verdict
 from store.pool import open_pool
-from tests.register_api.platform import CONFIG
+from tests.register_api.platform import CONFIG, PATIENCE
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.register_api.serving"])
 
 START_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long the process waits: for what callers send, and for what its database gives."""
+
+    head_seconds: float = connections.HEAD_SECONDS
+    body_seconds: float = 10.0
+    discarded_seconds: float = limits.DISCARDED_SECONDS
+    lock: timedelta = timedelta(seconds=1)
+    checkout: timedelta = timedelta(seconds=2)
+    statement: timedelta = timedelta(seconds=5)
+
+
+PATIENT = Waits(lock=PATIENCE, checkout=PATIENCE, statement=2 * PATIENCE)
+"""For callers that don't insist: what is refused to them is not the doing of a slow machine."""
 
 
 class ApiProcess:
@@ -48,17 +64,17 @@ class ApiProcess:
         policy: Policy = Policy.SECRET,
         naive: bool = False,
         pool_size: int = 8,
-        head_seconds: float = connections.HEAD_SECONDS,
-        body_seconds: float = 10.0,
+        pool_minimum: int = 1,
+        waits: Waits = Waits(),
     ) -> None:
         """`naive` replaces the rule by the one of the incident: mint to whoever comes while none is live."""
         self.port = free_port()
-        self._arguments = (database, self.port, policy, naive, pool_size, head_seconds, body_seconds)
+        self._setting = _Setting(database, self.port, policy, naive, pool_size, pool_minimum, waits)
         self._process: BaseProcess | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{LOCALHOST}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -73,7 +89,7 @@ class ApiProcess:
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         reader, writer = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(target=_serve, args=(*self._arguments, writer), daemon=True)
+        self._process = _CONTEXT.Process(target=_serve, args=(self._setting, writer), daemon=True)
         self._process.start()
         writer.close()
         assert reader.poll(START_SECONDS), "the register API did not start"
@@ -104,8 +120,8 @@ def api_process(
     policy: Policy = Policy.SECRET,
     naive: bool = False,
     pool_size: int = 8,
-    head_seconds: float = connections.HEAD_SECONDS,
-    body_seconds: float = 10.0,
+    pool_minimum: int = 1,
+    waits: Waits = Waits(),
 ) -> Iterator[ApiProcess]:
     """A running process for the block."""
     process = ApiProcess(
@@ -113,11 +129,11 @@ def api_process(
         policy=policy,
         naive=naive,
         pool_size=pool_size,
-        head_seconds=head_seconds,
-        body_seconds=body_seconds,
+        pool_minimum=pool_minimum,
+        waits=waits,
     )
-    process.start()
     try:
+        process.start()
         yield process
     finally:
         process.kill()
@@ -128,41 +144,43 @@ def client(process: ApiProcess, *, seconds: float = 10.0) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=process.url, timeout=seconds, trust_env=False)
 
 
-def _serve(
-    database: str,
-    port: int,
-    policy: Policy,
-    naive: bool,
-    pool_size: int,
-    head_seconds: float,
-    body_seconds: float,
-    ready: "Connection[str, str]",
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """All that the process is told."""
+
+    database: str
+    port: int
+    policy: Policy
+    naive: bool
+    pool_size: int
+    pool_minimum: int
+    waits: Waits
+
+
+def _serve(setting: _Setting, ready: "Connection[str, str]") -> None:
     os.setpgid(0, 0)  # a Ctrl-C in the terminal is for the tests
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    mock.patch.object(connections, "HEAD_SECONDS", head_seconds).start()
-    if naive:
+    waits = setting.waits
+    mock.patch.object(connections, "HEAD_SECONDS", waits.head_seconds).start()
+    mock.patch.object(limits, "DISCARDED_SECONDS", waits.discarded_seconds).start()
+    if setting.naive:
         mock.patch.object(registering, "decide_register", _mint_to_whoever_comes).start()
-    config = replace(CONFIG, bootstrap_policy=policy, limits=Limits(body_seconds=body_seconds))
-    asyncio.run(_run(database, port, config, pool_size, ready))
+    config = replace(CONFIG, bootstrap_policy=setting.policy, limits=Limits(body_seconds=waits.body_seconds))
+    asyncio.run(_run(setting, config, ready))
 
 
-async def _run(
-    database: str,
-    port: int,
-    config: ApiConfig,
-    pool_size: int,
-    ready: "Connection[str, str]",
-) -> None:
+async def _run(setting: _Setting, config: ApiConfig, ready: "Connection[str, str]") -> None:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((LOCALHOST, setting.port))
     listener.listen(2048)
     async with open_pool(
-        database,
-        maximum=pool_size,
-        lock_timeout=timedelta(seconds=1),
-        checkout_timeout=timedelta(seconds=2),
+        setting.database,
+        minimum=setting.pool_minimum,
+        maximum=setting.pool_size,
+        statement_timeout=setting.waits.statement,
+        lock_timeout=setting.waits.lock,
+        checkout_timeout=setting.waits.checkout,
         application_name="onebox-api",
     ) as pool:
         app = create_app(config, pool)

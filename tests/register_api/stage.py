@@ -23,7 +23,7 @@ from typing_extensions import override
 from store import generations
 from store.pool import Connection
 from tests.register_api.platform import KEYS
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 _numbers = count(100_000)
 
@@ -124,7 +124,7 @@ class Stage:
 
     def _client(self) -> httpx.Client:
         limits = httpx.Limits(max_keepalive_connections=0)  # a connection for each call, as the script has
-        return httpx.Client(base_url=self.api.url, timeout=10, trust_env=False, verify=False, limits=limits)
+        return httpx.Client(base_url=self.api.url, timeout=60, trust_env=False, verify=False, limits=limits)
 
     def _backends(self, condition: LiteralString) -> bool:
         query: LiteralString = (
@@ -139,5 +139,9 @@ def stage(database: str, directory: Path, *, naive: bool = False) -> Iterator[St
     """A stage for the block; `naive` as in `serving`."""
     # What the boxes write need not outlive the machine.
     no_fsync = mock.patch.object(os, "fsync", return_value=None)
-    with api_process(database, naive=naive, pool_size=4) as api, ExitStack() as resources, no_fsync:
+    with (
+        api_process(database, naive=naive, pool_size=4, waits=PATIENT) as api,
+        ExitStack() as resources,
+        no_fsync,
+    ):
         yield Stage(database, api, directory, resources, naive=naive)

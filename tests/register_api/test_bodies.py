@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -14,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from register_api.app import create_app
-from register_api.limits import too_deep
+from register_api.limits import Limits, too_deep
 from store.pool import open_pool
-from tests.register_api.platform import CONFIG, Box, Platform
+from tests.register_api.platform import CONFIG, PATIENCE, Box, Platform
 
 pytestmark = pytest.mark.anyio
 
@@ -214,17 +215,18 @@ def _depth(value: object) -> int:
 @pytest.mark.parametrize("pattern", [b'"\\', b'\\"', b'["', b'"[', b"\\"])
 def test_looking_for_depth_takes_linear_time(pattern: bytes) -> None:
     body = b"[" * 40 + b'"' + pattern * (65_000 // len(pattern))
-    started = time.perf_counter()
+    started = time.thread_time()  # what it worked, not what it waited for its turn
     too_deep(body, 32)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 async def test_a_real_server_answers_a_chunked_flood_and_a_box(database: str) -> None:
-    async with open_pool(database) as pool:
+    config = replace(CONFIG, limits=Limits(body_seconds=60))
+    async with open_pool(database, checkout_timeout=PATIENCE) as pool:
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
-            uvicorn.Config(create_app(CONFIG, pool), log_config=None, access_log=False, lifespan="off")
+            uvicorn.Config(create_app(config, pool), log_config=None, access_log=False, lifespan="off")
         )
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         port = sock.getsockname()[1]
@@ -233,7 +235,9 @@ async def test_a_real_server_answers_a_chunked_flood_and_a_box(database: str) ->
             for _ in range(64):
                 yield b" " * 65_536
 
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False
+        ) as client:
             box = Box(client, "ws-none", 1)
             assert (await box.register(secret=True)).status_code == 404
             with suppress(httpx.TransportError):  # the connection may be closed in mid-flood

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def waiting(platform: Platform) -> bool:
-    return bool(await rows(platform, "SELECT FROM pg_locks WHERE NOT granted"))
+    """Whether somebody waits for what the transaction that asks holds."""
+    query = "SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    return bool(await rows(platform, query))
 
 
 async def replaced_during(
@@ -32,9 +34,12 @@ async def replaced_during(
 ) -> httpx.Response:
     """The call's write waits for what `holding` locks, and goes on once its box has been replaced."""
     async with platform.database.transaction():
+        # The call may hold what the replacement needs. Then the call gives way: after a second, as a
+        # rule; or when its time for the lock is over, if it looked who waits for whom before we waited.
+        await platform.database.execute("SET LOCAL deadlock_timeout = '10min'")
         await holding()
         answer = asyncio.ensure_future(call)
-        await eventually(lambda: waiting(platform), bool, seconds=5)
+        await eventually(lambda: waiting(platform), bool, seconds=60)
         await platform.replaced(box)
     return await answer
 

@@ -11,7 +11,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from tests.register_api import rows
-from tests.register_api.platform import Box, Platform, platform_on
+from tests.register_api.platform import HURRY, Box, Platform, platform_on
 from tests.register_api.rows import (
     FULL,
     LATER,
@@ -260,6 +260,7 @@ async def test_row_database_not_available_503_platform_unavailable_none(
     async with platform_on(database) as platform:
         box = await (await platform.workspace()).enter()
         before = await platform.everything(box)
+        platform.hurry()
         async with rows.unavailable(postgres, database):
             for caller in (box, replace(box, token=None)):
                 assert refusal(await send_beat(caller, FULL)) == (503, "platform_unavailable", "retry")
@@ -267,17 +268,18 @@ async def test_row_database_not_available_503_platform_unavailable_none(
         assert await platform.everything(box) == before
 
 
-async def test_row_lock_not_available_503_platform_unavailable_none(platform: Platform) -> None:
-    box = await (await platform.workspace()).enter()
-    before, trail = await platform.everything(box), await rows.trail(platform, box)
-    async with platform.database.transaction():
-        await platform.database.execute(
-            "SELECT FROM tokens WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
-        )
-        assert refusal(await send_beat(box, FULL)) == (503, "platform_unavailable", "retry")
-    assert await platform.everything(box) == before
-    assert await rows.trail(platform, box) == trail
-    await assert_counts(platform, box)
+async def test_row_lock_not_available_503_platform_unavailable_none(database: str) -> None:
+    async with platform_on(database, lock_timeout=HURRY) as platform:
+        box = await (await platform.workspace()).enter()
+        before, trail = await platform.everything(box), await rows.trail(platform, box)
+        async with platform.database.transaction():
+            await platform.database.execute(
+                "SELECT FROM tokens WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
+            )
+            assert refusal(await send_beat(box, FULL)) == (503, "platform_unavailable", "retry")
+        assert await platform.everything(box) == before
+        assert await rows.trail(platform, box) == trail
+        await assert_counts(platform, box)
 
 
 async def test_row_body_unreadable_or_out_of_bounds_400_413_415_none(platform: Platform) -> None:

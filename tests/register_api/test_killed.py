@@ -12,11 +12,15 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from devstack.console import eventually
 from tests.register_api.cutting import Moment, Proxy
 from tests.register_api.platform import Box, Platform
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 pytestmark = pytest.mark.anyio
+
+WAITS = replace(PATIENT, lock=timedelta(seconds=5))
+"""For a lock not so long as else: there is a test in which it is not given."""
 
 LATER = timedelta(seconds=61)
 """What a box waits for that is told to come again, at the most."""
@@ -113,6 +117,15 @@ class Stand:
     async def cut(self) -> None:
         self.proxy.cut()
 
+    async def open_transactions(self) -> int:
+        """Of the API's: one whose connection was cut holds its locks until it is undone, a moment later."""
+        cursor = await self.platform.database.execute(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'onebox-api' AND xact_start IS NOT NULL"
+        )
+        [row] = await cursor.fetchall()
+        return int(row["n"])
+
     async def box(self, situation: Situation) -> Box:
         """A box in the situation, which from now on calls the process."""
         return replace(await situation.prepare(self.platform), client=self.client)
@@ -174,8 +187,10 @@ async def stand(database: str, platform: Platform, pool_size: int) -> AsyncItera
     # Like the bootstrap script, which connects anew for each call.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with Proxy(database).running() as proxy:
-        with api_process(proxy.url, pool_size=pool_size) as process:
-            async with httpx.AsyncClient(base_url=process.url, trust_env=False, limits=limits) as client:
+        with api_process(proxy.url, pool_size=pool_size, waits=WAITS) as process:
+            async with httpx.AsyncClient(
+                base_url=process.url, timeout=60, trust_env=False, limits=limits
+            ) as client:
                 yield Stand(platform, proxy, process, client)
 
 
@@ -240,6 +255,7 @@ async def _unbroken(stand: Stand, situation: Situation) -> Course:
 async def _check(stand: Stand, box: Box, course: Course, number: int, moment: Moment) -> None:
     where = f"{moment} statement {number} of {course.count}: {stand.proxy.statements[-1]}"
     assert stand.proxy.sprung, where
+    await eventually(stand.open_transactions, lambda count: count == 0, seconds=60)
     is_last = number == course.count
     expected = course.after if is_last and moment is Moment.AFTER else course.before
     assert await stand.written(box) == expected, where
@@ -270,7 +286,7 @@ async def test_a_call_that_stands_still_at_any_statement_and_another_of_the_same
 
         stand.proxy.set_trap(number, Moment.BEFORE, stand_still)
         first = asyncio.create_task(register(box))
-        await asyncio.wait_for(reached.wait(), 5)
+        await asyncio.wait_for(reached.wait(), 60)
         where = f"before statement {number}: {stand.proxy.statements[-1]}"
         second = await register(box)
         go_on.set()

@@ -33,7 +33,9 @@ def test_the_document_is_valid_openapi_3_1() -> None:
 
 
 def test_the_document_that_is_served_is_this_one(api: ApiProcess) -> None:
-    assert httpx.get(f"{api.url}/openapi.json", trust_env=False).json() == json.loads(json.dumps(DOCUMENT))
+    assert httpx.get(f"{api.url}/openapi.json", trust_env=False, timeout=60).json() == json.loads(
+        json.dumps(DOCUMENT)
+    )
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
@@ -49,7 +51,7 @@ def test_an_example_of_a_body_is_taken_and_answered_as_documented(
     examples = {parameter.name: str(parameter.example) for parameter in operation.parameters}
     path = operation.path.format(**examples)
     secret = KEYS.bootstrap_secret("ws-1", 1, key_id="k1")
-    with httpx.Client(base_url=api.url, trust_env=False) as client:
+    with httpx.Client(base_url=api.url, trust_env=False, timeout=60) as client:
         registered = client.post("/registry/register", json={"id": "ws-1"}, headers=bearer(secret)).json()
         token = registered.get("auth_token", TOKENS.get("ws-1", ""))
         TOKENS["ws-1"] = token

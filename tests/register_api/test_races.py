@@ -15,7 +15,7 @@ import pytest
 from store.credentials import token_hash
 from store.pool import Connection
 from tests.register_api.platform import Box, Platform, insisting
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 from tests.register_api.stage import open_next
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +26,11 @@ BOOTSTRAPS = 500
 OPENINGS = 50
 ROUNDS = 10
 CALLS = 16
+
+CALL_SECONDS = 100.0
+"""However slow the machine is: a call is not to be given up, nor its sender."""
+
+WAITS = replace(PATIENT, head_seconds=CALL_SECONDS, body_seconds=CALL_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Field:
 @pytest.fixture(scope="module")
 def api(database: str) -> Iterator[ApiProcess]:
     """One process for all races."""
-    with api_process(database, pool_size=CALLS) as running:
+    with api_process(database, pool_size=CALLS, waits=WAITS) as running:
         yield running
 
 
@@ -79,7 +84,7 @@ async def field(platform: Platform, api: ApiProcess, database: str) -> AsyncIter
     limits = httpx.Limits(max_keepalive_connections=0)
     async with (
         httpx.AsyncClient(
-            base_url=api.url, timeout=10, trust_env=False, verify=False, limits=limits
+            base_url=api.url, timeout=CALL_SECONDS, trust_env=False, verify=False, limits=limits
         ) as client,
         await psycopg.AsyncConnection.connect(database, autocommit=True) as opener,
     ):

@@ -1,17 +1,18 @@
 """The record, a box's own state, and the probes."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from devstack.postgres import Postgres
-from store.migrate import migrate
-from tests.database import empty_database
-from tests.register_api.platform import OPERATOR_TOKEN, Platform, platform_on
+from tests.database import empty_database, patiently_migrate
+from tests.register_api.platform import HURRY, OPERATOR_TOKEN, Platform, platform_on
 
 pytestmark = pytest.mark.anyio
 
@@ -165,18 +166,18 @@ async def test_the_api_is_ready_once_the_database_has_the_schema(postgres: Postg
         answer = await platform.client.get("/readyz")
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
         assert "0001_initial" in answer.json()["error"]
-        await migrate(url)
+        await patiently_migrate(url)
         assert (await platform.client.get("/readyz")).json() == {"status": "ready"}
 
 
 async def test_without_a_database_the_api_lives_is_not_ready_and_refuses(postgres: Postgres) -> None:
     url = empty_database(postgres, "dropped")
-    await migrate(url)
+    await patiently_migrate(url)
     async with platform_on(url) as platform:
         box = await platform.workspace("ws-dropped")
         assert (await box.register(secret=True)).status_code == 200
-        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
-            await admin.execute("DROP DATABASE dropped WITH (FORCE)")
+        platform.hurry()
+        await _drop(postgres, "dropped")
         for answer in (await box.register(secret=True), await box.beat(), await box.state(secret=True)):
             assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
             assert (answer.json()["action"], answer.headers["retry-after"]) == ("retry", "5")
@@ -184,15 +185,26 @@ async def test_without_a_database_the_api_lives_is_not_ready_and_refuses(postgre
         assert (await platform.client.get("/healthz")).status_code == 200
 
 
-async def test_a_lock_that_is_not_given_is_a_503_and_nothing_is_written(platform: Platform) -> None:
-    box = await platform.workspace()
-    async with platform.database.transaction():
-        await platform.database.execute(
-            "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
-        )
-        answer = await box.register(secret=True)
-        assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
-        # Whoever proves nothing does not wait for the lock at all.
-        assert (await box.register()).status_code == 401
-    assert await platform.tokens(box) == []
-    assert (await box.register(secret=True)).status_code == 200
+async def _drop(postgres: Postgres, name: str) -> None:
+    """With who is in it; the server waits for their ends, but for 5 s only."""
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
+        while True:
+            with suppress(psycopg.errors.ObjectInUse):
+                await admin.execute(drop)
+                return
+
+
+async def test_a_lock_that_is_not_given_is_a_503_and_nothing_is_written(database: str) -> None:
+    async with platform_on(database, lock_timeout=HURRY) as platform:
+        box = await platform.workspace()
+        async with platform.database.transaction():
+            await platform.database.execute(
+                "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
+            )
+            answer = await box.register(secret=True)
+            assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
+            # Whoever proves nothing does not wait for the lock at all.
+            assert (await box.register()).status_code == 401
+        assert await platform.tokens(box) == []
+        assert (await box.register(secret=True)).status_code == 200

@@ -12,7 +12,7 @@ import pytest
 from devstack.postgres import Postgres
 from register_api.decision import SUCCESSORS_LIMIT
 from tests.register_api import rows
-from tests.register_api.platform import Box, Platform, platform_on
+from tests.register_api.platform import HURRY, Box, Platform, platform_on
 from tests.register_api.rows import (
     LATER,
     UNKNOWN_TOKEN,
@@ -44,6 +44,7 @@ async def test_row_any_database_not_available_503_platform_unavailable_fail_clos
     async with platform_on(database) as platform:
         box = await (await platform.workspace()).enter()
         before = await platform.everything(box)
+        platform.hurry()
         async with rows.unavailable(postgres, database):
             for answer in (await box.register(), await box.register(secret=True)):
                 assert refusal(answer) == (503, "platform_unavailable", "retry")
@@ -53,17 +54,18 @@ async def test_row_any_database_not_available_503_platform_unavailable_fail_clos
         assert await platform.everything(box) == before
 
 
-async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(platform: Platform) -> None:
-    box = await (await platform.workspace()).enter()
-    before, trail = await platform.everything(box), await rows.trail(platform, box)
-    async with platform.database.transaction():
-        await platform.database.execute(
-            "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
-        )
-        for answer in (await box.register(), await replace(box, token=None).register(secret=True)):
-            assert refusal(answer) == (503, "platform_unavailable", "retry")
-    assert await platform.everything(box) == before
-    assert await rows.trail(platform, box) == trail
+async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(database: str) -> None:
+    async with platform_on(database, lock_timeout=HURRY) as platform:
+        box = await (await platform.workspace()).enter()
+        before, trail = await platform.everything(box), await rows.trail(platform, box)
+        async with platform.database.transaction():
+            await platform.database.execute(
+                "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
+            )
+            for answer in (await box.register(), await replace(box, token=None).register(secret=True)):
+                assert refusal(answer) == (503, "platform_unavailable", "retry")
+        assert await platform.everything(box) == before
+        assert await rows.trail(platform, box) == trail
 
 
 async def test_row_any_workspace_unknown_404_workspace_unknown_no_row_appears(platform: Platform) -> None:
@@ -240,7 +242,7 @@ async def test_row_not_valid_current_active_used_less_than_60_s_ago_503_token_in
     platform: Platform,
 ) -> None:
     box = await (await platform.workspace()).enter_and_use()
-    await platform.age(box, timedelta(seconds=40))
+    await platform.age(box, timedelta(seconds=10))
     before = await platform.everything(box)
     bare = replace(box, token=None)
     for answer in (
@@ -249,7 +251,7 @@ async def test_row_not_valid_current_active_used_less_than_60_s_ago_503_token_in
         await bare.register(bearer=UNKNOWN_TOKEN, secret=True),
     ):
         assert refusal(answer) == (503, "token_in_use", "retry")
-        assert 1 <= int(answer.headers["retry-after"]) == answer.json()["retry_after"] <= 20
+        assert 1 <= int(answer.headers["retry-after"]) == answer.json()["retry_after"] <= 50
     assert await platform.everything(box) == before
     assert await decided(platform, box) == ("not_valid", "current", "token_in_use", False)
 

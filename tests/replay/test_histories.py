@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from temporalio.worker import Replayer
+from temporalio.worker import Interceptor, Replayer
 
 from tests.replay.record import HISTORIES, PATHS, REQUESTERS
 from workers import replay
@@ -16,6 +16,25 @@ from workflows.converter import DATA_CONVERTER
 
 NAMES = sorted(path.stem for path in HISTORIES.glob("*.json"))
 
+HELD_UP = "[TMPRL1101]"
+"""What the SDK says of a workflow task of more than two seconds: a deadlock, or only a busy machine."""
+
+TIMES = 10
+"""So often in a row, it is a deadlock."""
+
+
+def failure(name: str, *interceptors: Interceptor) -> str | None:
+    """Why a history isn't deterministic in the sandbox; what was held up is replayed anew."""
+    history = read(HISTORIES / f"{name}.json")
+    said: str | None = None
+    for _ in range(TIMES):
+        replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER, interceptors=interceptors)
+        result = asyncio.run(replayer.replay_workflow(history, raise_on_replay_failure=False))
+        said = None if result.replay_failure is None else str(result.replay_failure)
+        if said is None or HELD_UP not in said:
+            break
+    return said
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_under_this_code(name: str) -> None:
@@ -24,14 +43,12 @@ def test_a_recorded_history_is_deterministic_under_this_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_in_the_sandbox(name: str) -> None:
-    replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER)
-    asyncio.run(replayer.replay_workflow(read(HISTORIES / f"{name}.json")))
+    assert failure(name) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_with_what_observes_it_in_a_worker(name: str) -> None:
-    replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER, interceptors=[Observing()])
-    asyncio.run(replayer.replay_workflow(read(HISTORIES / f"{name}.json")))
+    assert failure(name, Observing()) is None
 
 
 def test_every_path_is_recorded() -> None:

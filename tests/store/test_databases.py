@@ -1,6 +1,7 @@
 """Migrations and connections, on a server that comes and goes."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -9,16 +10,17 @@ import psycopg
 import pytest
 
 from devstack.postgres import Postgres
+from store import migrate as migrating
 from store.migrate import (
     DatabaseIsNewer,
     Migration,
     MigrationChanged,
-    migrate,
     migrations,
     pending,
 )
-from store.pool import StoreUnavailable, connection, open_pool
+from store.pool import Pool, StoreUnavailable, connection, open_pool
 from tests.database import empty_database
+from tests.store.ledger import PATIENCE, patient_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,15 @@ _numbers = count(1)
 @pytest.fixture
 def empty(postgres: Postgres) -> str:
     return empty_database(postgres, f"empty_{next(_numbers)}")
+
+
+async def migrate(url: str, known: Sequence[Migration] | None = None) -> list[str]:
+    """As its callers do it: if a slow machine did not connect in time, nothing began, and it is run again."""
+    while True:
+        try:
+            return await migrating.migrate(url, known)
+        except psycopg.errors.ConnectionTimeout:
+            continue
 
 
 async def _tables(url: str) -> set[str]:
@@ -95,12 +106,12 @@ async def test_a_file_and_the_note_that_it_was_applied_are_one_transaction(empty
 
 async def test_a_statement_or_a_lock_that_takes_too_long_is_unavailability(empty: str) -> None:
     limit = timedelta(milliseconds=100)
-    async with open_pool(empty, statement_timeout=limit) as pool:
+    async with open_pool(empty, statement_timeout=limit, checkout_timeout=PATIENCE) as pool:
         with pytest.raises(StoreUnavailable, match="QueryCanceled"):
             async with connection(pool) as conn:
                 await conn.execute("SELECT pg_sleep(10)")
     async with (
-        open_pool(empty, lock_timeout=limit) as pool,
+        open_pool(empty, statement_timeout=PATIENCE, lock_timeout=limit, checkout_timeout=PATIENCE) as pool,
         await psycopg.AsyncConnection.connect(empty) as holder,
     ):
         await holder.execute("SELECT pg_advisory_lock(1)")
@@ -110,7 +121,7 @@ async def test_a_statement_or_a_lock_that_takes_too_long_is_unavailability(empty
 
 
 async def test_what_is_wrong_with_a_statement_is_not_called_unavailability(empty: str) -> None:
-    async with open_pool(empty) as pool:
+    async with patient_pool(empty, maximum=8) as pool:
         with pytest.raises(psycopg.errors.UndefinedTable):
             async with connection(pool) as conn:
                 await conn.execute("SELECT * FROM nowhere")
@@ -118,6 +129,7 @@ async def test_what_is_wrong_with_a_statement_is_not_called_unavailability(empty
 
 async def test_a_pool_finds_a_server_that_was_killed_and_came_back(postgres: Postgres, empty: str) -> None:
     async with open_pool(empty, minimum=2, maximum=4, checkout_timeout=timedelta(seconds=1)) as pool:
+        await pool.wait(PATIENCE.total_seconds())
         async with connection(pool) as conn:
             await conn.execute("SELECT 1")
         postgres.kill()
@@ -125,14 +137,7 @@ async def test_a_pool_finds_a_server_that_was_killed_and_came_back(postgres: Pos
             async with connection(pool) as conn:
                 await conn.execute("SELECT 1")
         await asyncio.to_thread(postgres.start)
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    async with connection(pool) as conn:
-                        await conn.execute("SELECT 1")
-                except StoreUnavailable:
-                    continue
-                break
+        await _until_it_answers(pool)
 
 
 async def test_a_pool_opens_before_its_server_is_up(postgres: Postgres, empty: str) -> None:
@@ -142,11 +147,16 @@ async def test_a_pool_opens_before_its_server_is_up(postgres: Postgres, empty: s
             async with connection(pool):
                 pass
         await asyncio.to_thread(postgres.start)
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    async with connection(pool) as conn:
-                        await conn.execute("SELECT 1")
-                except StoreUnavailable:
-                    continue
-                break
+        await _until_it_answers(pool)
+
+
+async def _until_it_answers(pool: Pool) -> None:
+    """Before it gives up for a while, the pool tries again after some seconds."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while True:
+            try:
+                async with connection(pool) as conn:
+                    await conn.execute("SELECT 1")
+            except StoreUnavailable:
+                continue
+            return

@@ -9,9 +9,8 @@ import pytest
 
 from devstack.postgres import Postgres
 from store import delegations
-from store.pool import open_pool
 from tests.database import migrated_database
-from tests.store.ledger import Ledger
+from tests.store.ledger import Ledger, patient_pool
 from workflows.delegations import DelegationState
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +26,7 @@ def database(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def ledger(database: str) -> AsyncIterator[Ledger]:
-    async with open_pool(database, maximum=6) as pool:
+    async with patient_pool(database, maximum=6) as pool:
         yield Ledger(pool)
 
 

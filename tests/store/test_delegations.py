@@ -11,9 +11,8 @@ import pytest
 from devstack.postgres import Postgres
 from store import delegations, generations, processing
 from store.delegations import Known, New
-from store.pool import open_pool
 from tests.database import migrated_database
-from tests.store.ledger import Ledger, open_next
+from tests.store.ledger import Ledger, open_next, patient_pool
 from workflows.delegations import (
     TERMINAL,
     Deadlines,
@@ -41,7 +40,7 @@ def database(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def ledger(database: str) -> AsyncIterator[Ledger]:
-    async with open_pool(database, maximum=12) as pool:
+    async with patient_pool(database, maximum=12) as pool:
         yield Ledger(pool)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from devstack.postgres import Postgres
 from store import delegations, processing
-from store.pool import open_pool
+from store.pool import Connection
 from store.processing import Patience
 from tests.database import migrated_database
-from tests.store.ledger import Ledger
+from tests.store.ledger import Ledger, patient_pool
 from workflows.delegations import DelegationState, DelegationType
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ def database(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def ledger(database: str) -> AsyncIterator[Ledger]:
-    async with open_pool(database, maximum=6) as pool:
+    async with patient_pool(database, maximum=6) as pool:
         ledger = Ledger(pool)
         await ledger.rows("TRUNCATE workspaces, facts, stirrings CASCADE")
         yield ledger
@@ -46,13 +46,20 @@ async def mark(ledger: Ledger) -> tuple[int, int]:
         return await processing.mark(conn, PATIENCE)
 
 
-async def aged(ledger: Ledger, delegation_id: str, seconds: float) -> str:
-    """Let its delivery lie so far back."""
-    await ledger.rows(
+async def age(conn: Connection, delegation_id: str, seconds: float) -> None:
+    """Let its delivery lie so far back.
+
+    In the transaction of a scan it is exactly so far: `now()` stands still there, and the machine may not.
+    """
+    await conn.execute(
         "UPDATE delegations SET delivered_at = now() - %s WHERE delegation_id = %s",
-        timedelta(seconds=seconds),
-        delegation_id,
+        [timedelta(seconds=seconds), delegation_id],
     )
+
+
+async def aged(ledger: Ledger, delegation_id: str, seconds: float) -> str:
+    async with ledger.held() as conn:
+        await age(conn, delegation_id, seconds)
     return delegation_id
 
 
@@ -60,25 +67,29 @@ async def delivered(ledger: Ledger, target: str, *, seconds: float) -> str:
     return await aged(ledger, await ledger.delegation(target, state=DELIVERED), seconds)
 
 
-async def beating(
-    ledger: Ledger, target: str, *, ago: float = 0, busy: bool | None = None, tasks: int = 0
+async def beat(
+    conn: Connection, target: str, *, ago: float = 0, busy: bool | None = None, tasks: int = 0
 ) -> None:
-    await ledger.rows(
+    await conn.execute(
         "UPDATE beats SET last_beat_at = now() - %s, is_busy = %s, active_tasks = %s WHERE workspace_id = %s",
-        timedelta(seconds=ago),
-        busy,
-        tasks,
-        target,
+        [timedelta(seconds=ago), busy, tasks, target],
     )
+
+
+async def beating(ledger: Ledger, target: str, *, busy: bool | None = None, tasks: int = 0) -> None:
+    async with ledger.held() as conn:
+        await beat(conn, target, busy=busy, tasks=tasks)
 
 
 async def test_work_that_is_not_acknowledged_in_time_is_told_once_and_says_why(ledger: Ledger) -> None:
     target, other = await ledger.workspace(), await ledger.workspace()
-    for seconds in (121, 500, 10):
-        await delivered(ledger, target, seconds=seconds)
-    await delivered(ledger, other, seconds=119)
-    assert await mark(ledger) == (1, 0)
-    assert await mark(ledger) == (0, 0)
+    ages = {await ledger.delegation(target, state=DELIVERED): seconds for seconds in (121, 500, 10)}
+    ages[await ledger.delegation(other, state=DELIVERED)] = 119
+    async with ledger.held() as conn:
+        for it, seconds in ages.items():
+            await age(conn, it, seconds)
+        assert await processing.mark(conn, PATIENCE) == (1, 0)
+        assert await processing.mark(conn, PATIENCE) == (0, 0)
     assert (await ledger.facts(target), await ledger.facts(other)) == ([TOLD_DEAD], [])
     [fact] = await ledger.rows("SELECT detail FROM facts")
     assert fact["detail"] == "2 delegations were delivered and not acknowledged"
@@ -103,9 +114,11 @@ async def test_busy_is_not_dead(
     ledger: Ledger, seconds: float, ago: float, busy: bool | None, tasks: int, dead: bool
 ) -> None:
     target = await ledger.workspace()
-    await delivered(ledger, target, seconds=seconds)
-    await beating(ledger, target, ago=ago, busy=busy, tasks=tasks)
-    assert await mark(ledger) == (int(dead), 0)
+    it = await ledger.delegation(target, state=DELIVERED)
+    async with ledger.held() as conn:
+        await age(conn, it, seconds)
+        await beat(conn, target, ago=ago, busy=busy, tasks=tasks)
+        assert await processing.mark(conn, PATIENCE) == (int(dead), 0)
 
 
 async def test_what_the_box_before_said_of_itself_does_not_help_the_next_one(ledger: Ledger) -> None:

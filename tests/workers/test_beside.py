@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
+from devstack.console import eventually
 from devstack.postgres import Postgres
 from tests.database import empty_database, migrated_database, server
 from tests.workers.story.telling import story_of
@@ -16,6 +17,8 @@ from workers.story.model import Lane, Story, Tone
 from workers.story.render_html import render
 
 pytestmark = pytest.mark.anyio
+
+SECONDS = 120.0
 
 
 @pytest.fixture
@@ -71,8 +74,17 @@ def _of(story: Story, lane: Lane) -> list[tuple[str, Tone]]:
     return [(entry.text, entry.tone) for entry in story.entries if entry.lane is lane]
 
 
+async def patiently_laid_beside(story: Story, database_url: str) -> Story:
+    """Asked again while it says that it had no answer in time: the server is there, and only slow."""
+
+    async def laid() -> Story:
+        return await laid_beside(story, database_url)
+
+    return await eventually(laid, lambda it: "cannot be asked" not in it.beside, seconds=SECONDS)
+
+
 async def test_the_trail_and_the_delegations_of_that_time_are_laid_beside_it(database: str) -> None:
-    story = await laid_beside(story_of("incident"), database)
+    story = await patiently_laid_beside(story_of("incident"), database)
     calls = _of(story, Lane.AUDIT)
     assert [text.split(" (")[0] for text, _ in calls] == [
         "register from its box: minted",
@@ -87,7 +99,7 @@ async def test_the_trail_and_the_delegations_of_that_time_are_laid_beside_it(dat
 
 
 async def test_the_page_has_lanes_for_them_and_no_content_of_a_delegation(database: str) -> None:
-    story = await laid_beside(story_of("incident"), database)
+    story = await patiently_laid_beside(story_of("incident"), database)
     assert {"Register API", "Delegations"} <= {band.name for band in bands(story)}
     page = render(story)
     assert "register from its box: minted" in page
@@ -95,11 +107,12 @@ async def test_the_page_has_lanes_for_them_and_no_content_of_a_delegation(databa
 
 
 async def test_a_database_without_the_schema_is_said(postgres: Postgres) -> None:
-    story = await laid_beside(story_of("incident"), empty_database(postgres, "bare"))
+    story = await patiently_laid_beside(story_of("incident"), empty_database(postgres, "bare"))
     assert "has no such trail (UndefinedTable)" in story.beside
     assert not _of(story, Lane.AUDIT)
 
 
 async def test_a_workspace_that_the_database_does_not_know_has_nothing_beside_it(database: str) -> None:
-    story = await laid_beside(replace(story_of("incident"), workspace_id="nobody"), database)
+    nobodys = replace(story_of("incident"), workspace_id="nobody")
+    story = await patiently_laid_beside(nobodys, database)
     assert story.beside.startswith("From the database: 0 rows")

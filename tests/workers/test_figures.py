@@ -9,14 +9,15 @@ from structlog.testing import capture_logs
 
 from devstack.console import eventually
 from devstack.postgres import Postgres
-from store.migrate import migrate
 from store.pool import open_pool
-from tests.database import empty_database, server
+from tests.database import empty_database, patiently_migrate, server
 from workers import figures
 from workers.figures import FigureReader
 from workflows.fleet import FleetPolicy
 
 pytestmark = pytest.mark.anyio
+
+SECONDS = 120.0
 
 
 @pytest.fixture
@@ -50,10 +51,10 @@ async def test_a_schema_that_is_behind_is_said_and_read_once_it_is_there(
             async def told() -> int:
                 return len(said)
 
-            await eventually(told, lambda number: number >= 2)
+            await eventually(told, lambda number: number >= 2, seconds=SECONDS)
             assert {line["event"] for line in said} == {"figures.unavailable"}
             assert await read_at() == 0
-            await migrate(url)
-            await eventually(read_at, bool)
+            await patiently_migrate(url)
+            await eventually(read_at, bool, seconds=SECONDS)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)

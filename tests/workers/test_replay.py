@@ -1,12 +1,14 @@
 """`onebox replay` on files: chains, points, pages, machines, and what it says of what it can't tell."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.replay.record import HISTORIES
-from workers import replay
+from workers import recall, replay
 
 INCIDENT = str(HISTORIES / "incident.json")
 
@@ -44,6 +46,21 @@ def test_a_point_of_a_chain_names_its_run(chain: tuple[str, str], capsys: pytest
     assert "there are 2 runs; name one of their events as RUN:EVENT" in capsys.readouterr().err
     replay.run([*chain, "--at", "2:13"])
     assert "after event 13 of run 2" in capsys.readouterr().out
+
+
+def test_a_machine_that_stands_still_meanwhile_is_not_told_as_a_break_of_determinism(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note, stops = recall._Looker.note, [2.5]  # the SDK takes two seconds for a deadlock
+
+    def held_up(looker: recall._Looker, *activation: Any) -> None:
+        time.sleep(stops.pop() if stops else 0)
+        note(looker, *activation)
+
+    monkeypatch.setattr(recall._Looker, "note", held_up)
+    assert replay.run([INCIDENT]) == 0
+    assert stops == []
+    assert "deadlock" not in capsys.readouterr().out
 
 
 def test_files_of_different_workspaces_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,7 +200,7 @@ def carried_out_with_a_box(state: State) -> tuple[State, int]:
 MESSAGES = st.tuples(st.sampled_from([*RequestKind, *BoxFactKind]), st.integers(0, 3), st.booleans())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(name=st.sampled_from([*DELETING]), messages=st.lists(MESSAGES, max_size=12))
 def test_nothing_that_comes_late_undoes_a_deletion(
     name: str, messages: list[tuple[RequestKind | BoxFactKind, int, bool]]
@@ -220,7 +220,7 @@ def test_nothing_that_comes_late_undoes_a_deletion(
     assert set(steps) <= {Step.CLOSE, Step.FENCE, Step.REMOVE_ADDRESS, Step.ENROLL}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     name=st.sampled_from(["stopping", "stopping, its tokens revoked", "stopped"]),
     messages=st.lists(MESSAGES, max_size=12),

@@ -448,7 +448,7 @@ EVENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 3), st.integers(0, 900)), max_size=60))
 def test_no_history_breaks_what_must_always_hold(history: list[tuple[str, int, int]]) -> None:
     state, at = State(workspace_id="ws-1", timings=NO_CANARY), T0
@@ -506,7 +506,7 @@ def test_no_history_breaks_what_must_always_hold(history: list[tuple[str, int, i
         assert [it.type for it in state.conditions] in ([], list(ConditionType))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from([None, 0, 1, 2, 3]), st.booleans()), min_size=2, max_size=40))
 def test_overlapping_requests_launch_one_instance(requests: list[tuple[int | None, bool]]) -> None:
     state = online(generation=2)

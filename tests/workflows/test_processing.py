@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workflows.stories import (
@@ -267,7 +267,6 @@ def _next(state: State, event: object, at: datetime) -> State:
             return ticked(state, at)
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(CanaryPolicy), st.lists(st.tuples(_EVENTS, st.integers(0, 400)), min_size=1, max_size=30)
 )
