@@ -31,7 +31,7 @@ async def test_a_lost_answer_is_lost_once_and_only_for_the_workspace_that_is_nam
     async with server, wired(server.sockets[0].getsockname()[1]) as wire:
 
         async def register(workspace: str) -> int:
-            async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
                 url = f"http://127.0.0.1:{wire.port}/registry/register"
                 return (await http.post(url, content=json.dumps({"id": workspace}))).status_code
 

@@ -14,7 +14,7 @@ from register_api import metrics
 from tests.register_api.cutting import Moment, Proxy
 from tests.register_api.platform import Box, Platform, platform_on
 from tests.register_api.rows import FULL, revoke, send_beat, trail, unavailable
-from tests.register_api.serving import ApiProcess, api_process
+from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +164,7 @@ async def test_without_the_database_all_are_told_to_come_again_and_with_it_all_a
     platform: Platform, postgres: Postgres, database: str
 ) -> None:
     boxes = await known(platform, BOXES)
+    platform.hurry()
     async with unavailable(postgres, database):
         answers = await beat(boxes)
         assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
@@ -174,7 +175,7 @@ async def test_without_the_database_all_are_told_to_come_again_and_with_it_all_a
 
 
 async def _until_served(box: Box) -> httpx.Response:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (answer := await box.beat()).status_code == 503:
             pass
     return answer
@@ -192,13 +193,13 @@ async def test_a_box_that_hangs_up_takes_no_companion_along(platform: Platform) 
 
 @pytest.fixture
 async def process(proxy: Proxy) -> AsyncIterator[ApiProcess]:
-    with api_process(proxy.url, pool_size=1) as running:
+    with api_process(proxy.url, pool_size=1, waits=PATIENT) as running:
         yield running
 
 
 @pytest.fixture
 async def sockets(process: ApiProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=process.url, timeout=10, trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 

@@ -46,7 +46,7 @@ async def behind(database: str) -> AsyncIterator[psycopg.AsyncConnection[DictRow
 
 
 async def box(conn: Connection, name: str) -> Presented:
-    """A beat of a box that beats: nothing is to be done but to note it. The last one was a minute ago."""
+    """A beat of a box that beats: nothing is to be done but to note it. The last one was an hour ago."""
     await conn.execute("INSERT INTO workspaces (workspace_id) VALUES (%s)", [name])
     async with conn.transaction():
         await open_next(conn, name, 1)
@@ -61,10 +61,10 @@ async def box(conn: Connection, name: str) -> Presented:
     assert taken is not None
     assert taken.first
     await conn.execute(
-        "UPDATE tokens SET last_used_at = last_used_at - interval '1 min' WHERE workspace_id = %s", [name]
+        "UPDATE tokens SET last_used_at = last_used_at - interval '1 hour' WHERE workspace_id = %s", [name]
     )
     await conn.execute(
-        "UPDATE beats SET last_beat_at = last_beat_at - interval '1 min', beating_since = '2026-01-01',"
+        "UPDATE beats SET last_beat_at = last_beat_at - interval '1 hour', beating_since = '2026-01-01',"
         " strikes = 2 WHERE workspace_id = %s",
         [name],
     )
@@ -82,7 +82,7 @@ async def alone(conn: Connection, given: Presented) -> beats.Taken | None:
 
 
 async def written(behind: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
-    """All that a beat can change; times as what has passed since, to the half minute."""
+    """All that a beat can change; times as what has passed since, to the half hour."""
     cursor = await behind.execute(
         """
         SELECT b.*, t.token_id, t.state, t.nonce, t.last_used_at, t.revoked_at,
@@ -95,7 +95,7 @@ async def written(behind: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
     [now] = await (await behind.execute("SELECT now()")).fetchall()
     for row in rows:
         for time in ("last_beat_at", "last_used_at"):
-            row[time] = row[time] and round((now["now"] - row[time]).total_seconds() / 30)
+            row[time] = row[time] and round((now["now"] - row[time]).total_seconds() / 1800)
     return rows
 
 
