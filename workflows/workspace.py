@@ -78,6 +78,8 @@ class WorkspaceWorkflow:
                 self._start_due_step()
                 self._set_timer()
             self._start_recording()
+            # Once for all that came together: for each of a thousand signals it took longer than a task may.
+            workflow.set_current_details(display.details(self._state, self._running, workflow.now()))
             if self._is_over():
                 break
             self._awake = False
@@ -231,7 +233,6 @@ class WorkspaceWorkflow:
     def _became(self, state: State) -> None:
         self._state = state
         self._awake = True
-        workflow.set_current_details(display.details(state, self._running, workflow.now()))
 
     def _requested(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
         self._messages += 1
@@ -291,7 +292,6 @@ class WorkspaceWorkflow:
             return
         self._running = step
         self._step_task = asyncio.create_task(self._carry_out(step, self._state))
-        workflow.set_current_details(display.details(self._state, step, workflow.now()))
 
     async def _carry_out(self, step: Step, begun: State) -> None:
         try:
