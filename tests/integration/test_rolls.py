@@ -396,7 +396,7 @@ async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[lis
 @pytest.mark.storm
 @pytest.mark.timeout(600)
 async def test_fifty_workspaces_with_three_bad_boxes_pause_resume_and_end_with_a_report(rolls: Rolls) -> None:
-    bad = (12, 25, 38)
+    bad = (3, 5, 7)  # early: when the third of them is given up, others still wait for their turn
     names = await rolls.online(50, impatient=bad)
     prefix = names[0].partition("-")[0]
     lost = {names[each] for each in bad}
