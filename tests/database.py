@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -12,8 +13,12 @@ from psycopg import sql
 from devstack.postgres import Postgres
 from devstack.processes import ChildFailed, free_port
 from store.migrate import Migration, migrate
+from store.pool import Pool, open_pool
 
 PATIENCE_SECONDS = 120.0
+
+PATIENCE = timedelta(minutes=1)
+"""What is waited for comes, however long the machine takes about it."""
 
 
 @contextmanager
@@ -71,3 +76,19 @@ async def patiently_migrate(url: str, known: Sequence[Migration] | None = None) 
             await asyncio.sleep(0.2)
         else:
             return
+
+
+@asynccontextmanager
+async def patient_pool(url: str, *, maximum: int) -> AsyncIterator[Pool]:
+    """Connections that wait: a machine that stands still for seconds is no outage.
+
+    In production locks are given up after 2 s, and checkouts after 3 s: whoever asked comes again.
+    """
+    async with open_pool(
+        url,
+        maximum=maximum,
+        statement_timeout=PATIENCE,
+        lock_timeout=PATIENCE,
+        checkout_timeout=PATIENCE,
+    ) as pool:
+        yield pool

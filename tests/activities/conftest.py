@@ -12,8 +12,8 @@ from activities.aws import Aws
 from devstack.aws.client import AwsEndpoint
 from devstack.processes import free_port
 from store.pool import Pool
-from tests.activities.world import PATIENCE, World, config_for, patient_pool
-from tests.database import patiently_migrate, server
+from tests.activities.world import World, config_for
+from tests.database import PATIENCE, patient_pool, patiently_migrate, server
 from tests.devstack.cloud import endpoint_process, wait_for_endpoint
 
 _NUMBERS = itertools.count(1)

@@ -13,8 +13,8 @@ from temporalio.testing import ActivityEnvironment
 from activities import fleet, ports
 from activities.fleet import FleetConfig
 from store.pool import open_pool
-from tests.activities.world import World, patient_pool
-from tests.database import patiently_migrate
+from tests.activities.world import World
+from tests.database import patient_pool, patiently_migrate
 from workflows.fleet import BUSY_FOR, FROZEN_FOR, FleetPolicy
 
 pytestmark = pytest.mark.anyio

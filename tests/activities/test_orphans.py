@@ -12,8 +12,8 @@ import pytest
 from activities import inventory, ports, sweep_ports
 from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
-from tests.activities.world import World, patient_pool
-from tests.database import patiently_migrate
+from tests.activities.world import World
+from tests.database import patient_pool, patiently_migrate
 from workflows.orphans import OrphanPolicy, Verdict
 from workflows.state import Intent
 

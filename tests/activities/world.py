@@ -1,7 +1,6 @@
 """One workspace of a test's own on real parts, and the activities to run on it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -23,15 +22,13 @@ from activities.specs import BoxDefaults
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import Info
 from store.credentials import ServerKeys
-from store.pool import Pool, open_pool
+from store.pool import Pool
+from tests.database import PATIENCE
 from workflows.messages import WorkspaceSpec
 from workflows.state import Intent
 
 OWNER = "onebox-tests"
 KEYS = ServerKeys(current="k1", keys={"k1": b"1" * 32})
-
-PATIENCE = timedelta(minutes=1)
-"""What is waited for here comes, however long the machine takes about it."""
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -170,22 +167,6 @@ class World:
 
     def with_config(self, config: ActivitiesConfig) -> "World":
         return replace(self, config=config)
-
-
-@asynccontextmanager
-async def patient_pool(url: str, *, maximum: int) -> AsyncIterator[Pool]:
-    """Connections that wait: a machine that stands still for seconds is no outage.
-
-    In production locks are given up after 2 s, and checkouts after 3 s: whoever asked comes again.
-    """
-    async with open_pool(
-        url,
-        maximum=maximum,
-        statement_timeout=PATIENCE,
-        lock_timeout=PATIENCE,
-        checkout_timeout=PATIENCE,
-    ) as pool:
-        yield pool
 
 
 def name_of(function: Callable[..., object]) -> str | None:

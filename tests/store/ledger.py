@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import count
 from typing import cast
 
@@ -12,11 +11,9 @@ from psycopg.rows import dict_row
 
 from store import delegations, generations
 from store.delegations import New
-from store.pool import Connection, Pool, open_pool
+from store.pool import Connection, Pool
+from tests.database import PATIENCE
 from workflows.delegations import DelegationState, DelegationType
-
-PATIENCE = timedelta(minutes=1)
-"""What is waited for here comes, however long the machine takes about it."""
 
 _NUMBERS = count(1)
 Values = dict[str, object]
@@ -112,22 +109,6 @@ class Ledger:
                 if row["waiting"] == number:
                     return
                 await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def patient_pool(url: str, *, maximum: int) -> AsyncIterator[Pool]:
-    """Connections that wait: a machine that stands still for seconds is no outage.
-
-    In production locks are given up after 2 s, and checkouts after 3 s: whoever asked comes again.
-    """
-    async with open_pool(
-        url,
-        maximum=maximum,
-        statement_timeout=PATIENCE,
-        lock_timeout=PATIENCE,
-        checkout_timeout=PATIENCE,
-    ) as pool:
-        yield pool
 
 
 async def open_next(conn: Connection, workspace_id: str, generation: int) -> None:

@@ -19,8 +19,7 @@ from store.migrate import (
     pending,
 )
 from store.pool import Pool, StoreUnavailable, connection, open_pool
-from tests.database import empty_database
-from tests.store.ledger import PATIENCE, patient_pool
+from tests.database import PATIENCE, empty_database, patient_pool
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ import pytest
 
 from devstack.postgres import Postgres
 from store import delegations
-from tests.database import migrated_database
-from tests.store.ledger import Ledger, patient_pool
+from tests.database import migrated_database, patient_pool
+from tests.store.ledger import Ledger
 from workflows.delegations import DelegationState
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ import pytest
 from devstack.postgres import Postgres
 from store import delegations, generations, processing
 from store.delegations import Known, New
-from tests.database import migrated_database
-from tests.store.ledger import Ledger, open_next, patient_pool
+from tests.database import migrated_database, patient_pool
+from tests.store.ledger import Ledger, open_next
 from workflows.delegations import (
     TERMINAL,
     Deadlines,

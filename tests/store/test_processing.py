@@ -11,8 +11,8 @@ from devstack.postgres import Postgres
 from store import delegations, processing
 from store.pool import Connection
 from store.processing import Patience
-from tests.database import migrated_database
-from tests.store.ledger import Ledger, patient_pool
+from tests.database import migrated_database, patient_pool
+from tests.store.ledger import Ledger
 from workflows.delegations import DelegationState, DelegationType
 
 pytestmark = pytest.mark.anyio

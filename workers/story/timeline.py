@@ -37,6 +37,8 @@ _FACTS = {
     BoxFactKind.INTRUDER: ("a superseded box called, and is to be ended", Tone.BAD),
     BoxFactKind.NOT_PROCESSING: ("its agent does nothing about its work", Tone.BAD),
     BoxFactKind.PROCESSING: ("its agent was seen to process something", Tone.GOOD),
+    BoxFactKind.STRAY: ("the sweep saw an instance of it that no launch accounts for", Tone.BAD),
+    BoxFactKind.UNCLAIMED: ("the sweep saw the instance of a launch whose answer was lost", Tone.PLAIN),
 }
 
 _OUTCOME_TONES = {

@@ -9,11 +9,15 @@ from activities import delegation_ports, ports, sweep_ports, volume_ports
 from tests.replay.record import HISTORIES, REQUESTERS
 from tests.workers.story.telling import story_of
 from workers.histories import read
+from workers.story import timeline
 from workers.story.answers import Answer, answers
 from workers.story.lives import WORDS
 from workers.story.model import Story
 from workers.story.telling import tell
+from workflows.facts import BoxFactKind
 from workflows.requests import OutcomeKind
+
+EVERY = sorted(path.stem for path in HISTORIES.glob("*.json"))
 
 NAMES = ("continued", "incident", "intents", "refused", "troubled", "unregistered", "volume")
 
@@ -43,6 +47,16 @@ def test_every_step_that_a_workflow_can_take_has_words() -> None:
         if inspect.iscoroutinefunction(stub)
     }
     assert activities - UNTOLD == set(WORDS)
+
+
+def test_every_transition_of_a_box_has_words() -> None:
+    assert set(timeline._FACTS) == set(BoxFactKind)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_recorded_history_has_a_story(name: str) -> None:
+    story = story_of(name)
+    assert len(story.entries) > 1
 
 
 def test_a_request_is_told_with_the_event_of_the_message_that_asked() -> None:
