@@ -87,9 +87,8 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
             if not await stuck.end(workers, within=settings.shutdown_limit):
                 log.error("worker.killed", hint="it does not end by itself; others take up what it was doing")
-                os._exit(
-                    1
-                )  # like a kill, which everything here survives; an exception would wait for it again
+                # Like a kill, which everything here survives; an exception would wait for it again.
+                os._exit(1)
         others = (relay, stop, held_up, *beside)
         for task in others:
             task.cancel()
