@@ -23,7 +23,7 @@ from activities.fleet import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
-from workers import versioning
+from workers import ordering, versioning
 from workers.observing import Observing
 from workers.settings import InvalidSettings, PayloadSettings, load
 from workers.worker_settings import WorkerSettings
@@ -115,7 +115,7 @@ def _worker(
     per_second: float | None = None,
 ) -> Worker:
     version = parts.settings.deployment_version
-    return Worker(
+    worker = Worker(
         client,
         deployment_config=None if version is None else versioning.config(version),
         task_queue=task_queue,
@@ -128,6 +128,9 @@ def _worker(
         disable_eager_activity_execution=True,
         graceful_shutdown_timeout=timedelta(seconds=parts.settings.graceful_shutdown_seconds),
     )
+    if workflows:
+        ordering.take_all_first(worker)
+    return worker
 
 
 def box_defaults(settings: WorkerSettings) -> BoxDefaults:
