@@ -17,9 +17,11 @@ from store import generations, records, volumes
 from store.credentials import ServerKeys
 from store.generations import Workspace
 from store.pool import Connection, Pool, connection
+from store.records import RequestRow
+from workflows.admission import REMEMBERED
 from workflows.messages import DataVolume
 from workflows.names import InvalidWorkspaceId, check_workspace_id
-from workflows.requests import is_human
+from workflows.requests import OutcomeKind, Request, RequestKind, is_human
 from workflows.state import Intent, Phase, SnapshotPolicy
 
 RECREATES_WITHIN = timedelta(hours=24)
@@ -56,6 +58,7 @@ class Generations:
                 await generations.enroll(conn, workspace_id, spec=specs.overrides(request.spec))
                 record = await generations.read(conn, workspace_id, beat_fresh_for=self._heartbeat_stale)
                 recreates = await records.accepted_recreates(conn, workspace_id, within=RECREATES_WITHIN)
+                decided = await records.newest_requests(conn, workspace_id, most=REMEMBERED)
                 volume = await volumes.read(conn, workspace_id)
             await log.ainfo("workspace.enrolled", current=record.current, at_generation=record.generation)
             opened = specs.load(record.opened_spec) if record.current and record.opened_spec else None
@@ -76,6 +79,7 @@ class Generations:
                 not_processing_why=record.not_processing_why or "",
                 has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
                 snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
+                decided=tuple(map(_request, decided)),
             )
 
     @activity.defn(name="open_generation")
@@ -154,3 +158,19 @@ async def _locked(conn: Connection, workspace_id: str) -> Workspace:
     if workspace is None:
         raise failures.unknown_workspace(workspace_id)
     return workspace
+
+
+def _request(row: RequestRow) -> Request:
+    return Request(
+        request_id=row.request_id,
+        kind=RequestKind(row.kind),
+        requested_by=row.requested_by,
+        reason=row.reason,
+        observed_generation=row.observed_generation,
+        force=row.force,
+        at=row.at,
+        outcome=OutcomeKind(row.outcome),
+        generation=row.generation,
+        detail=row.detail,
+        retry_at=row.retry_at,
+    )

@@ -21,6 +21,7 @@ from activities.instances import Instances, Patience
 from activities.launching import Launching
 from activities.orphans import Orphans
 from activities.records import Records
+from activities.rescue import Parting, Rescuing
 from activities.rolling import Rolling
 from activities.snapshots import Snapshots
 from activities.specs import BoxDefaults
@@ -50,6 +51,8 @@ class ActivitiesConfig:
     """Capacity comes back in minutes; until then, nobody's time is spent on asking."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
     orphans: OrphanPolicy = field(default_factory=OrphanPolicy)
+    parting: Parting
+    """How a run's history is replayed, to see where it parts from what was recorded."""
 
 
 def implementations(
@@ -76,6 +79,7 @@ def implementations(
     sender = Sender()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
     rolling = Rolling(pool=pool, heartbeat_stale=config.heartbeat_stale, held=fleet.frozen)
+    rescuing = Rescuing(parting=config.parting)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -93,6 +97,8 @@ def implementations(
             rolling.plan_roll,
             rolling.take_turns,
             rolling.watch_roll,
+            rescuing.find_stuck,
+            rescuing.rescue,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (

@@ -28,7 +28,7 @@ from workflows.messages import WATCHDOG_TYPE, WORKFLOW_TYPE
 BEAT_SECONDS, WATCHDOG_SECONDS, DAY_SECONDS = 30, 30, 86_400
 """By the product's defaults; a day has 2,880 of each."""
 
-OURS = {WATCHDOG_TYPE, "SweepWorkflow"}
+OURS = {WATCHDOG_TYPE, "SweepWorkflow", "RescueWorkflow"}
 """Types of workflows that go round for the whole fleet."""
 
 SETTINGS = {
@@ -37,6 +37,7 @@ SETTINGS = {
     "HEARTBEAT_STALE_SECONDS": "900",
     "RECREATE_AFTER_SECONDS": "1800",
     "ORPHAN_SWEEP_SECONDS": "86400",
+    "RESCUE_SECONDS": "86400",
     "EC2_MUTATIONS_PER_SECOND": "1000",
     "LOG_FORMAT": "json",
 }

@@ -25,6 +25,7 @@ SETTINGS = {
     # Nothing else happens meanwhile: what is counted is the generation's.
     "WATCHDOG_SECONDS": "3600",
     "ORPHAN_SWEEP_SECONDS": "86400",
+    "RESCUE_SECONDS": "86400",
     # Limits that are there for AWS's sake, and for that of people.
     "EC2_MUTATIONS_PER_SECOND": "1000",
     "FLEET_CONCURRENT_PERCENT": "100",

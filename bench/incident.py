@@ -23,8 +23,8 @@ REQUESTERS = ("watchdog", "auto-recovery", ADMIN)
 COUNTED_SECONDS = 6.0
 """For so long events of beats are counted."""
 
-WATCHDOG_SECONDS, SWEEP_SECONDS = 30, 120
-"""The product's defaults, for a month's rounds."""
+ROUNDS = (("WatchdogWorkflow", 30), ("SweepWorkflow", 120), ("RescueWorkflow", 60))
+"""How often they go round by the product's defaults, in seconds; for a month's actions."""
 
 SCHEDULED_ACTIONS = 2
 """Of a schedule's start, beside those of the workflow that it starts."""
@@ -34,6 +34,7 @@ SETTINGS = {
     "HEARTBEAT_STALE_SECONDS": "6",
     "ONEBOX_WATCH_SECONDS": "1",
     "ORPHAN_SWEEP_SECONDS": "5",
+    "RESCUE_SECONDS": "5",
     "WATCHDOG_SECONDS": "5",
     # Half of this fleet is silent at once, which is the schedule's doing and no outage.
     "FLEET_FREEZE_PERCENT": "100",
@@ -186,7 +187,7 @@ async def _count_beats(stage: Stage, contender: Contender, tale: Tale, workspace
 async def _month_of_rounds(console: Console) -> float:
     """Actions a month of the product's rounds for the whole fleet, by what one of each cost here."""
     actions = 0.0
-    for kind, seconds in (("WatchdogWorkflow", WATCHDOG_SECONDS), ("SweepWorkflow", SWEEP_SECONDS)):
+    for kind, seconds in ROUNDS:
         query = f"WorkflowType = '{kind}' AND ExecutionStatus = 'Completed'"
         async for one in console.client.list_workflows(query, limit=1):
             handle = console.client.get_workflow_handle(one.id, run_id=one.run_id)

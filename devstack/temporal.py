@@ -19,6 +19,8 @@ DYNAMIC_CONFIG = {
     "history.transferProcessorMaxPollRPS": "10000",
     "history.timerProcessorMaxPollRPS": "10000",
     "history.visibilityProcessorMaxPollRPS": "10000",
+    # Else a run that stands still is told of after five tasks that failed, a minute later.
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": "2",
 }
 
 SQLITE_PRAGMAS = {"journal_mode": "wal", "synchronous": "1"}

@@ -116,6 +116,20 @@ async def note_online(conn: Connection, workspace_id: str, *, generation: int) -
     return await cursor.fetchone()
 
 
+async def newest_requests(conn: Connection, workspace_id: str, *, most: int) -> list[RequestRow]:
+    """The newest outcomes, oldest first."""
+    cursor = conn.cursor(row_factory=class_row(RequestRow))
+    await cursor.execute(
+        """
+        SELECT request_id, kind, requested_by, reason, observed_generation, force, at, outcome, generation,
+               detail, retry_at
+        FROM requests WHERE workspace_id = %s ORDER BY at DESC LIMIT %s
+        """,
+        [workspace_id, most],
+    )
+    return (await cursor.fetchall())[::-1]
+
+
 async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[RequestRow]) -> frozenset[str]:
     """Insert the outcomes that are not there yet, and say which; an outcome never changes."""
     rows = [

@@ -30,11 +30,15 @@ from workers.story.model import Moment
 from workflows.converter import DATA_CONVERTER
 from workflows.delegation import DelegationWorkflow
 from workflows.fleet_roll import FleetWorkflow
+from workflows.rescue import RescueWorkflow
 from workflows.sweep import SweepWorkflow
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
 
-WORKFLOWS = (WorkspaceWorkflow, DelegationWorkflow, WatchdogWorkflow, SweepWorkflow, FleetWorkflow)
+WORKFLOWS = (
+    *(WorkspaceWorkflow, DelegationWorkflow, FleetWorkflow),
+    *(WatchdogWorkflow, SweepWorkflow, RescueWorkflow),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from temporalio.client import (
 )
 
 from workflows.messages import (
+    RESCUE_SCHEDULE,
+    RESCUE_TYPE,
     SWEEP_SCHEDULE,
     SWEEP_TYPE,
     TASK_QUEUE,
@@ -61,6 +63,16 @@ def sweep(every: timedelta) -> Round:
         workflow_type=SWEEP_TYPE,
         every=every,
         about="looks for instances and DNS names that no generation claims",
+    )
+
+
+def rescue(every: timedelta) -> Round:
+    """The round that takes up runs which no replay can go on with."""
+    return Round(
+        schedule_id=RESCUE_SCHEDULE,
+        workflow_type=RESCUE_TYPE,
+        every=every,
+        about="takes up runs that no replay can go on with",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from botocore.exceptions import BotoCoreError
 from temporalio.client import Client
@@ -23,14 +24,15 @@ from activities.fleet import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.specs import BoxDefaults
 from store.pool import Pool, open_pool
-from workers import ordering, versioning
+from workers import ordering, parting, versioning
 from workers.observing import Observing
 from workers.settings import InvalidSettings, PayloadSettings, load
 from workers.worker_settings import WorkerSettings
 from workflows.delegation import DelegationWorkflow
-from workflows.encryption import converter
+from workflows.encryption import Encryption, converter
 from workflows.fleet_roll import FleetWorkflow
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.rescue import RescueWorkflow
 from workflows.sweep import SweepWorkflow
 from workflows.watchdog import WatchdogWorkflow
 from workflows.workspace import WorkspaceWorkflow
@@ -90,7 +92,7 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
 
 def workspace_worker(client: Client, parts: Parts) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
-    workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, FleetWorkflow]
+    workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, RescueWorkflow, FleetWorkflow]
     return _worker(client, parts, TASK_QUEUE, workflows=workflows)
 
 
@@ -165,5 +167,6 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
         offerings_bad_for=timedelta(seconds=settings.offering_bad_seconds),
         fleet=FleetConfig(policy=settings.fleet_policy, patience=settings.watch_patience),
         orphans=settings.orphan_policy,
+        parting=partial(parting.parting, codec=Encryption(settings.payload_key_ring)),
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

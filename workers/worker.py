@@ -100,7 +100,11 @@ async def _work(settings: WorkerSettings, client: Client, health: Health, stoppi
 def _beside(client: Client, parts: wiring.Parts) -> list[asyncio.Task[None]]:
     """What goes on beside the work, and ends with it."""
     settings = parts.settings
-    rounds = (schedules.watchdog(settings.watchdog_every), schedules.sweep(settings.sweep_every))
+    rounds = (
+        schedules.watchdog(settings.watchdog_every),
+        schedules.sweep(settings.sweep_every),
+        schedules.rescue(settings.rescue_every),
+    )
     reader = FigureReader(
         pool=parts.pool,
         policy=settings.fleet_policy,

@@ -90,6 +90,8 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     """So many are terminated, removed, or reported to their workflows in one pass."""
     orphan_dry_run: bool = False
     """Only say what would be done about them, in the result of the pass and in the log."""
+    rescue_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    """How often runs are looked for that no replay can go on with, to be reset to where it parts."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""
     worker_metrics_bind: Listen | None = None
@@ -202,6 +204,11 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     def sweep_every(self) -> timedelta:
         """As a duration."""
         return timedelta(seconds=self.orphan_sweep_seconds)
+
+    @property
+    def rescue_every(self) -> timedelta:
+        """As a duration."""
+        return timedelta(seconds=self.rescue_seconds)
 
     @property
     def orphan_policy(self) -> OrphanPolicy:

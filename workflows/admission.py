@@ -3,6 +3,7 @@
 Decides and records the outcome; what an accepted request sets in motion is up to `lifecycle`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
@@ -59,6 +60,18 @@ def admit(
         waiting = (*state.flight.waiting, ask.requested_by or "unnamed")[-50:]
         state = replace(state, flight=replace(state.flight, waiting=waiting))
     return _recorded(state, ask, verdict, at)
+
+
+def remembering(state: State, decided: Sequence[Request]) -> State:
+    """Take in what the record knows to be decided. What it does not have yet stays the newest."""
+    known = {request.request_id for request in state.requests}
+    found = [request for request in decided if request.request_id not in known]
+    if not found:
+        return state
+    recorded = len(state.requests) - state.unrecorded
+    earlier = sorted((*state.requests[:recorded], *found), key=lambda request: request.at)
+    kept = (*earlier, *state.requests[recorded:])[-max(REMEMBERED, state.unrecorded) :]
+    return replace(state, requests=kept)
 
 
 def reject(state: State, ask: Ask, detail: str, *, at: datetime) -> tuple[State, Request]:

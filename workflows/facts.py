@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from workflows.requests import Request
 from workflows.state import Intent, SnapshotPolicy, Step, Timings
 
 
@@ -36,6 +37,8 @@ class Enrolled:
     has_volume: bool = False
     """Whether there is a data volume, or the open generation is to get one."""
     snapshots: SnapshotPolicy = SnapshotPolicy.OFF
+    decided: tuple[Request, ...] = ()
+    """The newest requests on the record, oldest first: one that comes again gets the same answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

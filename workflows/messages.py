@@ -32,6 +32,9 @@ DELEGATIONS_TASK_QUEUE = "delegations"
 SWEEP_TYPE = "SweepWorkflow"
 SWEEP_SCHEDULE = "onebox-sweep"
 
+RESCUE_TYPE = "RescueWorkflow"
+RESCUE_SCHEDULE = "onebox-rescue"
+
 PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
 INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
 ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")

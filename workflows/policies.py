@@ -54,6 +54,9 @@ CONSULT = Policy(
 WATCH = replace(CONSULT, retry=RetryPolicy(maximum_attempts=1))
 """The next round comes by itself, and knows more."""
 
+RESCUE = replace(WATCH, start_to_close=timedelta(seconds=60), retry=RetryPolicy(maximum_attempts=2))
+"""A history of ten thousand events is fetched and replayed in seconds."""
+
 RECORD = Policy(
     task_queue=TASK_QUEUE,
     start_to_close=timedelta(seconds=15),

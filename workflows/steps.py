@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from workflows import conditions, fencing, recovery
-from workflows.admission import begin_flight
+from workflows.admission import begin_flight, remembering
 from workflows.errors import cleared, noted
 from workflows.facts import (
     AddressResult,
@@ -71,7 +71,7 @@ def read_again(state: State, at: datetime) -> State:
 def enrolled(state: State, event: Enrolled, at: datetime) -> State:
     """Start from the record: a new workspace takes off, a known one resumes its generation."""
     known = replace(
-        state,
+        remembering(state, event.decided),
         enrolled=True,
         timings=event.timings,
         generation=event.generation,

@@ -39,6 +39,9 @@ INQUIRES = "inquire-before-a-missed-registration"
 STRAYS = "take-strays"
 """The patch since which the workflow takes the sweep's facts; older code rejected their kinds."""
 
+RESETS = "read-the-record-after-a-reset"
+"""The patch since which nothing is decided after a reset before the record was read, which is ahead then."""
+
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
 
@@ -56,6 +59,7 @@ class WorkspaceWorkflow:
         self._early: list[tuple[RequestKind, tuple[object, ...]]] = []
         self._early_facts: list[BoxChanged] = []
         self._messages = 0
+        self._seed = workflow.random_seed()
         self._awake = True
         self._running: Step | None = None
         self._step_task: asyncio.Task[None] | None = None
@@ -71,6 +75,7 @@ class WorkspaceWorkflow:
             raise self._unusable
         while True:
             self._raise_what_broke()
+            self._heed_reset()
             self._apply(lifecycle.Tick())
             if self._is_run_full() and not self._state.pending:
                 self._continue_as_new_if_idle()
@@ -133,6 +138,7 @@ class WorkspaceWorkflow:
     def box_changed(self, *payload: object) -> None:
         """See `BoxFact`."""
         self._messages += 1
+        self._heed_reset()
         fact = self._read(messages.BoxFact, payload)
         if fact is not None and fact.kind in SWEPT and not workflow.patched(STRAYS):
             self._reject(RequestKind.UNKNOWN, f"malformed payload: kind: {fact.kind} is not known yet")
@@ -212,6 +218,15 @@ class WorkspaceWorkflow:
         except (InvalidWorkspaceId, messages.InvalidPayload) as error:
             self._unusable = ApplicationError(str(error), type="InvalidWorkspace", non_retryable=True)
 
+    def _heed_reset(self) -> None:
+        """After a reset the record is ahead of what is remembered here: read it before anything is decided.
+
+        Only a reset gives a run another random seed, with the first task after it.
+        """
+        seed, self._seed = self._seed, workflow.random_seed()
+        if seed != self._seed and self._state.enrolled and workflow.patched(RESETS):
+            self._became(replace(self._state, enrolled=False))
+
     def _apply(self, event: lifecycle.Event) -> None:
         now, before = workflow.now(), self._state
         # Runs that began before this step existed judged the deadline at once, and replay so.
@@ -236,6 +251,7 @@ class WorkspaceWorkflow:
 
     def _requested(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
         self._messages += 1
+        self._heed_reset()
         if self._state.enrolled:
             self._decide(kind, payload, request_id=str(workflow.uuid4()))
         else:
@@ -243,6 +259,7 @@ class WorkspaceWorkflow:
 
     async def _answered(self, kind: RequestKind, payload: tuple[object, ...]) -> RequestOutcome:
         self._messages += 1
+        self._heed_reset()
         update = workflow.current_update_info()
         # The update's own ID makes a client's retry the same request, also in a later run of the chain.
         request_id = update.id if update else str(workflow.uuid4())

@@ -5,13 +5,13 @@ from typing import get_type_hints
 
 import pytest
 
-from activities import delegation_ports, ports, roll_ports, sweep_ports, volume_ports
+from activities import delegation_ports, ports, rescue_ports, roll_ports, sweep_ports, volume_ports
 from tests.activities.world import World, name_of
 from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 STUBS = [
     stub
-    for module in (ports, delegation_ports, roll_ports, sweep_ports, volume_ports)
+    for module in (ports, delegation_ports, rescue_ports, roll_ports, sweep_ports, volume_ports)
     for name, stub in vars(module).items()
     if not name.startswith("_") and inspect.iscoroutinefunction(stub)
 ]
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_stubs_are_found() -> None:
-    assert len(STUBS) == 24
+    assert len(STUBS) == 26
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.__name__)

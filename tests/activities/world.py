@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar, cast
 
 import pytest
@@ -24,6 +25,8 @@ from devstack.aws.values import Info
 from store.credentials import ServerKeys
 from store.pool import Pool
 from tests.database import PATIENCE
+from workers.parting import parting
+from workflows.encryption import Encryption, PayloadKeys
 from workflows.messages import WorkspaceSpec
 from workflows.state import Intent
 
@@ -188,6 +191,7 @@ def config_for(info: Info) -> ActivitiesConfig:
             runtime_port=8000,
             configs_dir="/configs",
         ),
+        parting=partial(parting, codec=Encryption(PayloadKeys.parse(""))),
         zone=Zone(zone_id=info.hosted_zone_id, name=info.hosted_zone_name),
         canary=CanaryConfig(allow_loopback=True, answer_within=PATIENCE),
         offerings_bad_for=timedelta(0),
