@@ -80,6 +80,7 @@ class Generations:
                 has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
                 snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
                 decided=tuple(map(_request, decided)),
+                heeds_resets=True,
             )
 
     @activity.defn(name="open_generation")

@@ -8,6 +8,7 @@ import itertools
 from prometheus_client import Counter, Histogram
 
 from workflows.requests import OutcomeKind, RequestKind
+from workflows.rescuing import Fate
 
 STEP_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """From a write to the database to an instance that takes its time to end."""
@@ -26,6 +27,9 @@ TIME_TO_ONLINE = Histogram(
 GENERATIONS_OPENED = Counter("onebox_generations_opened", "Generations opened.")
 DNS_CHANGES = Counter("onebox_dns_changes", "Change batches that Route 53 took.", ["change"])
 ORPHANS_ENDED = Counter("onebox_orphans_ended", "Instances that no generation claims, terminated.")
+RUNS_STUCK = Counter(
+    "onebox_runs_stuck", "Runs that no replay could go on with, by what became of them, each time.", ["fate"]
+)
 ACTIVITY_SECONDS = Histogram(
     "onebox_activity_seconds",
     "How long one attempt of an activity took, failed ones too.",
@@ -53,5 +57,7 @@ HUMAN, AUTOMATIC = "human", "automatic"
 # Counters that are there from the start: the first of a kind is an increase, too.
 for kind, outcome, source in itertools.product(RequestKind, OutcomeKind, (HUMAN, AUTOMATIC)):
     REQUESTS.labels(kind, outcome, source)
+for fate in Fate:
+    RUNS_STUCK.labels(fate)
 for change in ("point", "remove"):
     DNS_CHANGES.labels(change)

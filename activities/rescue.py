@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import failures
+from activities import failures, metrics
 from activities.execution import execution
 from activities.rescue_ports import FindStuck, StuckFound
 from workflows import rescuing
@@ -81,10 +81,11 @@ class Rescuing:
             judged = rescuing.judge(
                 is_current=await _is_current(client, request),
                 parts_at=parts_at,
-                resets=_resets(history.events),
+                resets=resets(history.events),
             )
             if judged.fate is Fate.RESET and parts_at is not None:
                 await _reset(client, request, to=parts_at, why=judged.why)
+            metrics.RUNS_STUCK.labels(judged.fate).inc()
             await log.awarning("run.rescued", run_id=request.run_id, fate=judged.fate, why=judged.why)
             return judged
 
@@ -108,7 +109,7 @@ async def _reset(client: Client, run: StuckRun, *, to: int, why: str) -> None:
     )
 
 
-def _resets(events: Iterable[HistoryEvent]) -> int:
+def resets(events: Iterable[HistoryEvent]) -> int:
     """How often we have reset this run, as far as its history still says."""
     failed = (
         event.workflow_task_failed_event_attributes

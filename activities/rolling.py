@@ -253,7 +253,8 @@ async def _asked(
     except WorkflowUpdateFailedError as error:
         return replace(asking, outcome=Outcome.FAILED, detail=f"the request failed: {error.cause}")
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        # Of a run that was reset meanwhile, the server says that the update was aborted: another run goes on.
+        if error.status is RPCStatusCode.NOT_FOUND and "aborted" not in error.message:
             return replace(
                 asking, outcome=Outcome.FAILED, detail="its workflow does not run: start it, then retry"
             )

@@ -23,7 +23,7 @@ REQUESTERS = ("watchdog", "auto-recovery", ADMIN)
 COUNTED_SECONDS = 6.0
 """For so long events of beats are counted."""
 
-ROUNDS = (("WatchdogWorkflow", 30), ("SweepWorkflow", 120), ("RescueWorkflow", 60))
+ROUNDS = (("WatchdogWorkflow", 30), ("SweepWorkflow", 120), ("RescueWorkflow", 120))
 """How often they go round by the product's defaults, in seconds; for a month's actions."""
 
 SCHEDULED_ACTIONS = 2

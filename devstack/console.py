@@ -211,6 +211,9 @@ def _comes_again(error: RPCError) -> bool:
         RPCStatusCode.CANCELLED,
     }:
         return True
+    # Its run was reset: another one goes on.
+    if error.status is RPCStatusCode.NOT_FOUND and "aborted by closing workflow" in error.message:
+        return True
     # Three times in a row no worker got to the end of a task in time.
     return error.status is RPCStatusCode.FAILED_PRECONDITION and "Workflow Task in failed" in error.message
 

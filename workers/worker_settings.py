@@ -90,7 +90,7 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     """So many are terminated, removed, or reported to their workflows in one pass."""
     orphan_dry_run: bool = False
     """Only say what would be done about them, in the result of the pass and in the log."""
-    rescue_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    rescue_seconds: Annotated[float, Field(ge=1, le=86_400)] = 120
     """How often runs are looked for that no replay can go on with, to be reset to where it parts."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Of one worker process and task queue; also the number of threads for AWS calls."""

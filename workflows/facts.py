@@ -39,6 +39,9 @@ class Enrolled:
     snapshots: SnapshotPolicy = SnapshotPolicy.OFF
     decided: tuple[Request, ...] = ()
     """The newest requests on the record, oldest first: one that comes again gets the same answer."""
+    heeds_resets: bool = False
+    """True since workers read the record again after a reset. In the place of a patch: its marker would come
+    before the answer to an update, or after it, and be elsewhere in a replay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -317,6 +317,8 @@ class State:
     flight: Flight | None = None
     inquires: bool = False
     """Whether this run asks the record before a deadline counts as missed; older ones did not."""
+    heeds_resets: bool = False
+    """Whether the record is read again after a reset; a run that older code enrolled goes on as it did."""
     intruder: int | None = None
     """A superseded generation whose box called, and must be ended."""
     strays: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ def enrolled(state: State, event: Enrolled, at: datetime) -> State:
     known = replace(
         remembering(state, event.decided),
         enrolled=True,
+        heeds_resets=event.heeds_resets,
         timings=event.timings,
         generation=event.generation,
         opened=event.generation,

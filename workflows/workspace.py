@@ -39,9 +39,6 @@ INQUIRES = "inquire-before-a-missed-registration"
 STRAYS = "take-strays"
 """The patch since which the workflow takes the sweep's facts; older code rejected their kinds."""
 
-RESETS = "read-the-record-after-a-reset"
-"""The patch since which nothing is decided after a reset before the record was read, which is ahead then."""
-
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
 
@@ -221,10 +218,11 @@ class WorkspaceWorkflow:
     def _heed_reset(self) -> None:
         """After a reset the record is ahead of what is remembered here: read it before anything is decided.
 
-        Only a reset gives a run another random seed, with the first task after it.
+        Only a reset gives a run another random seed, with the first task after it. Handlers call this, so it
+        must issue no command: in which order updates and signals come after a reset differs in a replay.
         """
         seed, self._seed = self._seed, workflow.random_seed()
-        if seed != self._seed and self._state.enrolled and workflow.patched(RESETS):
+        if seed != self._seed and self._state.enrolled and self._state.heeds_resets:
             self._became(replace(self._state, enrolled=False))
 
     def _apply(self, event: lifecycle.Event) -> None:

@@ -99,10 +99,11 @@ async def completed(console: Console, workflow_type: str) -> AsyncIterator[Cost]
     [
         ("WatchdogWorkflow", "a round of the watchdog, nothing wrong"),
         ("SweepWorkflow", "a pass of the sweep, nothing found"),
+        ("RescueWorkflow", "a round of the rescue, nothing stuck"),
     ],
 )
 async def test_a_round_costs_what_the_table_says(console: Console, workflow_type: str, row: str) -> None:
-    name = {"WatchdogWorkflow": "onebox-watchdog", "SweepWorkflow": "onebox-sweep"}[workflow_type]
+    name = f"onebox-{workflow_type.removesuffix('Workflow').lower()}"
     schedule = console.client.get_schedule_handle(name)
     said = documented()[row]
 

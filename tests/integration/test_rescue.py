@@ -4,21 +4,26 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType, ResetReapplyType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.api.enums.v1 import EventType
+from temporalio.testing import ActivityEnvironment
 
+from activities.rescue import Rescuing, resets
 from devstack.console import Console, eventually
 from devstack.processes import Child, free_port
 from devstack.stack import Stack
+from tests.resetting import ended_tasks, reset
 from workers.ordering import ALL_FIRST
+from workers.parting import parting
+from workers.recall import recall
+from workflows.encryption import Encryption, PayloadKeys
 from workflows.messages import RESCUE_TYPE
 from workflows.requests import OutcomeKind
 from workflows.rescue import RescueReport
-from workflows.rescuing import Fate
+from workflows.rescuing import Fate, StuckRun
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
@@ -103,34 +108,29 @@ async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lo
     counts = console.aws.counts(workspace)
     assert (counts.launches, counts.max_alive_at_once, counts.dns_changes) == (3, 1, 3)
 
+    # A round that comes late must not end the run that has taken its place.
+    present = await current_run(console, workspace)
+    late = ActivityEnvironment(client=console.client)
+    rescue = Rescuing(parting=partial(parting, codec=Encryption(PayloadKeys.parse("")))).rescue
+    judged = await late.run(rescue, StuckRun(workflow_id=workspace, run_id=stuck))
+    assert (judged.fate, judged.why) == (Fate.GOES_ON, "another run has taken its place, or it was ended")
+    assert await current_run(console, workspace) == present
+    history = await console.workflow(workspace).fetch_history()
+    assert resets(history.events) == 1
+    assert (await recall(history)).failure is None
+
 
 async def test_after_a_reset_by_a_human_the_record_is_read_before_anything_is_decided(
     console: Console, workspace: str
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    handle = console.workflow(workspace)
-    early = (await handle.fetch_history()).events[-1].event_id
+    early = (await ended_tasks(console, workspace))[-1]
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1, request_id="second")
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     before = await eventually(lambda: outcomes(console, workspace), lambda seen: len(seen) == 1)
+    await reset(console, workspace, to=early)
 
-    run = WorkflowExecution(workflow_id=workspace, run_id=await current_run(console, workspace))
-    events = [
-        each.event_id
-        for each in (await handle.fetch_history()).events
-        if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED and each.event_id <= early
-    ]
-    await console.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=console.client.namespace,
-            workflow_execution=run,
-            reason="admin:alice: a test",
-            workflow_task_finish_event_id=events[-1],
-            request_id=workspace,
-            reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_ALL_ELIGIBLE,
-        )
-    )
     # No sender knows the future: without a look at the record, this would be said of generation 2.
     seen = await console.ask(workspace, requested_by="admin:bob", observed_generation=2, request_id="known")
     assert (seen.outcome, seen.generation) == (JOINED, 2)
@@ -140,6 +140,7 @@ async def test_after_a_reset_by_a_human_the_record_is_read_before_anything_is_de
     after = await eventually(lambda: outcomes(console, workspace), lambda seen: len(seen) == 2)
     assert after == before | {"known": (JOINED, 2)}
     assert console.aws.counts(workspace).launches == 2
+    assert (await recall(await console.workflow(workspace).fetch_history())).failure is None
 
 
 async def test_tasks_are_worked_on_with_all_that_they_bring_before_the_code_runs(

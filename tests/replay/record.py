@@ -18,7 +18,8 @@ from temporalio.client import ScheduleActionExecutionStartWorkflow
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
-from workflows.messages import SWEEP_SCHEDULE, TASK_QUEUE, DataVolume, WorkspaceSpec
+from tests.resetting import ended_tasks, reset
+from workflows.messages import RESCUE_SCHEDULE, SWEEP_SCHEDULE, TASK_QUEUE, DataVolume, WorkspaceSpec
 from workflows.roll import RollState
 from workflows.roll_messages import ROLL_TYPE, RollProgress
 from workflows.state import CanaryPolicy, Phase, SnapshotPolicy
@@ -253,11 +254,43 @@ async def explained(console: Console, stack: Stack) -> None:
     await console.until_phase(name, Phase.ONLINE, generation=2, seconds=120)
 
 
+async def reset_back(console: Console, stack: Stack) -> str:
+    """Reset to before its second box: the record is read, and knows the request that comes again."""
+    name = "reset-back"
+    await console.start(name)
+    await console.until_phase(name, Phase.ONLINE)
+    early = (await ended_tasks(console, name))[-1]
+    await console.ask(name, requested_by="admin:alice", observed_generation=1, request_id="second")
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+    await reset(console, name, to=early)
+    await console.signal(name, requested_by="watchdog", observed_generation=2)
+    await eventually(lambda: console.requests(name), lambda requests: len(requests) == 2)
+    await console.until_phase(name, Phase.ONLINE, generation=2)
+    return name
+
+
+async def rescued(console: Console, stack: Stack) -> str:
+    """A round of the rescue that finds nothing."""
+    schedule = console.client.get_schedule_handle(RESCUE_SCHEDULE)
+    await schedule.trigger()
+
+    async def run() -> str | None:
+        for action in (await schedule.describe()).info.recent_actions:
+            if isinstance(action.action, ScheduleActionExecutionStartWorkflow):
+                return action.action.workflow_id
+        return None
+
+    name = await eventually(run, bool)
+    assert name is not None
+    await console.workflow(name).result()
+    return name
+
+
 PATHS: dict[str, Callable[[Console, Stack], Awaitable[str | None]]] = {
     path.__name__: path
     for path in (
         *(incident, intents, refused, troubled, continued, unregistered, delegated, volume),
-        *(orphaned, swept, rolled, explained),
+        *(orphaned, swept, rolled, explained, reset_back, rescued),
     )
 }
 

@@ -24,6 +24,7 @@ from workers.worker_settings import WorkerSettings
 from workflows.messages import (
     DELEGATIONS_TASK_QUEUE,
     EC2_TASK_QUEUE,
+    RESCUE_SCHEDULE,
     SEARCH_ATTRIBUTES,
     SWEEP_SCHEDULE,
     TASK_QUEUE,
@@ -155,7 +156,7 @@ async def _queues(client: Client) -> list[Queue] | Finding:
 
 async def _schedules(client: Client) -> list[Finding]:
     seen: list[Round] = []
-    for schedule_id in (WATCHDOG_SCHEDULE, SWEEP_SCHEDULE):
+    for schedule_id in (WATCHDOG_SCHEDULE, SWEEP_SCHEDULE, RESCUE_SCHEDULE):
         try:
             described = await client.get_schedule_handle(schedule_id).describe(rpc_timeout=RPC_SECONDS)
         except RPCError as error:
