@@ -9,7 +9,9 @@ import pytest
 from activities import ports
 from store.credentials import new_nonce
 from tests.activities.world import World
+from workflows.admission import REMEMBERED
 from workflows.messages import WorkspaceSpec
+from workflows.requests import OutcomeKind, RequestKind
 from workflows.state import Intent
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +201,22 @@ async def test_enrolling_again_tells_what_the_box_did_meanwhile(world: World) ->
         "UPDATE beats SET last_beat_at = now() - interval '91 s' WHERE workspace_id = %(workspace_id)s"
     )
     assert (await world.enrolled()).beating_at is None
+
+
+async def test_enrolling_again_tells_the_newest_requests_oldest_first(world: World) -> None:
+    assert (await world.enrolled()).decided == ()
+    await world.rows(
+        "INSERT INTO requests (workspace_id, request_id, kind, requested_by, reason, force, at, outcome,"
+        " generation, detail) SELECT %(workspace_id)s, 'r' || n, 'recreate', 'watchdog', 'silent', false,"
+        " now() - n * interval '1 minute', 'joined', 1, 'on its way' FROM generate_series(0, %(last)s) AS n",
+        last=REMEMBERED,
+    )
+    decided = (await world.enrolled()).decided
+    assert [each.request_id for each in decided] == [f"r{number}" for number in reversed(range(REMEMBERED))]
+    newest = decided[-1]
+    assert (newest.kind, newest.outcome) == (RequestKind.RECREATE, OutcomeKind.JOINED)
+    assert (newest.requested_by, newest.reason, newest.detail) == ("watchdog", "silent", "on its way")
+    assert (newest.observed_generation, newest.retry_at, newest.generation) == (None, None, 1)
 
 
 async def test_enrolling_again_tells_the_recreates_of_a_day(world: World) -> None:

@@ -1,14 +1,18 @@
 """The admission table, row by row."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.workflows.stories import T0, after, asked, awaiting, heard, new, online, registered
-from workflows import lifecycle
+from workflows import admission, lifecycle
+from workflows.admission import REMEMBERED
 from workflows.conditions import phase
 from workflows.facts import BoxFactKind
-from workflows.requests import OutcomeKind, RequestKind
+from workflows.requests import OutcomeKind, Request, RequestKind
 from workflows.state import Frozen, Intent, Phase, State, Step
 
 LATER = after(minutes=10)
@@ -254,3 +258,58 @@ def test_a_program_cannot_pass_a_spent_budget_by_start() -> None:
     _, program = asked(state, after(hours=9), kind=RequestKind.START)
     _, human = asked(state, after(hours=9), kind=RequestKind.START, requested_by="admin")
     assert (program.outcome, human.outcome) == (OutcomeKind.DEFERRED, OutcomeKind.ACCEPTED)
+
+
+@st.composite
+def remembered(draw: st.DrawFn) -> tuple[State, list[Request]]:
+    """A state with some requests, the newest of them not recorded yet, and what the record knows."""
+    minutes = draw(st.lists(st.integers(1, 400), unique=True, max_size=12).map(sorted))
+    state = new()
+    for minute in minutes:
+        state, _ = asked(state, after(minutes=minute), request_id=f"at-{minute}")
+    state = replace(state, unrecorded=draw(st.integers(0, len(minutes))))
+    ours = {request.request_id: request for request in state.requests}
+    decided = draw(st.lists(st.integers(1, 400), unique=True, max_size=250).map(sorted))
+    known = [
+        ours.get(
+            f"at-{minute}",
+            Request(
+                request_id=f"at-{minute}",
+                kind=RequestKind.RECREATE,
+                requested_by="watchdog",
+                reason="",
+                observed_generation=None,
+                force=False,
+                at=after(minutes=minute),
+                outcome=OutcomeKind.ACCEPTED,
+                generation=1,
+                detail="",
+            ),
+        )
+        for minute in decided
+    ]
+    return state, known
+
+
+@given(remembered())
+def test_what_the_record_knows_is_remembered_in_its_order_and_the_newest_are_kept(
+    case: tuple[State, list[Request]],
+) -> None:
+    before, decided = case
+    after_it = admission.remembering(before, decided)
+    assert (after_it.unrecorded, replace(after_it, requests=before.requests)) == (before.unrecorded, before)
+    waiting = before.requests[len(before.requests) - before.unrecorded :]
+    assert after_it.requests[len(after_it.requests) - before.unrecorded :] == waiting
+    recorded = after_it.requests[: len(after_it.requests) - before.unrecorded]
+    assert list(recorded) == sorted(recorded, key=lambda request: request.at)
+    known = {request.request_id for request in (*before.requests, *decided)}
+    assert len(after_it.requests) == min(len(known), REMEMBERED)
+    assert len({request.request_id for request in after_it.requests}) == len(after_it.requests)
+
+
+def test_a_request_that_only_the_record_knows_gets_its_answer_again() -> None:
+    _, first = asked(online(generation=2), LATER, observed_generation=2, request_id="same")
+    state = admission.remembering(online(generation=3), [first])
+    again, second = asked(state, after(minutes=20), observed_generation=3, request_id="same")
+    assert second is first
+    assert again == state
