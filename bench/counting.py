@@ -9,7 +9,7 @@ import sys
 
 from temporalio import workflow
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 TASK_QUEUE = "counting"
 STARTED = "counting.started"
@@ -43,7 +43,9 @@ class CountingWorkflow:
 async def main() -> None:
     """Serve until the process is ended."""
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-    async with Worker(client, task_queue=TASK_QUEUE, workflows=[CountingWorkflow]):
+    # As the product's workers do.
+    runner = UnsandboxedWorkflowRunner()
+    async with Worker(client, task_queue=TASK_QUEUE, workflows=[CountingWorkflow], workflow_runner=runner):
         sys.stdout.write(f"{STARTED}\n")
         sys.stdout.flush()
         await asyncio.get_running_loop().create_future()

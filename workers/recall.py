@@ -63,8 +63,7 @@ async def recall(
     replayer = Replayer(
         workflows=workflows,
         data_converter=DATA_CONVERTER,
-        # Only outside the sandbox does the workflow remember in our own types. That production's sandbox
-        # accepts the code is what its workers, and the tests of the histories, see.
+        # As the workers do; and only outside the sandbox does the workflow remember in our own types.
         workflow_runner=looker,
         unsandboxed_workflow_runner=looker,
         interceptors=[_Meeting(looker)],

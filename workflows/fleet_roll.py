@@ -15,8 +15,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     from pydantic import TypeAdapter
 
-    # Whole, and before all else: the sandbox would make `from workflows import roll` a module of its own,
-    # whose outcomes are not those of the activities.
+    # Whole, and before all else: Temporal's sandbox, in which a test replays, would make of `from workflows
+    # import roll` a module of its own, whose outcomes are not those of the activities.
     import workflows.roll as rules
     from activities import roll_ports
     from workflows import messages, roll_display, roll_messages

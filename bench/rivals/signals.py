@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 with workflow.unsafe.imports_passed_through():
     from starlette.requests import Request
@@ -130,7 +130,11 @@ async def work() -> None:
     async with registry.opened(os.environ["DATABASE_URL"]) as pool:
         restarts = Restarts(pool, Cloud(os.environ["PLATFORM_URL"]))
         async with Worker(
-            client, task_queue=TASK_QUEUE, workflows=[RivalWorkflow], activities=[restarts.restart]
+            client,
+            task_queue=TASK_QUEUE,
+            workflows=[RivalWorkflow],
+            activities=[restarts.restart],
+            workflow_runner=UnsandboxedWorkflowRunner(),  # as the product's workers do
         ):
             sys.stdout.write("worker.started\n")
             sys.stdout.flush()

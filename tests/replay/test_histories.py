@@ -1,4 +1,4 @@
-"""Recorded histories replay under the present code, inside production's sandbox too, and tell who asked."""
+"""Recorded histories replay under the present code, inside Temporal's sandbox too, and tell who asked."""
 
 import asyncio
 
