@@ -21,6 +21,7 @@ from campaign.asking import Callers
 from campaign.injecting import Injector, possible
 from campaign.judging.evidence import Evidence, Quiet, Unsettled
 from campaign.judging.verdict import judged
+from campaign.replaying import replayed
 from campaign.schedule import Round, schedule
 from campaign.settling import Calm, Rest
 from campaign.stage import STALE_SECONDS, Stage, staged
@@ -197,7 +198,7 @@ class Campaign:
     def evidence(self, watcher: Watcher) -> Evidence:
         """Everything that the witnesses have to say."""
         state_dir = self.stage.stack.state_dir
-        events, texts = self.witnesses.histories(self.everybody)
+        events, runs = self.witnesses.histories(self.everybody)
         logs = [*state_dir.glob("logs/*.log"), *state_dir.glob("boxes/*/box.log")]
         told = self.callers.told
         return Evidence(
@@ -210,6 +211,7 @@ class Campaign:
             intrusions=tuple(told.intrusions),
             audited=self.witnesses.audited(),
             events=events,
+            replayed=asyncio.run(replayed(runs)),
             quiets=tuple(self.quiets),
             unsettled=tuple(self.unsettled),
             addresses=self.witnesses.addresses(),
@@ -217,7 +219,7 @@ class Campaign:
                 file.name: frozenset(file.read_text().split()) for file in self.stage.ledgers.iterdir()
             },
             secrets=self._secrets(),
-            texts=texts
+            texts={f"the history of {run.workspace}, run {run.run_id}": run.text for run in runs}
             | {
                 f"{file.parent.name}/{file.name}": text
                 for file in logs
@@ -305,6 +307,8 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
             "deeds of AWS": len(evidence.deeds),
             "changes in PostgreSQL": len(evidence.changes),
             "history events": len(evidence.events),
+            "runs replayed": len(evidence.replayed),
+            "runs reset by the rescue": sum(it.taken_up for it in evidence.replayed),
             "looks at what is shown": len(evidence.looks),
             "audited calls": len(evidence.audited),
             "intrusions": len(evidence.intrusions),

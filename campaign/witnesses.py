@@ -50,6 +50,16 @@ END $$;
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a workspace's workflow, as the CLI exports it."""
+
+    workspace: str
+    run_id: str
+    text: str
+    last: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Witnesses:
     """Where the parts are, directly: no proxy of the campaign's lies between."""
 
@@ -175,17 +185,16 @@ class Witnesses:
                 found[f"the bootstrap secret of {it['instance_id']}"] = secret[1]
         return found
 
-    def histories(self, workspaces: Iterable[str]) -> tuple[tuple[Event, ...], dict[str, str]]:
+    def histories(self, workspaces: Iterable[str]) -> tuple[tuple[Event, ...], tuple[Run, ...]]:
         """The events of the workspaces' workflows, all runs, and the histories' texts."""
         events: list[Event] = []
-        texts: dict[str, str] = {}
+        runs: list[Run] = []
         for workspace in workspaces:
             listed = self._temporal("list", "--query", f'WorkflowId = "{workspace}"')
             for run in json.loads(listed or "[]"):
                 run_id = run["execution"]["runId"]
                 text = self._temporal("show", "--workflow-id", workspace, "--run-id", run_id)
-                texts[f"the history of {workspace}, run {run_id}"] = text
-                events += [
+                these = [
                     Event(
                         workspace=workspace,
                         at=datetime.fromisoformat(it["eventTime"]).timestamp(),
@@ -193,7 +202,9 @@ class Witnesses:
                     )
                     for it in json.loads(text or "{}").get("events", [])
                 ]
-        return tuple(events), texts
+                runs.append(Run(workspace=workspace, run_id=run_id, text=text, last=these[-1]))
+                events += these
+        return tuple(events), tuple(runs)
 
     def _temporal(self, *arguments: str) -> str:
         command = [self.temporal_cli, "workflow", *arguments]

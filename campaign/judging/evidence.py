@@ -127,6 +127,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A run of a workspace's workflow, and what came of replaying its history."""
+
+    workspace: str
+    run_id: str
+    at: float
+    """Its last event."""
+    failure: str | None
+    """What `onebox replay` has to say against it."""
+    taken_up: bool
+    """Whether it was reset: another run has taken its place, from where the replay parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
     """A time in which nothing was asked and nothing injected, after everything had settled."""
 
@@ -161,6 +175,7 @@ class Evidence:
     intrusions: tuple[Intrusion, ...] = ()
     audited: tuple[Audited, ...] = ()
     events: tuple[Event, ...] = ()
+    replayed: tuple[Replayed, ...] = ()
     quiets: tuple[Quiet, ...] = ()
     unsettled: tuple[Unsettled, ...] = ()
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)

@@ -38,6 +38,18 @@ def boxes_get_back(evidence: Evidence) -> Iterator[Violation]:
         )
 
 
+def histories_replay(evidence: Evidence) -> Iterator[Violation]:
+    """On-call can replay each run, and so can the next worker that meets it."""
+    for it in evidence.replayed:
+        if it.failure is not None and not it.taken_up:
+            yield Violation(
+                invariant="replay",
+                workspace=it.workspace,
+                at=it.at,
+                what=f"run {it.run_id} does not replay: {it.failure}",
+            )
+
+
 def health_costs_nothing(evidence: Evidence) -> Iterator[Violation]:
     """I12: a workspace that is well, of which nobody wants anything, has no workflow events."""
     events: dict[str, list[Event]] = defaultdict(list)

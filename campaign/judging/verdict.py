@@ -20,6 +20,7 @@ JUDGES: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     credentials.secrets_stay_secret,
     showing.online_is_true,
     showing.boxes_get_back,
+    showing.histories_replay,
     showing.health_costs_nothing,
     work.each_ends_once,
 )

@@ -14,6 +14,7 @@ from campaign.judging.evidence import (
     Look,
     Quiet,
     Recorded,
+    Replayed,
     Truth,
 )
 
@@ -95,6 +96,10 @@ def audited(call: str, verdict: str, code: str) -> Audited:
     return Audited(workspace=WORKSPACE, at=40.0, generation=2, call=call, verdict=verdict, code=code)
 
 
+def run(failure: str | None = None, *, taken_up: bool = False) -> Replayed:
+    return Replayed(workspace=WORKSPACE, run_id="run", at=28.0, failure=failure, taken_up=taken_up)
+
+
 HONEST = Evidence(
     deeds=(
         deed(1, "RunInstances", "launched", OLD, 1),
@@ -141,6 +146,7 @@ HONEST = Evidence(
         audited("token created by operator", "unproven", "created"),
     ),
     events=(Event(workspace=WORKSPACE, at=28.0, type="workflow_task_completed"),),
+    replayed=(run(), run("it parts", taken_up=True)),
     quiets=(Quiet(began=60.0, ended=63.0, workspaces=(WORKSPACE,)),),
     addresses={"10.0.0.1": (WORKSPACE, 1), "10.0.0.2": (WORKSPACE, 2), "10.0.0.9": ("another", 1)},
     processed={WORKSPACE: frozenset({"d1"})},

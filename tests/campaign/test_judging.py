@@ -21,6 +21,7 @@ from tests.campaign.planted import (
     look,
     named,
     request,
+    run,
     state,
     token,
 )
@@ -43,6 +44,7 @@ def test_an_honest_run_passes() -> None:
 
 
 PLANTED: Sequence[tuple[str, str, Evidence]] = [
+    ("replay", "run run does not replay: it parts", replace(HONEST, replayed=(run("it parts"),))),
     ("I1", "is running beside", with_deeds(state(30, "i-third", "running", 2))),
     ("I1", "was launched while", without_deed(state(22, OLD, "terminated", 1))),
     (
