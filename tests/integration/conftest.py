@@ -23,7 +23,6 @@ SETTINGS = {
     # So long a box stays degraded, with its work undone, before it is replaced: tests look at that meanwhile.
     "NOT_PROCESSING_SECONDS": "15",
     "OFFERING_BAD_SECONDS": "0",
-    "RESCUE_SECONDS": "5",
     # Tests break their boxes side by side: what that says of the fleet is another test's matter.
     "FLEET_FREEZE_PERCENT": "100",
     "FLEET_CONCURRENT_PERCENT": "100",

@@ -20,7 +20,7 @@ from workers.ordering import ALL_FIRST
 from workers.parting import parting
 from workers.recall import recall
 from workflows.encryption import Encryption, PayloadKeys
-from workflows.messages import RESCUE_TYPE
+from workflows.messages import RESCUE_SCHEDULE, RESCUE_TYPE
 from workflows.requests import OutcomeKind
 from workflows.rescue import RescueReport
 from workflows.rescuing import Fate, StuckRun
@@ -62,9 +62,10 @@ async def current_run(console: Console, workspace: str) -> str:
 
 
 async def rescued(console: Console, run_id: str) -> tuple[Fate, str] | None:
-    """What the rounds say of a run, if one has met it."""
+    """What the rounds say of a run, if one has met it; begins another one."""
+    await console.client.get_schedule_handle(RESCUE_SCHEDULE).trigger()
     query = f"WorkflowType = '{RESCUE_TYPE}' AND ExecutionStatus = 'Completed'"
-    async for each in console.client.list_workflows(query):
+    async for each in console.client.list_workflows(query, limit=20):
         handle = console.client.get_workflow_handle(each.id, run_id=each.run_id, result_type=RescueReport)
         for run in (await handle.result()).runs:
             if run.run_id == run_id:
@@ -92,11 +93,11 @@ async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lo
         console.ask(workspace, requested_by="admin:carol", observed_generation=3, request_id="waiting")
     )
     stack.start("worker")
+    told = await eventually(lambda: rescued(console, stuck), lambda seen: seen is not None)
     answer = await asking
     await console.until_phase(workspace, Phase.ONLINE, generation=3)
 
     assert await current_run(console, workspace) != stuck
-    told = await eventually(lambda: rescued(console, stuck), lambda seen: seen is not None)
     assert told is not None
     assert told[0] is Fate.RESET
     assert told[1].startswith("a replay parts from what was recorded at event ")
