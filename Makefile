@@ -39,13 +39,13 @@ format: $(STAMP)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP)  ## The tests, against real parts (about 10 minutes on 2 cores)
-	$(BIN)/pytest -n 4 --dist loadfile -m "not storm"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not storm"
 
 test-all: test  ## The tests, then the storms, one after the other: beside each other they would measure each other
 	$(BIN)/pytest -m storm
 
 test-codec: $(STAMP)  ## The tests of the whole stack, with payloads encrypted
-	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -n 4 --dist loadfile -m "not storm" tests/integration
+	PAYLOAD_KEYS="test:$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" $(BIN)/pytest -n 3 --dist loadfile -m "not storm" tests/integration
 
 SEED ?= 1
 MINUTES ?= 20
