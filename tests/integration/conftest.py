@@ -3,12 +3,9 @@
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psycopg
 import pytest
-from temporalio.service import RPCError
 
 from devstack.aws.client import AwsEndpoint
 from devstack.console import Console, connected
@@ -87,14 +84,6 @@ async def console(stack: Stack) -> AsyncIterator[Console]:
         console.aws.clear()
         yield console
         console.aws.clear()
-        await leave(console)
-
-
-async def leave(console: Console) -> None:
-    """Have what the test made deleted: boxes that nobody looks at would beat on beside all other tests."""
-    with suppress(psycopg.Error, RPCError):
-        for row in await console.rows("SELECT workspace_id FROM workspaces WHERE intent <> 'delete'"):
-            await console.signal(str(row["workspace_id"]), "delete", requested_by="admin:tests")
 
 
 _numbers = itertools.count(1)
