@@ -214,8 +214,10 @@ def _comes_again(error: RPCError) -> bool:
     # Its run was reset: another one goes on.
     if error.status is RPCStatusCode.NOT_FOUND and "aborted by closing workflow" in error.message:
         return True
-    # Three times in a row no worker got to the end of a task in time.
-    return error.status is RPCStatusCode.FAILED_PRECONDITION and "Workflow Task in failed" in error.message
+    # Three times in a row no worker got to the end of a task in time, or none has asked for one for a while.
+    return error.status is RPCStatusCode.FAILED_PRECONDITION and any(
+        reason in error.message for reason in ("Workflow Task in failed", "no poller seen")
+    )
 
 
 AGAIN = frozenset({408, 502, 503})

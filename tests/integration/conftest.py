@@ -1,11 +1,15 @@
 """One whole stack for all integration tests; each test has workspaces of its own."""
 
+import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
+from temporalio.service import RPCError
 
 from devstack.aws.client import AwsEndpoint
 from devstack.console import Console, connected
@@ -31,6 +35,9 @@ SETTINGS = {
 
 CANARY_SECRET_KEY = "c0ffee00" * 8
 """The server's key of these tests: searched for, with all that is derived from it, where it must not be."""
+
+PARTING_SECONDS = 60
+"""What could not be deleted in that time beats on: that is no reason for a test to fail."""
 
 LAST = ("integration/test_secrets", "integration/test_calls")
 
@@ -78,8 +85,30 @@ def stack(wire: Wire, ledgers: Path, collector: Collector) -> Iterator[Stack]:
             assert [action for action in endpoint.calls() if not allows(action)] == []
 
 
+@pytest.fixture(scope="session")
+def lasting() -> str:
+    """The ID of the one workspace that stays from test to test: for those who need any box."""
+    return "lasting"
+
+
 @pytest.fixture
-async def console(stack: Stack) -> AsyncIterator[Console]:
+def parting(stack: Stack, lasting: str) -> Iterator[None]:
+    """Have what the test made deleted after it: its boxes would beat on beside all that follow."""
+    yield
+    with suppress(TimeoutError, psycopg.Error, RPCError):
+        asyncio.run(asyncio.wait_for(delete_all_but(lasting, stack), PARTING_SECONDS))
+
+
+async def delete_all_but(lasting: str, stack: Stack) -> None:
+    """Ask for the deletion of the stack's other workspaces; what follows need not wait for it."""
+    made = "SELECT workspace_id FROM workspaces WHERE intent <> 'delete' AND workspace_id <> %s"
+    async with connected(stack) as console:
+        for row in await console.rows(made, lasting):
+            await console.signal(str(row["workspace_id"]), "delete", requested_by="admin:tests")
+
+
+@pytest.fixture
+async def console(stack: Stack, parting: None) -> AsyncIterator[Console]:
     async with connected(stack) as console:
         console.aws.clear()
         yield console

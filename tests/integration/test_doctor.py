@@ -30,7 +30,6 @@ from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio
 
-DOCTORS_OWN = "the-doctors-own"
 
 NO_KEY = "ab" * 16
 """16 bytes: half of what a key needs."""
@@ -230,11 +229,11 @@ def places(stack: Stack) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-async def one_box(stack: Stack, console: Console, places: dict[str, str]) -> None:
+async def one_box(stack: Stack, console: Console, lasting: str, places: dict[str, str]) -> None:
     """A box that was made by the stack's server key."""
-    if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", DOCTORS_OWN):
-        await console.start(DOCTORS_OWN)
-    await console.until_phase(DOCTORS_OWN, Phase.ONLINE)
+    if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", lasting):
+        await console.start(lasting)
+    await console.until_phase(lasting, Phase.ONLINE)
 
 
 def planted_environment(stack: Stack, places: Mapping[str, str], planted: Planted) -> dict[str, str]:
@@ -262,12 +261,14 @@ async def test_a_healthy_stack_has_nothing_to_fix(stack: Stack, one_box: None, d
     assert report.status("database.server_keys") == "ok"
 
 
-async def test_looking_changes_nothing(stack: Stack, console: Console, one_box: None, doctor: Doctor) -> None:
-    before, since = console.aws.counts(DOCTORS_OWN), len(console.aws.journal())
+async def test_looking_changes_nothing(
+    stack: Stack, console: Console, lasting: str, one_box: None, doctor: Doctor
+) -> None:
+    before, since = console.aws.counts(lasting), len(console.aws.journal())
     doctor(stack.environment)
-    after, entries = console.aws.counts(DOCTORS_OWN), console.aws.journal(since=since)
+    after, entries = console.aws.counts(lasting), console.aws.journal(since=since)
     assert after == before
-    # Boxes that other tests left behind may be replaced just now.
+    # What other tests left behind may still be on its way out.
     rows = await console.rows("SELECT workspace_id FROM workspaces")
     theirs = {row["workspace_id"] for row in rows}
     changes = ("RunInstances", "ChangeResourceRecordSets", "CreateSnapshot")

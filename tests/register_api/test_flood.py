@@ -155,7 +155,8 @@ async def test_a_flood_of_strangers_does_not_starve_proven_boxes(database: str, 
                 await asyncio.gather(*map(live, callers))
                 # Some of the strangers get their turn, too; the boxes may be done before the first of them.
                 await eventually(served, bool, seconds=PATIENCE_SECONDS)
-    assert told.keys() == {401, 503}
+    # On a busy machine one or another stranger gets no answer in time; none gets any other.
+    assert told.keys() - {0} == {401, 503}
     proven = sum((caller.told for caller in callers), Counter[int]())
     # On a busy machine one or another waits too long; behind the flood, nearly all of them would.
     assert proven[503] <= proven[200] // 10, proven
