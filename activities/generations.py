@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 from temporalio import activity
 
-from activities import failures, metrics, specs
+from activities import failures, metrics, rows, specs
 from activities.execution import execution
 from activities.ports import CloseWorkspace, Enroll, Enrolled, GenerationOpened, OpenGeneration
 from activities.specs import BoxDefaults, ResolvedSpec
@@ -17,11 +17,10 @@ from store import generations, records, volumes
 from store.credentials import ServerKeys
 from store.generations import Workspace
 from store.pool import Connection, Pool, connection
-from store.records import RequestRow
 from workflows.admission import REMEMBERED
 from workflows.messages import DataVolume
 from workflows.names import InvalidWorkspaceId, check_workspace_id
-from workflows.requests import OutcomeKind, Request, RequestKind, is_human
+from workflows.requests import is_human
 from workflows.state import Intent, Phase, SnapshotPolicy
 
 RECREATES_WITHIN = timedelta(hours=24)
@@ -79,7 +78,7 @@ class Generations:
                 not_processing_why=record.not_processing_why or "",
                 has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
                 snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
-                decided=tuple(map(_request, decided)),
+                decided=tuple(map(rows.request, decided)),
                 heeds_resets=True,
             )
 
@@ -159,19 +158,3 @@ async def _locked(conn: Connection, workspace_id: str) -> Workspace:
     if workspace is None:
         raise failures.unknown_workspace(workspace_id)
     return workspace
-
-
-def _request(row: RequestRow) -> Request:
-    return Request(
-        request_id=row.request_id,
-        kind=RequestKind(row.kind),
-        requested_by=row.requested_by,
-        reason=row.reason,
-        observed_generation=row.observed_generation,
-        force=row.force,
-        at=row.at,
-        outcome=OutcomeKind(row.outcome),
-        generation=row.generation,
-        detail=row.detail,
-        retry_at=row.retry_at,
-    )

@@ -3,24 +3,17 @@
 What they say is the lifecycle's; nothing is judged here.
 """
 
-from typing import cast
-
 import structlog
-from pydantic import TypeAdapter
 from temporalio import activity
 
-from activities import failures, metrics, tracing
+from activities import failures, metrics, rows, tracing
 from activities.execution import execution
 from activities.ports import RecordStatus, StatusRecorded
 from store import records
-from store.generations import Json
 from store.pool import Pool, connection
-from store.records import CameOnline, RequestRow, Status
-from workflows.requests import OutcomeKind, Request, RequestKind, is_human
-from workflows.state import Condition, LastError, Phase
-
-_LAST_ERROR = TypeAdapter(LastError)
-_CONDITIONS = TypeAdapter(tuple[Condition, ...])
+from store.records import CameOnline
+from workflows.requests import OutcomeKind, RequestKind, is_human
+from workflows.state import Phase
 
 _OPENING = (RequestKind.RECREATE, RequestKind.START)
 _ABOARD = (OutcomeKind.ACCEPTED, OutcomeKind.JOINED)
@@ -41,11 +34,11 @@ class Records:
         workspace_id = request.workspace_id
         async with execution(workspace_id, request.generation):
             async with connection(self._pool) as conn, conn.transaction():
-                await records.write_status(conn, workspace_id, _status(request))
+                await records.write_status(conn, workspace_id, rows.status(request))
                 standing = await records.standing(conn, workspace_id)
                 if standing is None:
                     raise failures.unknown_workspace(workspace_id)
-                added = await records.add_requests(conn, workspace_id, map(_row, request.requests))
+                added = await records.add_requests(conn, workspace_id, map(rows.row, request.requests))
                 online = None
                 if request.phase is Phase.ONLINE:
                     online = await records.note_online(conn, workspace_id, generation=request.generation)
@@ -62,7 +55,7 @@ class Records:
 async def _tell(request: RecordStatus, added: frozenset[str]) -> None:
     """Log, count and trace the outcomes that are new on the record; a retry finds none."""
     for each in request.requests:
-        if _text(each.request_id) not in added:
+        if rows.text(each.request_id) not in added:
             continue
         source = metrics.HUMAN if is_human(each.requested_by) else metrics.AUTOMATIC
         metrics.REQUESTS.labels(each.kind, each.outcome, source).inc()
@@ -94,49 +87,3 @@ def _tell_online(request: RecordStatus, online: CameOnline) -> None:
     tracing.tell_flight(
         of=(request.workspace_id, request.generation), start=online.asked_at, end=online.online_at
     )
-
-
-def _status(request: RecordStatus) -> Status:
-    error = request.last_error
-    return Status(
-        generation=request.generation,
-        revision=request.revision,
-        phase=request.phase,
-        last_error=None
-        if error is None
-        else cast("Json", _storable(_LAST_ERROR.dump_python(error, mode="json"))),
-        conditions=cast("list[Json]", _storable(_CONDITIONS.dump_python(request.conditions, mode="json"))),
-    )
-
-
-def _row(request: Request) -> RequestRow:
-    return RequestRow(
-        request_id=_text(request.request_id),
-        kind=request.kind,
-        requested_by=_text(request.requested_by),
-        reason=_text(request.reason),
-        observed_generation=request.observed_generation,
-        force=request.force,
-        at=request.at,
-        outcome=request.outcome,
-        generation=request.generation,
-        detail=_text(request.detail),
-        retry_at=request.retry_at,
-    )
-
-
-def _storable(value: object) -> object:
-    """The same JSON without NULs, which PostgreSQL cannot store and a sender may put anywhere."""
-    match value:
-        case str():
-            return _text(value)
-        case dict():
-            return {key: _storable(member) for key, member in value.items()}
-        case list() | tuple():
-            return [_storable(member) for member in value]
-        case _:
-            return value
-
-
-def _text(value: str) -> str:
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")

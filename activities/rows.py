@@ -1,0 +1,82 @@
+"""The workspace's status and requests in the form that the record has them, and requests back from it.
+
+A translation only: nothing is judged, and nothing is read or written.
+"""
+
+from typing import cast
+
+from pydantic import TypeAdapter
+
+from activities.ports import RecordStatus
+from store.generations import Json
+from store.records import RequestRow, Status
+from workflows.requests import OutcomeKind, Request, RequestKind
+from workflows.state import Condition, LastError
+
+_LAST_ERROR = TypeAdapter(LastError)
+_CONDITIONS = TypeAdapter(tuple[Condition, ...])
+
+
+def status(request: RecordStatus) -> Status:
+    """What is to be written of the status."""
+    error = request.last_error
+    return Status(
+        generation=request.generation,
+        revision=request.revision,
+        phase=request.phase,
+        last_error=None
+        if error is None
+        else cast("Json", _storable(_LAST_ERROR.dump_python(error, mode="json"))),
+        conditions=cast("list[Json]", _storable(_CONDITIONS.dump_python(request.conditions, mode="json"))),
+    )
+
+
+def row(request: Request) -> RequestRow:
+    """The row of a request."""
+    return RequestRow(
+        request_id=text(request.request_id),
+        kind=request.kind,
+        requested_by=text(request.requested_by),
+        reason=text(request.reason),
+        observed_generation=request.observed_generation,
+        force=request.force,
+        at=request.at,
+        outcome=request.outcome,
+        generation=request.generation,
+        detail=text(request.detail),
+        retry_at=request.retry_at,
+    )
+
+
+def request(row: RequestRow) -> Request:
+    """The request of a row; `ValueError` if a later version wrote a kind that this one lacks."""
+    return Request(
+        request_id=row.request_id,
+        kind=RequestKind(row.kind),
+        requested_by=row.requested_by,
+        reason=row.reason,
+        observed_generation=row.observed_generation,
+        force=row.force,
+        at=row.at,
+        outcome=OutcomeKind(row.outcome),
+        generation=row.generation,
+        detail=row.detail,
+        retry_at=row.retry_at,
+    )
+
+
+def text(value: str) -> str:
+    """The same without NULs, which PostgreSQL cannot store and a sender may put anywhere."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable(value: object) -> object:
+    match value:
+        case str():
+            return text(value)
+        case dict():
+            return {key: _storable(member) for key, member in value.items()}
+        case list() | tuple():
+            return [_storable(member) for member in value]
+        case _:
+            return value
