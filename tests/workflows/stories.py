@@ -17,6 +17,7 @@ from workflows.facts import (
     GenerationOpened,
     LaunchResult,
     SnapshotSettled,
+    StepFailed,
     StraysEnded,
     VolumeDetached,
 )
@@ -137,3 +138,23 @@ def asked(
     state, decided = lifecycle.request(state, ask, at)
     assert decided is not None, "it waits for the fleet's word"
     return state, decided
+
+
+def failure(step: Step, *, code: str = "AnyCode", retryable: bool = True) -> StepFailed:
+    return StepFailed(step=step, code=code, message="it went wrong", hint="mend it", retryable=retryable)
+
+
+def awaiting_address() -> State:
+    state = new()
+    while lifecycle.due(state, T0) is not Step.ADDRESS:
+        state = step_done(state, T0)
+    return state
+
+
+def never_registering() -> State:
+    """A box that never registers, until nothing happens by itself any more."""
+    state, at = awaiting(new()), T0
+    while (wake := lifecycle.wake_at(state)) is not None:
+        at = wake
+        state = awaiting(lifecycle.apply(state, lifecycle.Tick(), at), at)
+    return state
