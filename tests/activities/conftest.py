@@ -12,11 +12,13 @@ from activities.aws import Aws
 from devstack.aws.client import AwsEndpoint
 from devstack.processes import free_port
 from store.pool import Pool
+from tests.activities.sweeping import of_plane
 from tests.activities.world import World, config_for
 from tests.database import PATIENCE, patient_pool, patiently_migrate, server
 from tests.devstack.cloud import endpoint_process, wait_for_endpoint
 
 _NUMBERS = itertools.count(1)
+_OWNERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +104,15 @@ async def world(pool: Pool, aws: Aws, endpoint: AwsEndpoint) -> World:
         endpoint=endpoint,
         config=config_for(endpoint.info()),
     )
+
+
+@pytest.fixture
+def planes() -> Iterator[str]:
+    """Names of control planes that nobody else is."""
+    return (f"plane-{number}" for number in _OWNERS)
+
+
+@pytest.fixture
+def swept(world: World, planes: Iterator[str]) -> World:
+    """A workspace of a control plane of its own, whose sweep needs no patience."""
+    return of_plane(world, next(planes))

@@ -23,6 +23,23 @@ from store import delegations, generations
 from store.delegations import New
 from store.pool import Pool
 from tests.activities.agents import Agent, Behaviour, Caller, agent, done, head, message_of, obliging
+from tests.activities.misbehaving import (
+    broken_chunks,
+    drip_body,
+    drip_head,
+    empty_answer,
+    half_an_answer,
+    half_an_excuse,
+    hang_up,
+    headers_without_end,
+    interim_answers_without_end,
+    never_read,
+    redirect_to_nowhere,
+    say_garbage,
+    say_nothing,
+    say_too_little,
+    senseless_answer,
+)
 from tests.store.ledger import open_next
 from workflows.delegations import FIRST_PAUSE, DelegationState, DelegationType, pause
 
@@ -198,20 +215,6 @@ async def test_an_answer_without_end_is_not_read_to_its_end_and_counts_as_delive
     assert (await post.row(it))["response_preview"] is None
 
 
-async def drip_body(it: Agent, caller: Caller) -> None:
-    await caller.request()
-    it.stuck.set()
-    await caller.say(head("200 OK", "content-length: 1000000"))
-    await caller.drip()
-
-
-async def drip_head(it: Agent, caller: Caller) -> None:
-    await caller.request()
-    it.stuck.set()
-    await caller.say(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    await caller.drip(b"x")
-
-
 @pytest.mark.parametrize(
     ("behaviour", "state", "error"),
     [(drip_body, DELIVERED, None), (drip_head, QUEUED, "no answer within 30 s")],
@@ -233,77 +236,6 @@ async def test_who_drips_is_cut_off_and_work_for_others_is_done_meanwhile(
         await asyncio.wait_for(slow.left.wait(), 60)
     assert (advanced.state, advanced.attempt) == (state, 1)
     assert (await post.row(dripping))["error"] == error
-
-
-async def say_nothing(it: Agent, caller: Caller) -> None:
-    await caller.request()
-    it.stuck.set()
-    await caller.reader.read()
-
-
-async def never_read(it: Agent, caller: Caller) -> None:
-    await caller.reader.readexactly(1)
-    it.stuck.set()
-    await asyncio.Event().wait()
-
-
-async def hang_up(_: Agent, caller: Caller) -> None:
-    await caller.request()
-
-
-async def say_garbage(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"\x16\x03\x01\x02\x00\x01\xff\r\n\r\n")
-
-
-async def say_too_little(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\ncontent-le")
-
-
-async def headers_without_end(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        await caller.say(b"x-more: and more\r\n" * 100)
-
-
-async def interim_answers_without_end(it: Agent, caller: Caller) -> None:
-    await caller.request()
-    it.stuck.set()
-    while True:
-        await caller.say(head("103 Early Hints", "link: </style>"))
-        await asyncio.sleep(0)  # the machine has others to serve
-
-
-async def redirect_to_nowhere(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(head("307 Temporary Redirect", "location: http://[", "content-length: 0"))
-
-
-async def empty_answer(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.answer(b"")
-
-
-async def senseless_answer(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.answer(b"\x00\xff" * 500)
-
-
-async def broken_chunks(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(head("200 OK", "transfer-encoding: chunked"), b"nonsense\r\n")
-
-
-async def half_an_answer(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(head("200 OK", "content-length: 100"), b"half")
-
-
-async def half_an_excuse(_: Agent, caller: Caller) -> None:
-    await caller.request()
-    await caller.say(head("503 Service Unavailable", "content-length: 100"), b"half")
 
 
 NO_ANSWER = "no answer within 30 s"

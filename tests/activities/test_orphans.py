@@ -1,91 +1,32 @@
 """The orphan sweep on real parts: what it lists, what it remembers and reports, and what it ends."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Literal
 
 import psycopg
 import pytest
 
 from activities import inventory, ports, sweep_ports
-from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
+from tests.activities.sweeping import (
+    ALIVE,
+    PASSES,
+    deleted,
+    end,
+    facts,
+    look,
+    of_plane,
+    planted,
+    protect,
+    verdicts,
+    with_policy,
+)
 from tests.activities.world import World
 from tests.database import patient_pool, patiently_migrate
-from workflows.orphans import OrphanPolicy, Verdict
-from workflows.state import Intent
+from workflows.orphans import Verdict
 
 pytestmark = pytest.mark.anyio
-
-ALIVE = ("pending", "running")
-_OWNERS = itertools.count(1)
-_PASSES = itertools.count(1)
-
-
-@pytest.fixture
-def planes() -> Iterator[str]:
-    """Names of control planes that nobody else is."""
-    return (f"plane-{number}" for number in _OWNERS)
-
-
-@pytest.fixture
-def swept(world: World, planes: Iterator[str]) -> World:
-    """A workspace of a control plane of its own, whose sweep needs no patience."""
-    return of_plane(world, next(planes))
-
-
-def of_plane(world: World, owner: str, **policy: object) -> World:
-    hurried = OrphanPolicy(age=timedelta(), again_after=timedelta(minutes=5))
-    return world.with_config(
-        replace(world.config, owner=owner, orphans=replace(hurried, **policy))  # type: ignore[arg-type]
-    )
-
-
-def with_policy(world: World, **policy: object) -> World:
-    return of_plane(world, world.config.owner, **policy)
-
-
-async def look(world: World, *, pass_id: str | None = None, used: int = 0) -> sweep_ports.OrphansFound:
-    request = sweep_ports.FindOrphans(pass_id=pass_id or f"pass {next(_PASSES)}", used=used)
-    return await world.run(sweep_ports.find_orphan_instances, request)
-
-
-async def look_at_names(world: World) -> sweep_ports.OrphansFound:
-    return await world.run(
-        sweep_ports.find_orphan_names, sweep_ports.FindOrphans(pass_id=f"pass {next(_PASSES)}")
-    )
-
-
-def verdicts(found: sweep_ports.OrphansFound) -> dict[str, Verdict]:
-    return {one.name: one.verdict for one in found.orphans}
-
-
-async def planted(world: World, workspace_id: str | None = None, *, generation: int = 1) -> str:
-    other = replace(world, workspace_id=workspace_id or world.workspace_id)
-    return await other.stranger(owner=world.config.owner, generation=generation)
-
-
-async def protect(world: World, instance_id: str) -> None:
-    await world.aws.call(
-        world.aws.ec2.create_tags, Resources=[instance_id], Tags=[{"Key": PROTECT_TAG, "Value": ""}]
-    )
-
-
-async def deleted(world: World) -> None:
-    await world.closed(1, intent=Intent.DELETE)
-    await world.rows("UPDATE workspaces SET deleted_at = now() WHERE workspace_id = %(workspace_id)s")
-
-
-async def facts(world: World) -> list[dict[str, object]]:
-    return await world.rows(
-        "SELECT kind, generation, detail FROM facts WHERE workspace_id = %(workspace_id)s ORDER BY fact_id"
-    )
-
-
-def end(world: World, *instances: str, generation: int | None = None) -> sweep_ports.EndOrphans:
-    return sweep_ports.EndOrphans(workspace_id=world.workspace_id, instances=instances, generation=generation)
 
 
 async def test_what_nobody_claims_is_reported_the_second_time_and_the_rest_is_left(swept: World) -> None:
@@ -262,7 +203,7 @@ async def test_an_empty_or_failed_list_leads_to_nothing(swept: World) -> None:
     assert (empty.looked_at, empty.orphans) == (0, ())
     swept.endpoint.inject("DescribeInstances", "error", code="RequestLimitExceeded")
     failed = await swept.fails(
-        sweep_ports.find_orphan_instances, sweep_ports.FindOrphans(pass_id=f"pass {next(_PASSES)}")
+        sweep_ports.find_orphan_instances, sweep_ports.FindOrphans(pass_id=f"pass {next(PASSES)}")
     )
     assert failed.type == "RequestLimitExceeded"
     swept.endpoint.inject("DescribeInstances", "empty_list")
@@ -329,83 +270,3 @@ async def test_two_control_planes_in_one_account_do_not_touch_each_other(
             theirs,
             their_stray,
         }
-
-
-async def change(
-    world: World, action: Literal["CREATE", "DELETE"], name: str, kind: Literal["A", "TXT"], value: str
-) -> None:
-    await world.aws.call(
-        world.aws.route53.change_resource_record_sets,
-        HostedZoneId=world.config.zone.zone_id,
-        ChangeBatch={
-            "Changes": [
-                {
-                    "Action": action,
-                    "ResourceRecordSet": {
-                        "Name": name,
-                        "Type": kind,
-                        "TTL": 30,
-                        "ResourceRecords": [{"Value": value}],
-                    },
-                }
-            ]
-        },
-    )
-
-
-async def named(world: World, workspace_id: str, *, owner: str | None = None, at: str = "") -> str:
-    """A name with our claim, as an address would have written it."""
-    host = at or world.config.zone.name_of(workspace_id)
-    claim = Claim(owner=owner or world.config.owner, workspace_id=workspace_id, generation=1, attempt=1)
-    await change(world, "CREATE", host, "A", "10.0.0.9")
-    await change(world, "CREATE", companion(host), "TXT", claim.text)
-    return host
-
-
-async def names_in_zone(world: World) -> set[str]:
-    pages = world.aws.route53.get_paginator("list_resource_record_sets")
-    listed = await world.aws.call(
-        lambda: list(pages.paginate(HostedZoneId=world.config.zone.zone_id)),
-    )
-    return {record["Name"].rstrip(".") for page in listed for record in page["ResourceRecordSets"]}
-
-
-async def test_names_of_workspaces_that_are_gone_are_removed_and_others_are_not(swept: World) -> None:
-    await swept.opened()
-    ws = swept.workspace_id
-    gone = replace(swept, workspace_id=f"{ws}-gone")
-    await gone.opened()
-    await deleted(gone)
-    dead, nobody = await named(swept, f"{ws}-gone"), await named(swept, f"{ws}-nobody")
-    mine = await named(swept, ws)
-    foreign = await named(swept, f"{ws}-foreign", owner="another-control-plane")
-    alias = await named(swept, f"{ws}-alias", at=f"www.{ws}.{swept.config.zone.name}")
-    plain = f"{ws}-plain.{swept.config.zone.name}"
-    await change(swept, "CREATE", plain, "A", "10.0.0.9")
-    first = await look_at_names(swept)
-    assert first.looked_at == 4, "another owner's is not even looked at"
-    assert verdicts(first) == {
-        dead: Verdict.SEEN_ONCE,
-        nobody: Verdict.SEEN_ONCE,
-        alias: Verdict.UNLABELLED,
-    }
-    second = verdicts(await look_at_names(swept))
-    assert (second[dead], second[nobody]) == (Verdict.END, Verdict.END)
-    for workspace_id in (f"{ws}-gone", f"{ws}-nobody"):
-        await swept.run(ports.remove_address, ports.RemoveAddress(workspace_id=workspace_id))
-    left = await names_in_zone(swept)
-    assert not {dead, nobody, companion(dead), companion(nobody)} & left
-    assert {mine, foreign, alias, plain} <= left
-    assert verdicts(await look_at_names(swept)) == {alias: Verdict.UNLABELLED}
-
-
-async def test_names_are_as_old_as_their_first_sighting(swept: World) -> None:
-    patient = with_policy(swept, age=timedelta(minutes=5))
-    await patient.opened()
-    nobody = await named(patient, f"{patient.workspace_id}-nobody")
-    await look_at_names(patient)
-    assert verdicts(await look_at_names(patient)) == {nobody: Verdict.YOUNG}
-    await patient.rows(
-        "UPDATE orphans SET first_seen = first_seen - interval '5 min' WHERE name = %(name)s", name=nobody
-    )
-    assert verdicts(await look_at_names(patient)) == {nobody: Verdict.END}

@@ -8,7 +8,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from activities import ebs, ports, volume_ports
-from tests.activities.test_volumes import attach, deleted, with_volume
+from tests.activities.volumes import attach, deleted, with_volume
 from tests.activities.world import OWNER, World
 from workflows import snapshots as rules
 from workflows.facts import SnapshotSettled

@@ -1,76 +1,27 @@
 """One data volume for a workspace, at one box at a time, whatever answers are lost and whoever is killed."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
-from temporalio.exceptions import ApplicationError
 
 from activities import ebs, ports, volume_ports
-from activities.box import onebox_box
-from activities.ebs import Volume
-from devstack.console import eventually
-from tests.activities.world import OWNER, World
-from workflows.facts import AttachResult, VolumeDetached
-from workflows.messages import DataVolume, VolumeType, WorkspaceSpec
-from workflows.state import Intent
+from tests.activities.volumes import (
+    SPEC,
+    attach,
+    calls,
+    detach,
+    fenced,
+    holders,
+    moves,
+    row,
+    volumes,
+    with_volume,
+)
+from tests.activities.world import World
+from workflows.facts import VolumeDetached
+from workflows.messages import WorkspaceSpec
 
 pytestmark = pytest.mark.anyio
-
-SPEC = WorkspaceSpec(data_volume=DataVolume(size_gib=3), canary=None)
-
-
-def attach(world: World, generation: int, instance_id: str, *, attempt: int = 1) -> volume_ports.AttachVolume:
-    return volume_ports.AttachVolume(
-        workspace_id=world.workspace_id, generation=generation, attempt=attempt, instance_id=instance_id
-    )
-
-
-def detach(world: World, generation: int, *, attempt: int = 1) -> volume_ports.DetachVolume:
-    return volume_ports.DetachVolume(workspace_id=world.workspace_id, generation=generation, attempt=attempt)
-
-
-async def with_volume(world: World, *, spec: WorkspaceSpec = SPEC) -> tuple[str, str]:
-    """Generation 1 with its volume: the instance and the volume."""
-    instance_id = await world.launched(await world.opened(spec=spec))
-    result = await world.run(volume_ports.attach_volume, attach(world, 1, instance_id))
-    assert result.volume_id is not None
-    return instance_id, result.volume_id
-
-
-async def fenced(world: World, *, after: int = 1) -> int:
-    """The next generation, open, with all before it terminated."""
-    generation = await world.opened(after=after)
-    seen = await world.run(ports.fence_instances, world.fence(generation))
-    assert not seen.alive
-    return generation
-
-
-async def volumes(world: World) -> list[Volume]:
-    return await world.aws.call(
-        ebs.volumes_by_tags, world.aws.ec2, owner=OWNER, workspace_id=world.workspace_id
-    )
-
-
-def holders(volume: Volume) -> list[str]:
-    return [one.instance_id for one in volume.attachments]
-
-
-def calls(world: World, action: str) -> list[tuple[str, str | None]]:
-    """The outcome and code of each call."""
-    journal = world.endpoint.journal(workspace=world.workspace_id)
-    return [(entry.outcome, entry.code) for entry in journal if entry.action == action]
-
-
-def moves(world: World) -> list[tuple[str, str]]:
-    """Who got hold of a volume and who let it go, in order."""
-    journal = world.endpoint.journal(workspace=world.workspace_id)
-    return [(entry.outcome, entry.instance_ids[0]) for entry in journal if entry.action == "VolumeChange"]
-
-
-async def row(world: World) -> dict[str, object]:
-    [found] = await world.rows("SELECT * FROM volumes WHERE workspace_id = %(workspace_id)s")
-    return found
 
 
 async def test_the_first_box_gets_a_volume_of_the_spec_in_its_own_zone(world: World) -> None:
@@ -202,100 +153,6 @@ async def test_only_a_box_that_was_declared_dead_loses_its_volume_by_force(world
     assert forced == ["false", "true"]
 
 
-async def test_a_late_detaching_of_an_older_generation_takes_nothing_from_the_newer_box(
-    world: World,
-) -> None:
-    await with_volume(world)
-    await fenced(world)
-    await world.run(volume_ports.detach_volume, detach(world, 2))
-    second = await world.launched(2)
-    await world.run(volume_ports.attach_volume, attach(world, 2, second))
-    assert (await world.fails(volume_ports.detach_volume, detach(world, 1))).type == ports.SUPERSEDED
-    [volume] = await volumes(world)
-    assert holders(volume) == [second]
-
-
-async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_the_newer_box(
-    world: World,
-) -> None:
-    first, _ = await with_volume(world)
-    await world.opened(after=1)  # generation 2 waits for the volume of a box that still runs
-    held = world.endpoint.inject("DescribeVolumes", "hold")
-    late = asyncio.create_task(world.run(volume_ports.detach_volume, detach(world, 2)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
-    await world.opened(after=2)
-    await asyncio.to_thread(world.endpoint.release, held)
-    with pytest.raises(ApplicationError, match="not the current one"):
-        await late
-    [volume] = await volumes(world)
-    assert holders(volume) == [first]
-    assert calls(world, "DetachVolume") == []
-
-
-async def test_a_late_attaching_of_an_older_generation_attaches_nothing(world: World) -> None:
-    instance_id = await world.launched(await world.opened(spec=SPEC))
-    await world.opened(after=1)
-    assert (
-        await world.fails(volume_ports.attach_volume, attach(world, 1, instance_id))
-    ).type == ports.SUPERSEDED
-    assert await volumes(world) == []
-
-
-async def test_an_attaching_that_is_overtaken_while_it_waits_attaches_nothing(world: World) -> None:
-    await with_volume(world)
-    await fenced(world)
-    await world.run(volume_ports.detach_volume, detach(world, 2))
-    second = await world.launched(2)
-    held = world.endpoint.inject("DescribeVolumes", "hold")
-    late = asyncio.create_task(world.run(volume_ports.attach_volume, attach(world, 2, second)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
-    await world.opened(after=2)
-    await asyncio.to_thread(world.endpoint.release, held)
-    with pytest.raises(ApplicationError, match="not the current one"):
-        await late
-    [volume] = await volumes(world)
-    assert volume.available
-
-
-async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_volume_at_two_boxes(
-    world: World,
-) -> None:
-    first = await world.launched(await world.opened(spec=SPEC))
-    held = world.endpoint.inject("AttachVolume", "hold", workspace=world.workspace_id)
-    late = asyncio.create_task(world.run(volume_ports.attach_volume, attach(world, 1, first)))
-    await asyncio.to_thread(
-        world.endpoint.wait_until_held, held, seconds=60
-    )  # attached; nobody has heard of it
-    assert (await row(world))["attached_to"] == first
-    await fenced(world)
-    await world.run(volume_ports.detach_volume, detach(world, 2))
-    second = await world.launched(2)
-    await world.run(volume_ports.attach_volume, attach(world, 2, second))
-    await asyncio.to_thread(world.endpoint.release, held)
-    result = await late  # however long it was held: it looks again
-    assert result == AttachResult(occupied_by=second)
-    assert moves(world) == [("attached", first), ("detached", first), ("attached", second)]
-    [volume] = await volumes(world)
-    assert holders(volume) == [second]
-    assert (await row(world))["attached_to"] == second
-
-
-async def test_a_volume_that_another_box_has_got_hold_of_is_said_to_be_occupied(world: World) -> None:
-    _, volume_id = await with_volume(world)
-    await fenced(world)
-    await world.run(volume_ports.detach_volume, detach(world, 2))
-    second, zone = await world.launched(2), str((await row(world))["zone"])
-    other = await world.stranger(zone=zone)
-    await eventually(lambda: asyncio.to_thread(world.states), lambda states: states[other] == "running")
-    await world.aws.call(ebs.attach, world.aws.ec2, volume_id, other)
-    result = await world.run(volume_ports.attach_volume, attach(world, 2, second))
-    assert result == AttachResult(occupied_by=other)
-    error = await world.fails(volume_ports.detach_volume, detach(world, 2))
-    assert (error.type, error.non_retryable) == ("volume_in_use", False)
-    assert other in error.message
-    assert calls(world, "DetachVolume") == [], "what somebody attached elsewhere is theirs to detach"
-
-
 async def test_the_next_box_is_launched_in_the_zone_of_the_volume_only(world: World) -> None:
     subnets = world.endpoint.info().subnet_ids[:3]
     capacity = {"code": "InsufficientInstanceCapacity", "status": 500, "workspace": world.workspace_id}
@@ -369,117 +226,3 @@ async def test_a_volume_that_is_gone_is_never_replaced_by_an_empty_one(world: Wo
     error = await world.impatient().fails(volume_ports.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_missing", True)
     assert await volumes(world) == []
-
-
-# A deleted workspace
-
-
-async def deleted(world: World) -> volume_ports.DeleteVolume:
-    """The workspace closed for good, and its instances gone."""
-    await world.closed(1, intent=Intent.DELETE)
-    await world.run(ports.fence_instances, world.fence(1, keep_attempt=None))
-    return volume_ports.DeleteVolume(workspace_id=world.workspace_id, generation=1)
-
-
-async def test_a_deletion_takes_the_volume_along_and_can_be_repeated(world: World) -> None:
-    await with_volume(world)
-    deletion = await deleted(world)
-    for _ in range(2):
-        await world.run(volume_ports.delete_volume, deletion)
-    assert await volumes(world) == []
-    assert (await row(world))["deleted_at"] is not None
-
-
-async def test_a_deletion_that_was_cut_short_is_finished(world: World) -> None:
-    await with_volume(world)
-    deletion = await deleted(world)
-    world.endpoint.inject("DeleteVolume", "lost_answer", workspace=world.workspace_id)
-    await world.fails(volume_ports.delete_volume, deletion)
-    await world.run(volume_ports.delete_volume, deletion)
-    assert await volumes(world) == []
-
-
-async def test_a_workspace_that_runs_keeps_its_volume_whoever_asks(world: World) -> None:
-    _, volume_id = await with_volume(world)
-    deletion = volume_ports.DeleteVolume(workspace_id=world.workspace_id, generation=1)
-    assert (await world.fails(volume_ports.delete_volume, deletion)).type == ports.SUPERSEDED
-    assert [volume.volume_id for volume in await volumes(world)] == [volume_id]
-
-
-async def test_a_volume_whose_creation_was_never_answered_is_deleted_as_well(world: World) -> None:
-    instance_id = await world.launched(await world.opened(spec=SPEC))
-    world.endpoint.inject("CreateVolume", "lost_answer", workspace=world.workspace_id)
-    await world.fails(volume_ports.attach_volume, attach(world, 1, instance_id))
-    await world.run(volume_ports.delete_volume, await deleted(world))
-    assert await volumes(world) == []
-
-
-async def test_while_it_is_unclear_whether_there_is_a_volume_the_deletion_is_not_over(world: World) -> None:
-    instance_id = await world.launched(await world.opened(spec=SPEC))
-    world.endpoint.inject("CreateVolume", "error", code="InternalError", workspace=world.workspace_id)
-    await world.fails(volume_ports.attach_volume, attach(world, 1, instance_id))
-    deletion = await deleted(world)
-    error = await world.fails(volume_ports.delete_volume, deletion)
-    assert (error.type, error.non_retryable) == ("volume_unclear", False)
-    await world.rows(
-        "UPDATE volumes SET called_at = now() - interval '6 min' WHERE workspace_id = %(workspace_id)s"
-    )
-    await world.run(volume_ports.delete_volume, deletion)
-
-
-async def test_another_control_planes_volume_of_the_same_workspace_is_left_alone(world: World) -> None:
-    other = world.with_config(replace(world.config, owner="another-control-plane"))
-    instance_id = await world.launched(await world.opened(spec=SPEC))
-    request = ebs.create_volume_request(
-        DataVolume(), zone="us-east-1a", owner="another-control-plane", workspace_id=world.workspace_id
-    )
-    theirs = await world.aws.call(ebs.create_volume, world.aws.ec2, request, "another-token")
-    await world.run(volume_ports.attach_volume, attach(world, 1, instance_id))
-    await world.run(volume_ports.delete_volume, await deleted(world))
-    left = await world.aws.call(
-        ebs.volumes_by_tags, world.aws.ec2, owner=other.config.owner, workspace_id=world.workspace_id
-    )
-    assert [volume.volume_id for volume in left] == [theirs.volume_id]
-
-
-# Pure
-
-
-def test_the_box_looks_for_the_device_that_ec2_is_told() -> None:
-    assert onebox_box.DEVICE == ebs.DEVICE
-
-
-def test_a_request_names_what_the_spec_says_and_nothing_else() -> None:
-    volume = DataVolume(size_gib=500, type=VolumeType.GP3, iops=6000, throughput_mibps=500, encrypted=False)
-    request = ebs.create_volume_request(volume, zone="us-east-1c", owner="me", workspace_id="ws")
-    tags = request.pop("TagSpecifications")
-    assert request == {
-        "AvailabilityZone": "us-east-1c",
-        "Size": 500,
-        "VolumeType": "gp3",
-        "Encrypted": False,
-        "Iops": 6000,
-        "Throughput": 500,
-    }
-    assert isinstance(tags, list)
-    plain = ebs.create_volume_request(DataVolume(), zone="z", owner="me", workspace_id="ws")
-    assert {"Iops", "Throughput"}.isdisjoint(plain)
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"size_gib": 0},
-        {"size_gib": 16_385},
-        {"type": "st1"},
-        {"type": "io2"},
-        {"type": "io2", "iops": 4000, "size_gib": 3},
-        {"type": "gp2", "iops": 4000},
-        {"type": "gp3", "iops": 2999},
-        {"type": "gp2", "throughput_mibps": 200},
-        {"zone": "us-east-1a"},
-    ],
-)
-def test_a_volume_that_ec2_would_not_create_is_refused_with_the_spec(members: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
-        DataVolume.model_validate(members)
