@@ -13,10 +13,11 @@ import time
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 import psycopg
+from typing_extensions import override
 
+from devstack.child_server import ChildServer
 from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed
 
 USER = "onebox"
@@ -30,78 +31,45 @@ STALE_PID_SECONDS = 30.0
 for a moment, or for as long as a busy machine lets them stand."""
 
 
-class Postgres:
+class Postgres(ChildServer):
     """One server on 127.0.0.1 with the database `onebox`; the data outlives it."""
 
     def __init__(self, data_dir: Path, *, port: int, fsync: bool = True) -> None:
         """`fsync` False is for tests: what was committed outlives killed processes, but not the machine."""
+        super().__init__()
         self.port = port
         self._data_dir = data_dir
         self._cluster = data_dir / "cluster"
         self._password_file = data_dir / "password"
         self._fsync = fsync
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect; holds the password."""
         return self._url(DATABASE)
 
-    @property
-    def pid(self) -> int:
-        """The postmaster's process ID."""
-        return self._started().pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster runs."""
-        return self._child is not None and self._child.running
-
+    @override
     def start(self) -> None:
         """Initialise the directory if it is empty, start, and create the database if it is missing."""
         if not (self._cluster / "PG_VERSION").exists():
             self._initialise()
-        if self._child is None:
-            self._child = self._server()
+        child = self._child()
         deadline = time.monotonic() + STALE_PID_SECONDS
         while True:
-            self._child.start()
+            child.start()
             try:
                 # Recovery after a SIGKILL replays the WAL first.
-                self._child.wait_ready(self.ready, seconds=READY_SECONDS)
+                child.wait_ready(self.ready, seconds=READY_SECONDS)
             except ChildFailed:
-                if self._child.running or time.monotonic() > deadline:
+                if child.running or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
             else:
                 break
         self._create_database()
 
-    def stop(self) -> None:
-        """Fast shutdown: sessions are ended, the data is checkpointed."""
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL the whole server: the postmaster and its backends."""
-        if self._child is not None:
-            self._child.kill()
-
-    def __enter__(self) -> "Postgres":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _started(self) -> Child:
-        if self._child is None:
-            raise ChildFailed("postgres was not started")
-        return self._child
-
-    def _server(self) -> Child:
+    @override
+    def _make(self) -> Child:
         durability = "on" if self._fsync else "off"
         settings = {
             "listen_addresses": LOCALHOST,

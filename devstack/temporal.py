@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
+from typing_extensions import override
+
+from devstack.child_server import ChildServer
 from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed, accepts_connections
 from workflows.messages import SEARCH_ATTRIBUTES
 
@@ -27,7 +29,7 @@ SQLITE_PRAGMAS = {"journal_mode": "wal", "synchronous": "1"}
 """Twice as fast as the default journal, and as safe against a killed process."""
 
 
-class Temporal:
+class Temporal(ChildServer):
     """One dev server on 127.0.0.1; workflows outlive it in an SQLite file."""
 
     def __init__(
@@ -43,12 +45,12 @@ class Temporal:
 
         `ui_codec` is the codec server that the UI asks for clear text.
         """
+        super().__init__()
         self.port = port
         self.ui_port = ui_port
         self._ui_codec = ui_codec
         self._data_dir = data_dir
         self._dynamic_config = DYNAMIC_CONFIG | (dynamic_config or {})
-        self._child: Child | None = None
 
     @property
     def address(self) -> str:
@@ -60,45 +62,15 @@ class Temporal:
         """Where people look."""
         return f"http://{LOCALHOST}:{self.ui_port}"
 
-    @property
-    def pid(self) -> int:
-        """The server's process ID."""
-        if self._child is None:
-            raise ChildFailed("temporal was not started")
-        return self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server runs."""
-        return self._child is not None and self._child.running
-
+    @override
     def start(self) -> None:
         """Start it, and wait until the namespace and the search attributes are there."""
-        if self._child is None:
-            self._child = self._server()
-        self._child.start()
-        self._child.wait_ready(self.ready, seconds=READY_SECONDS)
+        child = self._child()
+        child.start()
+        child.wait_ready(self.ready, seconds=READY_SECONDS)
 
-    def stop(self) -> None:
-        """Stop it, and wait for its end: until then the file is locked."""
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL it."""
-        if self._child is not None:
-            self._child.kill()
-
-    def __enter__(self) -> "Temporal":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _server(self) -> Child:
+    @override
+    def _make(self) -> Child:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         attributes = [f"{key.name}={key.indexed_value_type.name.title()}" for key in SEARCH_ATTRIBUTES]
         return Child(

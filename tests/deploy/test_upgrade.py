@@ -14,6 +14,7 @@ from devstack.console import Console, connected, eventually
 from devstack.processes import Child
 from devstack.stack import Stack
 from tests.documents import ROOT, block
+from tests.stacks import hurried
 from workers.doctor import version_rules
 from workflows.state import Phase
 
@@ -35,9 +36,7 @@ def stack() -> Iterator[Stack]:
         "TEMPORAL_DEPLOYMENT_NAME": "onebox",
         "TEMPORAL_WORKER_BUILD_ID": "1",
     }
-    with Stack(
-        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
-    ) as stack:
+    with hurried(settings) as stack:
         yield stack
 
 

@@ -17,6 +17,7 @@ from devstack.stack import Stack
 from tests.deploy.policy import allows
 from tests.integration.collector import Collector
 from tests.integration.wire import Wire
+from tests.stacks import hurried, watched
 
 SETTINGS = {
     "HEARTBEAT_SECONDS": "0.3",
@@ -32,9 +33,6 @@ SETTINGS = {
     "FLEET_CONCURRENT_PERCENT": "100",
     "FLEET_CONCURRENT_MOST": "1000",
 }
-
-CANARY_SECRET_KEY = "c0ffee00" * 8
-"""The server's key of these tests: searched for, with all that is derived from it, where it must not be."""
 
 PARTING_SECONDS = 60
 """What could not be deleted in that time beats on: that is no reason for a test to fail."""
@@ -68,16 +66,8 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(wire: Wire, ledgers: Path, collector: Collector) -> Iterator[Stack]:
-    settings = SETTINGS | {
-        "REGISTER_API_URL": wire.url,
-        "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
-        "ONEBOX_LEDGERS": str(ledgers),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-    }
-    with Stack(
-        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
-    ) as stack:
+    settings = SETTINGS | watched(wire, collector) | {"ONEBOX_LEDGERS": str(ledgers)}
+    with hurried(settings) as stack:
         wire.upstream = stack.register_api_url
         yield stack
         # Of this process's share of the tests: with several, each has a stack.

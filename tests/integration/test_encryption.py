@@ -20,6 +20,7 @@ from devstack.temporal import temporal_cli
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.conftest import SETTINGS
 from tests.integration.test_delegations import delegate, until_state
+from tests.stacks import hurried
 from workers.decrypting import decrypt
 from workflows.encryption import Encryption, PayloadKeys
 from workflows.messages import WorkspaceSpec
@@ -44,9 +45,7 @@ CODEC = Encryption(PayloadKeys.parse(ALL))
 def encrypted() -> Iterator[Stack]:
     """Told of a second key already, as when a rotation begins."""
     settings = SETTINGS | {"PAYLOAD_KEYS": f"{FIRST},{SECOND}"}
-    with Stack(
-        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
-    ) as stack:
+    with hurried(settings) as stack:
         yield stack
 
 

@@ -20,6 +20,7 @@ from devstack.stack import Stack
 from devstack.temporal import temporal_cli
 from tests.documents import ROOT, block
 from tests.integration.wire import Wire
+from tests.stacks import hurried
 from workers import schedules
 from workflows.messages import WATCHDOG_SCHEDULE
 from workflows.requests import OutcomeKind
@@ -181,7 +182,7 @@ def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path
 async def kept(directory: Path, *, new: bool) -> str | None:
     """The instance of a workspace that is online on a stack with this data, with a beat of its own time."""
     settings = {"HEARTBEAT_SECONDS": "0.3", "HEARTBEAT_STALE_SECONDS": "6"}
-    with Stack(directory, free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
+    with hurried(settings, directory) as stack:
         async with connected(stack) as console:
             if new:
                 await console.start("ws-kept")

@@ -13,9 +13,10 @@ from temporalio.service import RPCError
 
 from devstack.console import JSON, Console, connected, eventually, insisted
 from devstack.stack import Stack
-from tests.integration.conftest import CANARY_SECRET_KEY, SETTINGS
+from tests.integration.conftest import SETTINGS
 from tests.integration.planting import Planting, lost, one_pass
 from tests.integration.test_registering import bootstrap_secret, box_of, calling, token_file
+from tests.stacks import CANARY_SECRET_KEY, hurried
 from workers.schedules import Round, ensure
 from workflows.messages import SWEEP_SCHEDULE
 from workflows.orphans import Verdict
@@ -40,13 +41,7 @@ ALIVE = ("pending", "running")
 
 @pytest.fixture(scope="module")
 def swept_stack() -> Iterator[Stack]:
-    with Stack(
-        free_ports=True,
-        fsync=False,
-        settings=SETTINGS | SWEEP,
-        pending_seconds=0.2,
-        terminating_seconds=0.2,
-    ) as stack:
+    with hurried(SETTINGS | SWEEP) as stack:
         yield stack
 
 

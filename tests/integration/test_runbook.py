@@ -25,6 +25,7 @@ from tests.integration.conftest import SETTINGS
 from tests.integration.shell import Shell
 from tests.integration.test_delegations import delegate
 from tests.integration.test_registering import box_of
+from tests.stacks import hurried
 from workflows.messages import TASK_QUEUE, WorkspaceSpec
 from workflows.state import CanaryPolicy, Phase
 
@@ -104,9 +105,7 @@ def stack() -> Iterator[Stack]:
         "WATCHDOG_SECONDS": "2",
         "ORPHAN_SWEEP_SECONDS": "3600",
     }
-    with Stack(
-        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
-    ) as stack:
+    with hurried(settings) as stack:
         yield stack
 
 

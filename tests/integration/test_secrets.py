@@ -14,8 +14,8 @@ from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.collector import Collector
-from tests.integration.conftest import CANARY_SECRET_KEY
 from tests.integration.test_registering import bootstrap_secret
+from tests.stacks import CANARY_SECRET_KEY
 from workers.decrypting import decrypt, decrypt_message
 from workflows.encryption import Encryption, PayloadKeys
 from workflows.state import Phase

@@ -12,8 +12,9 @@ from temporalio.bridge import temporal_sdk_bridge
 from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.collector import Collector, Received
-from tests.integration.conftest import CANARY_SECRET_KEY, SETTINGS
+from tests.integration.conftest import SETTINGS
 from tests.integration.wire import Wire
+from tests.stacks import hurried, watched
 from tests.telemetry.exported import Exported
 from tests.telemetry.expressions import Asked, all_asked
 from workflows.state import Phase
@@ -39,16 +40,8 @@ def wire() -> Iterator[Wire]:
 @pytest.fixture(scope="module")
 def stack(wire: Wire, collector: Collector) -> Iterator[Stack]:
     """Of this file only: its figures tell of no other test's workspaces, and no box of it falls silent."""
-    settings = SETTINGS | {
-        "HEARTBEAT_STALE_SECONDS": "120",
-        "REGISTER_API_URL": wire.url,
-        "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-    }
-    with Stack(
-        free_ports=True, fsync=False, settings=settings, pending_seconds=0.2, terminating_seconds=0.2
-    ) as stack:
+    settings = SETTINGS | watched(wire, collector) | {"HEARTBEAT_STALE_SECONDS": "120"}
+    with hurried(settings) as stack:
         wire.upstream = stack.register_api_url
         yield stack
 

@@ -19,6 +19,7 @@ from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
 from tests.resetting import ended_tasks, reset
+from tests.stacks import hurried
 from workflows.messages import RESCUE_SCHEDULE, SWEEP_SCHEDULE, TASK_QUEUE, DataVolume, WorkspaceSpec
 from workflows.roll import RollState
 from workflows.roll_messages import ROLL_TYPE, RollProgress
@@ -325,7 +326,7 @@ def main() -> None:
         "ORPHAN_AGE_SECONDS": "0.2",
         "FENCE_UNCONFIRMED_SECONDS": "1",
     }
-    with Stack(free_ports=True, fsync=False, settings=settings, pending_seconds=0.2) as stack:
+    with hurried(settings) as stack:
         asyncio.run(_record(stack))
 
 
