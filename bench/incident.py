@@ -88,8 +88,12 @@ async def _played(size: Size, stack: Stack, port: int) -> tuple[dict[str, Tale],
                     for contender in contenders
                 )
             )
-        for contender in contenders:
-            await _count_beats(stage, contender, tales[contender.name], f"{_short(contender)}-healthy")
+        await asyncio.gather(
+            *(
+                _count_beats(stage, contender, tales[contender.name], f"{_short(contender)}-healthy")
+                for contender in contenders
+            )
+        )
         return tales, await _month_of_rounds(console)
 
 
