@@ -303,12 +303,12 @@ async def _played(stage: Stage, *, seed: int, rounds: int, say: Say) -> Tally:
             }
         ),
         delegations=dict(Counter(states.values())),
+        taken_up=sum(it.taken_up for it in evidence.replayed),
         evidence={
             "deeds of AWS": len(evidence.deeds),
             "changes in PostgreSQL": len(evidence.changes),
             "history events": len(evidence.events),
             "runs replayed": len(evidence.replayed),
-            "runs reset by the rescue": sum(it.taken_up for it in evidence.replayed),
             "looks at what is shown": len(evidence.looks),
             "audited calls": len(evidence.audited),
             "intrusions": len(evidence.intrusions),

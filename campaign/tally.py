@@ -42,6 +42,8 @@ class Tally:
     """Generations after the first."""
     delegations: Mapping[str, int]
     """By state."""
+    taken_up: int
+    """Runs that no replay could go on with, and that the rescue reset."""
     evidence: Mapping[str, int]
     """How much of each sort was judged: a judge who saw nothing has nothing to say."""
     violations: tuple[Violation, ...] = field(default=())
@@ -86,6 +88,7 @@ def summary(tally: Tally) -> list[tuple[str, str]]:
         ("recreates", str(tally.recreates)),
         ("delegations", ", ".join(f"{number} {name}" for name, number in sorted(tally.delegations.items()))),
         ("left to a human", f"{held_back} (budget spent, failed alike, spacing)"),
+        ("taken up by the rescue", str(tally.taken_up)),
         ("evidence", ", ".join(f"{number} {name}" for name, number in tally.evidence.items())),
         (
             "time to settle",

@@ -37,6 +37,7 @@ def tally(*violations: Violation) -> Tally:
         outcomes={"accepted": 2, "stale": 3},
         recreates=2,
         delegations={"processed": 9},
+        taken_up=4,
         evidence={"looks at what is shown": 100, "history events": 50},
         violations=violations,
     )
@@ -51,6 +52,7 @@ def test_the_table_has_faults_by_kind_and_the_times_to_settle() -> None:
     text = table(tally())
     assert "p50 10.0 s, p99 30.0 s, worst 30.0 s" in text
     assert "9 of 2 kinds" in text
+    assert "taken up by the rescue  4" in text
     assert "100 looks at what is shown, 50 history events" in text
     assert f"{FIRST:<28}{6:>6}{0:>8}" in text
     assert f"{SECOND:<28}{3:>6}{3:>8}" in text
