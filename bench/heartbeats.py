@@ -132,6 +132,16 @@ def _measured(size: Size, servers: Servers) -> Result:
             Goal(text="write transactions per beat", seen=median(writes), relation="<", limit=WRITES),
         ),
         profiles=(_profile(size, servers, calls),),
+        notes=(together(median(writes)),),
+    )
+
+
+def together(writes_per_beat: float) -> str:
+    """What the machine has to do with the ratios."""
+    return (
+        f"{1 / writes_per_beat:.0f} beats shared a transaction: those that came in while the one before was "
+        "under way. The slower Python is beside PostgreSQL and its disk, the fewer they are, and the more of "
+        "the transaction's cost each of them bears, while one connection that writes row by row gains."
     )
 
 
