@@ -78,7 +78,7 @@ class Generations:
                 not_processing_why=record.not_processing_why or "",
                 has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
                 snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
-                decided=tuple(map(rows.request, decided)),
+                decided=tuple(map(rows.request_of, decided)),
                 heeds_resets=True,
             )
 

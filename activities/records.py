@@ -34,11 +34,13 @@ class Records:
         workspace_id = request.workspace_id
         async with execution(workspace_id, request.generation):
             async with connection(self._pool) as conn, conn.transaction():
-                await records.write_status(conn, workspace_id, rows.status(request))
+                await records.write_status(conn, workspace_id, rows.status_row(request))
                 standing = await records.standing(conn, workspace_id)
                 if standing is None:
                     raise failures.unknown_workspace(workspace_id)
-                added = await records.add_requests(conn, workspace_id, map(rows.row, request.requests))
+                added = await records.add_requests(
+                    conn, workspace_id, map(rows.request_row, request.requests)
+                )
                 online = None
                 if request.phase is Phase.ONLINE:
                     online = await records.note_online(conn, workspace_id, generation=request.generation)
@@ -55,7 +57,7 @@ class Records:
 async def _tell(request: RecordStatus, added: frozenset[str]) -> None:
     """Log, count and trace the outcomes that are new on the record; a retry finds none."""
     for each in request.requests:
-        if rows.text(each.request_id) not in added:
+        if rows.storable(each.request_id) not in added:
             continue
         source = metrics.HUMAN if is_human(each.requested_by) else metrics.AUTOMATIC
         metrics.REQUESTS.labels(each.kind, each.outcome, source).inc()

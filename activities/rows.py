@@ -17,38 +17,40 @@ _LAST_ERROR = TypeAdapter(LastError)
 _CONDITIONS = TypeAdapter(tuple[Condition, ...])
 
 
-def status(request: RecordStatus) -> Status:
+def status_row(record: RecordStatus) -> Status:
     """What is to be written of the status."""
-    error = request.last_error
+    error = record.last_error
     return Status(
-        generation=request.generation,
-        revision=request.revision,
-        phase=request.phase,
+        generation=record.generation,
+        revision=record.revision,
+        phase=record.phase,
         last_error=None
         if error is None
-        else cast("Json", _storable(_LAST_ERROR.dump_python(error, mode="json"))),
-        conditions=cast("list[Json]", _storable(_CONDITIONS.dump_python(request.conditions, mode="json"))),
+        else cast("Json", _storable_json(_LAST_ERROR.dump_python(error, mode="json"))),
+        conditions=cast(
+            "list[Json]", _storable_json(_CONDITIONS.dump_python(record.conditions, mode="json"))
+        ),
     )
 
 
-def row(request: Request) -> RequestRow:
+def request_row(request: Request) -> RequestRow:
     """The row of a request."""
     return RequestRow(
-        request_id=text(request.request_id),
+        request_id=storable(request.request_id),
         kind=request.kind,
-        requested_by=text(request.requested_by),
-        reason=text(request.reason),
+        requested_by=storable(request.requested_by),
+        reason=storable(request.reason),
         observed_generation=request.observed_generation,
         force=request.force,
         at=request.at,
         outcome=request.outcome,
         generation=request.generation,
-        detail=text(request.detail),
+        detail=storable(request.detail),
         retry_at=request.retry_at,
     )
 
 
-def request(row: RequestRow) -> Request:
+def request_of(row: RequestRow) -> Request:
     """The request of a row; `ValueError` if a later version wrote a kind that this one lacks."""
     return Request(
         request_id=row.request_id,
@@ -65,18 +67,18 @@ def request(row: RequestRow) -> Request:
     )
 
 
-def text(value: str) -> str:
+def storable(value: str) -> str:
     """The same without NULs, which PostgreSQL cannot store and a sender may put anywhere."""
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _storable(value: object) -> object:
+def _storable_json(value: object) -> object:
     match value:
         case str():
-            return text(value)
+            return storable(value)
         case dict():
-            return {key: _storable(member) for key, member in value.items()}
+            return {key: _storable_json(member) for key, member in value.items()}
         case list() | tuple():
-            return [_storable(member) for member in value]
+            return [_storable_json(member) for member in value]
         case _:
             return value

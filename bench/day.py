@@ -143,6 +143,7 @@ async def _lengths(console: Console, names: list[str]) -> dict[str, int]:
 
 
 async def _moving(console: Console, names: list[str]) -> bool:
+    """Whether a history grows within a second: rest is told by nothing but that nothing comes."""
     before = await _lengths(console, names)
     await asyncio.sleep(1)
     return before != await _lengths(console, names)

@@ -132,11 +132,11 @@ def _measured(size: Size, servers: Servers) -> Result:
             Goal(text="write transactions per beat", seen=median(writes), relation="<", limit=WRITES),
         ),
         profiles=(_profile(size, servers, calls),),
-        notes=(together(median(writes)),),
+        notes=(_together(median(writes)),),
     )
 
 
-def together(writes_per_beat: float) -> str:
+def _together(writes_per_beat: float) -> str:
     """What the machine has to do with the ratios."""
     return (
         f"{1 / writes_per_beat:.0f} beats shared a transaction: those that came in while the one before was "

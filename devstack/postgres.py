@@ -30,6 +30,9 @@ STALE_PID_SECONDS = 30.0
 """After a SIGKILL of the postmaster alone, its backends keep the data directory until they notice:
 for a moment, or for as long as a busy machine lets them stand."""
 
+AGAIN_SECONDS = 0.1
+"""Between two starts, while those backends still hold it."""
+
 
 class Postgres(ChildServer):
     """One server on 127.0.0.1 with the database `onebox`; the data outlives it."""
@@ -63,7 +66,7 @@ class Postgres(ChildServer):
             except ChildFailed:
                 if child.running or time.monotonic() > deadline:
                     raise
-                time.sleep(0.1)
+                time.sleep(AGAIN_SECONDS)
             else:
                 break
         self._create_database()

@@ -4,11 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devstack.stack import Stack
-from tests.integration.collector import Collector
-from tests.integration.wire import Wire
-
-CANARY_SECRET_KEY = "c0ffee00" * 8
-"""The server's key of these tests: searched for, with all that is derived from it, where it must not be."""
 
 
 def hurried(settings: Mapping[str, str], directory: Path | None = None) -> Stack:
@@ -21,13 +16,3 @@ def hurried(settings: Mapping[str, str], directory: Path | None = None) -> Stack
         pending_seconds=0.2,
         terminating_seconds=0.2,
     )
-
-
-def watched(wire: Wire, collector: Collector) -> dict[str, str]:
-    """Settings of a stack whose boxes call through the wire, and whose processes send their spans."""
-    return {
-        "REGISTER_API_URL": wire.url,
-        "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-    }

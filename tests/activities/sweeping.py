@@ -3,12 +3,12 @@
 import itertools
 from dataclasses import replace
 from datetime import timedelta
-from typing import Literal
 
 from activities import sweep_ports
 from activities.dns_records import Claim, companion
 from activities.inventory import PROTECT_TAG
 from tests.activities.world import World
+from tests.activities.zone import change
 from workflows.orphans import OrphanPolicy, Verdict
 from workflows.state import Intent
 
@@ -70,28 +70,6 @@ def end(world: World, *instances: str, generation: int | None = None) -> sweep_p
     return sweep_ports.EndOrphans(workspace_id=world.workspace_id, instances=instances, generation=generation)
 
 
-async def change(
-    world: World, action: Literal["CREATE", "DELETE"], name: str, kind: Literal["A", "TXT"], value: str
-) -> None:
-    await world.aws.call(
-        world.aws.route53.change_resource_record_sets,
-        HostedZoneId=world.config.zone.zone_id,
-        ChangeBatch={
-            "Changes": [
-                {
-                    "Action": action,
-                    "ResourceRecordSet": {
-                        "Name": name,
-                        "Type": kind,
-                        "TTL": 30,
-                        "ResourceRecords": [{"Value": value}],
-                    },
-                }
-            ]
-        },
-    )
-
-
 async def named(world: World, workspace_id: str, *, owner: str | None = None, at: str = "") -> str:
     """A name with our claim, as an address would have written it."""
     host = at or world.config.zone.name_of(workspace_id)
@@ -99,11 +77,3 @@ async def named(world: World, workspace_id: str, *, owner: str | None = None, at
     await change(world, "CREATE", host, "A", "10.0.0.9")
     await change(world, "CREATE", companion(host), "TXT", claim.text)
     return host
-
-
-async def names_in_zone(world: World) -> set[str]:
-    pages = world.aws.route53.get_paginator("list_resource_record_sets")
-    listed = await world.aws.call(
-        lambda: list(pages.paginate(HostedZoneId=world.config.zone.zone_id)),
-    )
-    return {record["Name"].rstrip(".") for page in listed for record in page["ResourceRecordSets"]}

@@ -13,6 +13,7 @@ import pytest
 from activities import dns, ports
 from activities.dns_records import Claim, Swap, companion, point
 from tests.activities.world import OWNER, World
+from tests.activities.zone import change
 from workflows.state import Intent
 
 if TYPE_CHECKING:
@@ -42,23 +43,7 @@ async def records(world: World) -> dict[str, str]:
 
 async def write(world: World, action: Literal["CREATE", "DELETE", "UPSERT"], value: str) -> None:
     """Somebody else's change."""
-    await world.aws.call(
-        world.aws.route53.change_resource_record_sets,
-        HostedZoneId=world.config.zone.zone_id,
-        ChangeBatch={
-            "Changes": [
-                {
-                    "Action": action,
-                    "ResourceRecordSet": {
-                        "Name": name_of(world),
-                        "Type": "A",
-                        "TTL": 30,
-                        "ResourceRecords": [{"Value": value}],
-                    },
-                }
-            ]
-        },
-    )
+    await change(world, action, name_of(world), "A", value)
 
 
 def changes(world: World) -> int:

@@ -8,15 +8,14 @@ import pytest
 from activities import ports
 from activities.dns_records import companion
 from tests.activities.sweeping import (
-    change,
     deleted,
     look_at_names,
     named,
-    names_in_zone,
     verdicts,
     with_policy,
 )
 from tests.activities.world import World
+from tests.activities.zone import change, names_in_zone
 from workflows.orphans import Verdict
 
 pytestmark = pytest.mark.anyio

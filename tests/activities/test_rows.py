@@ -13,17 +13,17 @@ from workflows.requests import Request
 def test_a_request_comes_back_as_it_was(request: Request) -> None:
     storable = replace(
         request,
-        request_id=rows.text(request.request_id),
-        requested_by=rows.text(request.requested_by),
-        reason=rows.text(request.reason),
-        detail=rows.text(request.detail),
+        request_id=rows.storable(request.request_id),
+        requested_by=rows.storable(request.requested_by),
+        reason=rows.storable(request.reason),
+        detail=rows.storable(request.detail),
     )
-    assert rows.request(rows.row(request)) == storable
+    assert rows.request_of(rows.request_row(request)) == storable
 
 
 @given(st.text(st.characters(codec="utf-8")).map(lambda text: f"\0{text}\0"))
 def test_a_text_keeps_its_length_and_loses_its_nuls(text: str) -> None:
-    stored = rows.text(text)
+    stored = rows.storable(text)
     assert "\0" not in stored
     assert len(stored) == len(text)
     assert stored[0] == stored[-1] == "\N{REPLACEMENT CHARACTER}"

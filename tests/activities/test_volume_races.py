@@ -1,6 +1,8 @@
 """Attaching and detaching that are late, overtaken, or cut short by a kill."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -25,6 +27,17 @@ from workflows.facts import AttachResult
 pytestmark = pytest.mark.anyio
 
 
+async def overtaken(world: World, of_generation_2: Coroutine[Any, Any, object]) -> None:
+    """Generation 3 is opened while it waits for EC2; it is refused, then."""
+    held = world.endpoint.inject("DescribeVolumes", "hold")
+    late = asyncio.create_task(of_generation_2)
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
+    await world.opened(after=2)
+    await asyncio.to_thread(world.endpoint.release, held)
+    with pytest.raises(ApplicationError, match="not the current one"):
+        await late
+
+
 async def test_a_late_detaching_of_an_older_generation_takes_nothing_from_the_newer_box(
     world: World,
 ) -> None:
@@ -43,13 +56,7 @@ async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_t
 ) -> None:
     first, _ = await with_volume(world)
     await world.opened(after=1)  # generation 2 waits for the volume of a box that still runs
-    held = world.endpoint.inject("DescribeVolumes", "hold")
-    late = asyncio.create_task(world.run(volume_ports.detach_volume, detach(world, 2)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
-    await world.opened(after=2)
-    await asyncio.to_thread(world.endpoint.release, held)
-    with pytest.raises(ApplicationError, match="not the current one"):
-        await late
+    await overtaken(world, world.run(volume_ports.detach_volume, detach(world, 2)))
     [volume] = await volumes(world)
     assert holders(volume) == [first]
     assert calls(world, "DetachVolume") == []
@@ -69,13 +76,7 @@ async def test_an_attaching_that_is_overtaken_while_it_waits_attaches_nothing(wo
     await fenced(world)
     await world.run(volume_ports.detach_volume, detach(world, 2))
     second = await world.launched(2)
-    held = world.endpoint.inject("DescribeVolumes", "hold")
-    late = asyncio.create_task(world.run(volume_ports.attach_volume, attach(world, 2, second)))
-    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)
-    await world.opened(after=2)
-    await asyncio.to_thread(world.endpoint.release, held)
-    with pytest.raises(ApplicationError, match="not the current one"):
-        await late
+    await overtaken(world, world.run(volume_ports.attach_volume, attach(world, 2, second)))
     [volume] = await volumes(world)
     assert volume.available
 

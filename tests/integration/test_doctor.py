@@ -23,7 +23,7 @@ from devstack.processes import free_port
 from devstack.stack import Stack
 from tests.integration.misconfigurations import NO_KEY, PLANTED, Planted
 from tests.integration.test_operating import temporal
-from tests.stacks import CANARY_SECRET_KEY
+from tests.integration.watched import CANARY_SECRET_KEY
 from workers.doctor import command
 from workflows.encryption import PayloadKeys, converter
 from workflows.messages import WATCHDOG_SCHEDULE

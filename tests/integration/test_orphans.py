@@ -16,7 +16,8 @@ from devstack.stack import Stack
 from tests.integration.conftest import SETTINGS
 from tests.integration.planting import Planting, lost, one_pass
 from tests.integration.test_registering import bootstrap_secret, box_of, calling, token_file
-from tests.stacks import CANARY_SECRET_KEY, hurried
+from tests.integration.watched import CANARY_SECRET_KEY
+from tests.stacks import hurried
 from workers.schedules import Round, ensure
 from workflows.messages import SWEEP_SCHEDULE
 from workflows.orphans import Verdict

@@ -13,8 +13,8 @@ from devstack.boxes import BoxView
 from devstack.console import JSON, PATIENCE_SECONDS, Console, eventually, insisted
 from devstack.stack import Stack
 from store.credentials import ServerKeys
+from tests.integration.watched import CANARY_SECRET_KEY
 from tests.integration.wire import Wire
-from tests.stacks import CANARY_SECRET_KEY
 from workflows.state import Phase
 
 pytestmark = pytest.mark.anyio

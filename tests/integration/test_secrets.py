@@ -15,7 +15,7 @@ from devstack.stack import Stack
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.collector import Collector
 from tests.integration.test_registering import bootstrap_secret
-from tests.stacks import CANARY_SECRET_KEY
+from tests.integration.watched import CANARY_SECRET_KEY
 from workers.decrypting import decrypt, decrypt_message
 from workflows.encryption import Encryption, PayloadKeys
 from workflows.state import Phase

@@ -13,8 +13,9 @@ from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.collector import Collector, Received
 from tests.integration.conftest import SETTINGS
+from tests.integration.watched import watched
 from tests.integration.wire import Wire
-from tests.stacks import hurried, watched
+from tests.stacks import hurried
 from tests.telemetry.exported import Exported
 from tests.telemetry.expressions import Asked, all_asked
 from workflows.state import Phase
