@@ -13,7 +13,9 @@ COPY workflows workflows
 COPY activities activities
 COPY store store
 COPY register_api register_api
+COPY client client
 COPY workers workers
+COPY cli cli
 
 FROM tools AS build
 RUN /onebox/bin/pip install --no-cache-dir --require-hashes -r requirements/production.txt

@@ -51,7 +51,7 @@ SEED ?= 1
 MINUTES ?= 20
 
 faults: $(STAMP)  ## Break everything for MINUTES=20 by SEED=1, and judge by what really happened
-	$(BIN)/python -m campaign --seed $(SEED) --minutes $(MINUTES)
+	$(BIN)/python -m faults --seed $(SEED) --minutes $(MINUTES)
 
 SIZE ?= full
 

@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from activities.a2a import Sender
-from activities.aws import Aws
-from activities.canary import Canary, CanaryConfig
-from activities.delivery import Delivery, DeliveryConfig
-from activities.dns import Addresses, Zone
-from activities.eviction import Eviction
-from activities.fleet import Fleet, FleetConfig
-from activities.generations import Generations
-from activities.inquiries import Inquiries
-from activities.instances import Instances, Patience
-from activities.launching import Launching
-from activities.orphans import Orphans
-from activities.records import Records
-from activities.rescue import Parting, Rescuing
-from activities.rolling import Rolling
-from activities.snapshots import Snapshots
-from activities.specs import BoxDefaults
-from activities.volumes import Volumes
-from store.credentials import ServerKeys
-from store.pool import Pool
-from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
-from workflows.orphans import OrphanPolicy
+from activities.aws.client import Aws
+from activities.delegation.a2a import A2aClient
+from activities.delegation.delivery import Delivery, DeliveryConfig
+from activities.fleet.permits_and_watchdog import Fleet, FleetConfig
+from activities.orphans.sweep import Orphans
+from activities.repair.repair import FindDivergence, Repair
+from activities.rollout.rollout import Rollouts
+from activities.volume.snapshots import Snapshots
+from activities.volume.volumes import Volumes
+from activities.workspace.address import Addresses, Zone
+from activities.workspace.box_spec import BoxDefaults
+from activities.workspace.canary import Canary, CanaryConfig
+from activities.workspace.eviction import Eviction
+from activities.workspace.fence import Instances, PollPolicy
+from activities.workspace.generations import Generations
+from activities.workspace.launch import Launching
+from activities.workspace.registration_check import RegistrationProbe
+from activities.workspace.status import Records
+from store.db.pool import Pool
+from store.registration.credentials import ServerKeys
+from workflows.orphans.rules import OrphanPolicy
+from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 Implementation = Callable[..., Coroutine[Any, Any, object]]
 """An activity; its request and result are those of its port, and differ from port to port."""
@@ -45,13 +45,13 @@ class ActivitiesConfig:
     zone: Zone
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
-    patience: Patience = field(default_factory=Patience)
+    patience: PollPolicy = field(default_factory=PollPolicy)
     heartbeat_stale: timedelta = timedelta(seconds=90)
-    offerings_bad_for: timedelta = timedelta(minutes=3)
+    unavailable_offering_ttl: timedelta = timedelta(minutes=3)
     """Capacity comes back in minutes; until then, nobody's time is spent on asking."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
     orphans: OrphanPolicy = field(default_factory=OrphanPolicy)
-    parting: Parting
+    find_divergence: FindDivergence
     """How a run's history is replayed, to see where it parts from what was recorded."""
 
 
@@ -69,17 +69,17 @@ def implementations(
         keys=keys,
         owner=owner,
         defaults=boxes,
-        offerings_bad_for=config.offerings_bad_for,
+        unavailable_offering_ttl=config.unavailable_offering_ttl,
     )
     addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
     fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
     volumes = Volumes(aws=aws, pool=pool, owner=owner, patience=patience)
     snapshots = Snapshots(aws=aws, pool=pool, owner=owner)
     sweep = Orphans(aws=aws, pool=pool, owner=owner, zone=config.zone, policy=config.orphans)
-    sender = Sender()
+    sender = A2aClient()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
-    rolling = Rolling(pool=pool, heartbeat_stale=config.heartbeat_stale, held=fleet.frozen)
-    rescuing = Rescuing(parting=config.parting)
+    rolling = Rollouts(pool=pool, heartbeat_stale=config.heartbeat_stale, fleet_frozen=fleet.frozen)
+    rescuing = Repair(find_divergence=config.find_divergence)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -89,16 +89,16 @@ def implementations(
             addresses.remove_address,
             Canary(pool=pool, sender=sender, config=config.canary).ask_canary,
             Records(pool=pool).record_status,
-            Inquiries(pool=pool, heartbeat_stale=config.heartbeat_stale).inquire,
-            fleet.consult_fleet,
+            RegistrationProbe(pool=pool, heartbeat_stale=config.heartbeat_stale).check_registration,
+            fleet.request_fleet_permit,
             fleet.watch,
             sweep.find_orphan_instances,
             sweep.find_orphan_names,
-            rolling.plan_roll,
-            rolling.take_turns,
-            rolling.watch_roll,
+            rolling.plan_rollout,
+            rolling.start_members,
+            rolling.watch_rollout,
             rescuing.find_stuck,
-            rescuing.rescue,
+            rescuing.repair,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (
@@ -109,6 +109,6 @@ def implementations(
             volumes.attach_volume,
             volumes.delete_volume,
             snapshots.snapshot_volume,
-            sweep.end_orphans,
+            sweep.terminate_orphans,
         ),
     }

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import day, generation, heartbeats, incident, plots, registrations, requests
-from bench.machine import machine
-from bench.page import page
-from bench.results import Report, Result
-from bench.size import SIZES, Size
+from bench.measurements import daily_load, generation, heartbeats, incident, registrations, requests
+from bench.parts.machine import machine
+from bench.parts.results import Report, Result
+from bench.parts.size import SIZES, Size
+from bench.report import plots
+from bench.report.page import page
 
 HERE = Path(__file__).resolve().parent
 
@@ -23,7 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "registrations": registrations.run,
     "requests": requests.run,
     "generation": generation.run,
-    "day": day.run,
+    "day": daily_load.run,
     "incident": incident.run,
 }
 

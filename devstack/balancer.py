@@ -14,22 +14,22 @@ from dataclasses import asdict, dataclass
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from devstack.exchanges import Answer, Exchanges, Headers, Lost
+from devstack.environment import BALANCER
+from devstack.http_client import Answer, Headers, HttpClient, NoResponse
 from devstack.processes import LOCALHOST
-from devstack.surroundings import BALANCER
 
 STATUS_PATH = "/_balancer"
 """What it thinks of its APIs; all other paths are theirs."""
 
-LOOK_SECONDS = 0.5
-MISSES = 2
+PROBE_SECONDS = 0.5
+MAX_MISSES = 2
 """One answer that is late says little; `not ready` is said by the API itself, and counts at once."""
 
-LOOK_TIMEOUT_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 5.0
 
 CLIENT_IDLE_SECONDS = 75
 
-_OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade"})
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade"})
 """Headers that are said to the next hop only (RFC 9110, section 7.6.1)."""
 
 
@@ -42,7 +42,7 @@ class Upstream:
     ready: bool = False
     misses: int = 0
     open: int = 0
-    turn: int = 0
+    last_call: int = 0
     """Of its last call: calls are numbered, and who had none for longest is next among equals."""
     answered: int = 0
     failed: int = 0
@@ -55,7 +55,7 @@ class Balancer:
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
         self._exchanges = {
-            each.name: Exchanges(LOCALHOST, each.port, local_address=BALANCER) for each in upstreams
+            each.name: HttpClient(LOCALHOST, each.port, local_address=BALANCER) for each in upstreams
         }
         self._turns = itertools.count(1)
 
@@ -75,16 +75,16 @@ class Balancer:
         while True:
             try:
                 answer = await exchanges.call(
-                    "GET", b"/readyz", headers=[(b"host", host)], seconds=LOOK_TIMEOUT_SECONDS
+                    "GET", b"/readyz", headers=[(b"host", host)], seconds=PROBE_TIMEOUT_SECONDS
                 )
-            except Lost as error:
+            except NoResponse as error:
                 upstream.misses += 1
                 late = isinstance(error.__cause__, TimeoutError)
-                upstream.ready = upstream.ready and late and upstream.misses < MISSES
+                upstream.ready = upstream.ready and late and upstream.misses < MAX_MISSES
             else:
                 upstream.misses = 0
                 upstream.ready = answer.status == 200
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(PROBE_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -97,11 +97,11 @@ class Balancer:
             body += message.get("body", b"")
             if not message.get("more_body", False):
                 break
-        upstream = self._chosen()
+        upstream = self._choose()
         upstream.open += 1
         try:
-            answer = await self._pass_on(scope, upstream, body)
-        except Lost as error:
+            answer = await self._forward(scope, upstream, body)
+        except NoResponse as error:
             upstream.failed += 1
             await _answer(send, 502, {"error": f"{upstream.name}: {error}"})
             return
@@ -110,14 +110,14 @@ class Balancer:
         upstream.answered += 1
         await _send(send, answer.status, _end_to_end(answer.headers), answer.content)
 
-    def _chosen(self) -> Upstream:
+    def _choose(self) -> Upstream:
         """The least busy of those that are ready; if none says so, any may still answer."""
         fit = [each for each in self._upstreams if each.ready] or self._upstreams
-        chosen = min(fit, key=lambda each: (each.open, each.turn))
-        chosen.turn = next(self._turns)
+        chosen = min(fit, key=lambda each: (each.open, each.last_call))
+        chosen.last_call = next(self._turns)
         return chosen
 
-    async def _pass_on(self, scope: Scope, upstream: Upstream, body: bytes) -> Answer:
+    async def _forward(self, scope: Scope, upstream: Upstream, body: bytes) -> Answer:
         caller = scope["client"][0].encode() if scope["client"] else b"unknown"
         headers = [*_end_to_end(scope["headers"]), (b"x-forwarded-for", caller)]
         if body and b"content-length" not in dict(headers):  # it came in chunks
@@ -129,7 +129,7 @@ class Balancer:
 
 
 def _end_to_end(headers: Headers) -> Headers:
-    return [(name, value) for name, value in headers if name not in _OF_THE_CONNECTION]
+    return [(name, value) for name, value in headers if name not in _HOP_BY_HOP]
 
 
 async def _answer(send: Send, status: int, document: object) -> None:

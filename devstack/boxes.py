@@ -23,13 +23,13 @@ from devstack.processes import Child
 
 POLL_SECONDS = 0.1
 
-AILING = Path(__file__).with_name("ailing")
+HOST_FAULTS_DIR = Path(__file__).with_name("host_faults")
 """What the Python processes of a box load first where `ONEBOX_AILMENTS` is set: see its own words."""
 
 RESTART_SECONDS = 0.5
 """From the end of a box's process to its next start, as `Restart=always` does on the real image."""
 
-PASSED_ON = (
+INHERITED_VARIABLES = (
     "PATH",
     "HOME",
     "LANG",
@@ -127,7 +127,7 @@ class Box:
         self.start()
         return True
 
-    def told(self) -> BoxView:
+    def describe(self) -> BoxView:
         """What others may know of it."""
         return BoxView(
             workspace=self.view.workspace,
@@ -142,9 +142,9 @@ class Box:
         )
 
     def _environment(self, host: Mapping[str, str]) -> dict[str, str]:
-        passed_on = {name: host[name] for name in PASSED_ON if name in host}
+        passed_on = {name: host[name] for name in INHERITED_VARIABLES if name in host}
         if "ONEBOX_AILMENTS" in passed_on:
-            path = filter(None, (str(AILING), passed_on.get("PYTHONPATH")))
+            path = filter(None, (str(HOST_FAULTS_DIR), passed_on.get("PYTHONPATH")))
             passed_on["PYTHONPATH"] = os.pathsep.join(path)
         return passed_on | {
             "CONFIGS_DIR": str(self._configs),
@@ -164,7 +164,7 @@ class Host:
         self._directory = directory
         self._boxes: dict[str, Box] = {}
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         """Do what the instances' states ask for, once."""
         running = {view.instance_id: view for view in self._endpoint.instances() if view.state == "running"}
         changed = False
@@ -187,12 +187,12 @@ class Host:
             elif box.revive(now=time.monotonic()):
                 changed = True
         if changed:
-            self.tell()
+            self.write_state()
 
-    def tell(self) -> None:
+    def write_state(self) -> None:
         """Write `boxes.json`."""
         new = self._directory / "boxes.json.new"
-        new.write_text(json.dumps([asdict(box.told()) for box in self._boxes.values()], indent=1))
+        new.write_text(json.dumps([asdict(box.describe()) for box in self._boxes.values()], indent=1))
         new.replace(self._directory / "boxes.json")
 
     def close(self) -> None:
@@ -200,7 +200,7 @@ class Host:
         for box in self._boxes.values():
             box.kill()
         self._boxes.clear()
-        self.tell()
+        self.write_state()
 
 
 def read_boxes(directory: Path) -> list[BoxView]:
@@ -224,12 +224,12 @@ def main(arguments: list[str]) -> None:
     with AwsEndpoint(options.aws) as endpoint:
         host = Host(endpoint, options.dir)
         try:
-            host.tell()
+            host.write_state()
             sys.stderr.write("boxes.started\n")
             sys.stderr.flush()
             while True:
                 try:
-                    host.look()
+                    host.reconcile()
                 except (httpx.TransportError, EndpointRefused) as error:
                     # No word from EC2 changes nothing: machines run on when its API is away.
                     sys.stderr.write(f"boxes: the endpoint does not answer: {error!r}\n")

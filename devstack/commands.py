@@ -24,14 +24,14 @@ def dev(arguments: list[str]) -> int:
     """Start the stack, say where it is, and wait; the exit code is 0 if it was ended from outside."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, _on_signal)
     with suppress(KeyboardInterrupt):
         try:
             # Without a directory nothing outlives the stack, so nothing has to be on the disk.
             stack = Stack(options.data, free_ports=options.free_ports, fsync=options.data is not None)
             sys.stderr.write("starting the stack …\n")
             with stack:
-                sys.stdout.write(json.dumps(stack.told()) + "\n" if options.json else _told(stack))
+                sys.stdout.write(json.dumps(stack.describe()) + "\n" if options.json else _summary(stack))
                 sys.stdout.flush()
                 threading.Event().wait()
         except (ChildFailed, PortInUse, DirectoryInUse) as error:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(stack: Stack) -> str:
+def _summary(stack: Stack) -> str:
     address = stack.temporal_address
     lines = [
         ("Temporal", address),
@@ -79,7 +79,7 @@ def _told(stack: Stack) -> str:
     )
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     """End in order; a second signal must not cut that short. SIGKILL does: the kernel ends the children."""
     del number, frame
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -20,25 +20,31 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from devstack.aws.client import AwsEndpoint
 from devstack.stack import Stack
-from workflows.encryption import PayloadKeys, converter
-from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, RequestOutcome, WorkspaceSpec, WorkspaceStatus
-from workflows.state import Phase
+from workflows.shared.encryption import PayloadKeys, converter
+from workflows.workspace.messages import (
+    TASK_QUEUE,
+    WORKFLOW_TYPE,
+    RequestOutcome,
+    WorkspaceSpec,
+    WorkspaceStatus,
+)
+from workflows.workspace.state import Phase
 
 POLL_SECONDS = 0.1
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 """A generation takes a few seconds on an idle machine; one that is busy with everything else may stand still
 for longer than that, and retries pause longer each time."""
 
 BOX_SECONDS = 30.0
 
-ASK_SECONDS = 400.0
+UPDATE_SECONDS = 400.0
 """The server keeps refusing updates for as long as a stream of signals keeps a run from giving way."""
 
 JSON = dict[str, object]
 _T = TypeVar("_T")
 
 
-class StillNot(AssertionError):
+class ConditionNotMet(AssertionError):
     """A condition did not become true in time; the text says what was seen last."""
 
 
@@ -82,7 +88,7 @@ class Console:
                 raise  # whoever waited for the answer has given up
             return outcome
 
-        return await _patiently(once, seconds=ASK_SECONDS)
+        return await _with_retries(once, seconds=UPDATE_SECONDS)
 
     async def status(self, workspace_id: str) -> WorkspaceStatus:
         """The answer of the status query."""
@@ -93,7 +99,7 @@ class Console:
             )
             return status
 
-        return await _patiently(once)
+        return await _with_retries(once)
 
     async def requests(self, workspace_id: str) -> list[RequestOutcome]:
         """The answer of the requests query: the last 50."""
@@ -104,11 +110,11 @@ class Console:
             )
             return requests
 
-        return await _patiently(once)
+        return await _with_retries(once)
 
     async def call(self, method: str, path: str, body: JSON | None = None) -> httpx.Response:
         """What the register API answers to an operator, who insists as its callers are meant to."""
-        return await insisted(self.http, method, path, body)
+        return await call_with_retries(self.http, method, path, body)
 
     async def record(self, workspace_id: str) -> JSON:
         """What the register API shows of the workspace."""
@@ -121,7 +127,7 @@ class Console:
         phase: Phase,
         *,
         generation: int | None = None,
-        seconds: float = PATIENCE_SECONDS,
+        seconds: float = TIMEOUT_SECONDS,
         tell: Callable[[WorkspaceStatus], None] | None = None,
     ) -> WorkspaceStatus:
         """Wait until the workflow says so; `tell` sees every status on the way."""
@@ -152,7 +158,7 @@ class Console:
             workspace_id,
         )
 
-    async def tell_box(self, workspace_id: str, mode: str) -> None:
+    async def set_box_mode(self, workspace_id: str, mode: str) -> None:
         """Put the runtime of the current box into a mode: healthy, silent, braindead, lose_token."""
         await self._call_box(workspace_id, "POST", "/_control", {"mode": mode})
 
@@ -186,14 +192,14 @@ class Console:
         return cast("JSON", answer.json())
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]], *, seconds: float = PATIENCE_SECONDS) -> _T:
+async def _with_retries(ask: Callable[[], Awaitable[_T]], *, seconds: float = TIMEOUT_SECONDS) -> _T:
     """What Temporal answers, asked again while it says that it cannot answer now."""
 
     async def once() -> tuple[_T | None, RPCError | None]:
         try:
             return await ask(), None
         except RPCError as error:
-            if not _comes_again(error):
+            if not _is_retryable(error):
                 raise
             return None, error
 
@@ -201,7 +207,7 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], *, seconds: float = PATIE
     return cast("_T", answer)
 
 
-def _comes_again(error: RPCError) -> bool:
+def _is_retryable(error: RPCError) -> bool:
     """Whether an update or a query was not answered for a reason that passes."""
     # The run gave way before it had taken it, ten others are in flight, or nobody answered in time.
     if error.status in {
@@ -220,11 +226,11 @@ def _comes_again(error: RPCError) -> bool:
     )
 
 
-AGAIN = frozenset({408, 502, 503})
+RETRY_STATUSES = frozenset({408, 502, 503})
 """What the register API, or a balancer before it, answers to whoever is to make the same call again."""
 
 
-async def insisted(
+async def call_with_retries(
     http: httpx.AsyncClient, method: str, path: str, body: JSON | None = None
 ) -> httpx.Response:
     """The register API's answer; the same call again where there is none, or where it asks for that."""
@@ -236,7 +242,7 @@ async def insisted(
             return error
 
     def is_answer(seen: httpx.Response | httpx.TransportError) -> bool:
-        return isinstance(seen, httpx.Response) and seen.status_code not in AGAIN
+        return isinstance(seen, httpx.Response) and seen.status_code not in RETRY_STATUSES
 
     return cast("httpx.Response", await eventually(once, is_answer))
 
@@ -253,17 +259,17 @@ async def connected(stack: Stack, *, payload_keys: str | None = None) -> AsyncIt
 
 
 async def eventually(
-    look: Callable[[], Awaitable[_T]],
-    is_so: Callable[[_T], bool],
+    poll: Callable[[], Awaitable[_T]],
+    is_met: Callable[[_T], bool],
     *,
-    seconds: float = PATIENCE_SECONDS,
+    seconds: float = TIMEOUT_SECONDS,
 ) -> _T:
-    """Look again and again until it is so; raise `StillNot` with what was seen last."""
+    """Look again and again until it is so; raise `ConditionNotMet` with what was seen last."""
     deadline = time.monotonic() + seconds
     while True:
-        seen = await look()
-        if is_so(seen):
+        seen = await poll()
+        if is_met(seen):
             return seen
         if time.monotonic() > deadline:
-            raise StillNot(f"after {seconds:g} s: {seen}")
+            raise ConditionNotMet(f"after {seconds:g} s: {seen}")
         await asyncio.sleep(POLL_SECONDS)

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
-from workflows.messages import RequestOutcome, WorkspaceStatus
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workflows.workspace.messages import RequestOutcome, WorkspaceStatus
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 WORKSPACES = ("ws-anna", "ws-ben", "ws-cleo")
 VICTIM = WORKSPACES[0]
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 @dataclass(slots=True)
-class Findings:
+class DemoResults:
     """What the demo saw."""
 
     online_after: dict[str, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Findings:
             self.broken.append(f"{what}: {seen!r}, not {wanted!r}")
 
 
-class Story:
+class ProgressPrinter:
     """Prints each change once, with the seconds since the beginning."""
 
     def __init__(self, screen: Screen) -> None:
@@ -85,7 +85,7 @@ def demo(arguments: list[str]) -> int:
     )
     page: Path | None = parser.parse_args(arguments).page
     screen = Screen()
-    story = Story(screen)
+    story = ProgressPrinter(screen)
     with tempfile.TemporaryDirectory(prefix="onebox-demo-") as directory:
         story.say("starting Temporal, PostgreSQL, the AWS endpoint, worker, register API and box host …")
         with Stack(Path(directory), free_ports=True, settings=SETTINGS) as stack:
@@ -103,51 +103,51 @@ def demo(arguments: list[str]) -> int:
 
 def _replayed(stack: Stack, page: Path) -> int:
     """As an operator would have it written: replayed, with the register API's trail beside it."""
-    command = [sys.executable, "-m", "workers", "replay", VICTIM, "--html", str(page)]
+    command = [sys.executable, "-m", "cli", "replay", VICTIM, "--html", str(page)]
     environment = {**stack.environment, "TEMPORAL_ADDRESS": stack.temporal_address}
     return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode  # noqa: S603
 
 
-async def _play(stack: Stack, story: Story, screen: Screen) -> Findings:
-    findings = Findings()
+async def _play(stack: Stack, progress: ProgressPrinter, screen: Screen) -> DemoResults:
+    findings = DemoResults()
     async with connected(stack) as console:
-        story.say("three workspaces are started: temporal workflow start … --input '{}'")
+        progress.say("three workspaces are started: temporal workflow start … --input '{}'")
         started = time.monotonic()
 
         async def provision(workspace: str) -> None:
             await console.start(workspace)
-            await console.until_phase(workspace, Phase.ONLINE, tell=story.watch)
+            await console.until_phase(workspace, Phase.ONLINE, tell=progress.watch)
             findings.online_after[workspace] = time.monotonic() - started
 
         await asyncio.gather(*(provision(workspace) for workspace in WORKSPACES))
-        await _incident(console, story, findings)
+        await _incident(console, progress, findings)
         await _check(console, findings)
         await _report(console, screen, findings)
     return findings
 
 
-async def _incident(console: Console, story: Story, findings: Findings) -> None:
-    await console.tell_box(VICTIM, "silent")
-    story.say(f"the box of {VICTIM} goes silent: it runs, but neither beats nor answers")
-    await console.until_phase(VICTIM, Phase.DEGRADED, tell=story.watch)
+async def _incident(console: Console, progress: ProgressPrinter, results: DemoResults) -> None:
+    await console.set_box_mode(VICTIM, "silent")
+    progress.say(f"the box of {VICTIM} goes silent: it runs, but neither beats nor answers")
+    await console.until_phase(VICTIM, Phase.DEGRADED, tell=progress.watch)
     observed = (await console.status(VICTIM)).generation
 
-    story.say("watchdog, auto-recovery and an admin ask for its recreation, all within a second")
+    progress.say("watchdog, auto-recovery and an admin ask for its recreation, all within a second")
     asked_at = time.monotonic()
-    await _three_requests(console, observed)
-    await console.until_phase(VICTIM, Phase.ONLINE, generation=observed + 1, tell=story.watch)
-    findings.replaced_after = time.monotonic() - asked_at
+    await _send_requests(console, observed)
+    await console.until_phase(VICTIM, Phase.ONLINE, generation=observed + 1, tell=progress.watch)
+    results.replaced_after = time.monotonic() - asked_at
 
-    story.say(f"later, the same three ask again, still about generation {observed}")
-    await _three_requests(console, observed)
-    findings.outcomes = await eventually(
+    progress.say(f"later, the same three ask again, still about generation {observed}")
+    await _send_requests(console, observed)
+    results.outcomes = await eventually(
         lambda: console.requests(VICTIM), lambda requests: len(requests) >= 6, seconds=60
     )
-    for outcome in findings.outcomes:
-        story.say(f"  {outcome.requested_by}: [bold]{outcome.outcome}[/] — {outcome.detail}")
+    for outcome in results.outcomes:
+        progress.say(f"  {outcome.requested_by}: [bold]{outcome.outcome}[/] — {outcome.detail}")
 
 
-async def _three_requests(console: Console, observed: int) -> None:
+async def _send_requests(console: Console, observed: int) -> None:
     """The watchdogs send signals, the admin an update, as in the field."""
     await asyncio.gather(
         console.signal(VICTIM, requested_by="watchdog", reason="no heartbeat", observed_generation=observed),
@@ -160,30 +160,30 @@ async def _three_requests(console: Console, observed: int) -> None:
     )
 
 
-async def _check(console: Console, findings: Findings) -> None:
-    by_outcome = [outcome.outcome for outcome in findings.outcomes]
+async def _check(console: Console, results: DemoResults) -> None:
+    by_outcome = [outcome.outcome for outcome in results.outcomes]
     accepted, joined, stale = OutcomeKind.ACCEPTED, OutcomeKind.JOINED, OutcomeKind.STALE
-    findings.expect("first three requests", Counter(by_outcome[:3]), Counter({accepted: 1, joined: 2}))
-    findings.expect("later three requests", Counter(by_outcome[3:]), Counter({stale: 3}))
+    results.expect("first three requests", Counter(by_outcome[:3]), Counter({accepted: 1, joined: 2}))
+    results.expect("later three requests", Counter(by_outcome[3:]), Counter({stale: 3}))
     for workspace in WORKSPACES:
         generations = 2 if workspace == VICTIM else 1
         counts = console.aws.counts(workspace)
-        findings.expect(f"{workspace}: launches", counts.launches, generations)
-        findings.expect(f"{workspace}: instances alive at once (I1)", counts.max_alive_at_once, 1)
-        findings.expect(f"{workspace}: DNS changes (I8)", counts.dns_changes, generations)
+        results.expect(f"{workspace}: launches", counts.launches, generations)
+        results.expect(f"{workspace}: instances alive at once (I1)", counts.max_alive_at_once, 1)
+        results.expect(f"{workspace}: DNS changes (I8)", counts.dns_changes, generations)
         tokens = await console.live_tokens(workspace)
-        findings.expect(
+        results.expect(
             f"{workspace}: live tokens (I4)", tokens, [{"generation": generations, "state": "active"}]
         )
         record = await console.record(workspace)
-        findings.expect(f"{workspace}: phase on the record", record.get("phase"), "online")
-        findings.expect(f"{workspace}: last_error on the record", record.get("last_error"), None)
+        results.expect(f"{workspace}: phase on the record", record.get("phase"), "online")
+        results.expect(f"{workspace}: last_error on the record", record.get("last_error"), None)
 
 
-async def _report(console: Console, screen: Screen, findings: Findings) -> None:
-    outcomes = Counter(str(outcome.outcome) for outcome in findings.outcomes)
+async def _report(console: Console, screen: Screen, results: DemoResults) -> None:
+    outcomes = Counter(str(outcome.outcome) for outcome in results.outcomes)
     told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    screen.print(f"\n{VICTIM}: 6 requests: {told}; replaced after {findings.replaced_after:.1f} s")
+    screen.print(f"\n{VICTIM}: 6 requests: {told}; replaced after {results.replaced_after:.1f} s")
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for heading in (
         "workspace",
@@ -208,7 +208,7 @@ async def _report(console: Console, screen: Screen, findings: Findings) -> None:
             f"≤ {counts.max_alive_at_once}",
             f"{len(await console.live_tokens(workspace))} live",
             f"{counts.dns_changes}×",
-            f"{findings.online_after[workspace]:.1f} s",
+            f"{results.online_after[workspace]:.1f} s",
             str(error) if error else "none",
         )
     screen.print(table)

@@ -17,8 +17,8 @@ from pathlib import Path
 import psycopg
 from typing_extensions import override
 
-from devstack.child_server import ChildServer
 from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed
+from devstack.server_process import ChildServer
 
 USER = "onebox"
 DATABASE = "onebox"
@@ -30,7 +30,7 @@ STALE_PID_SECONDS = 30.0
 """After a SIGKILL of the postmaster alone, its backends keep the data directory until they notice:
 for a moment, or for as long as a busy machine lets them stand."""
 
-AGAIN_SECONDS = 0.1
+RETRY_SECONDS = 0.1
 """Between two starts, while those backends still hold it."""
 
 
@@ -66,7 +66,7 @@ class Postgres(ChildServer):
             except ChildFailed:
                 if child.running or time.monotonic() > deadline:
                     raise
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(RETRY_SECONDS)
             else:
                 break
         self._create_database()

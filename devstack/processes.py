@@ -37,7 +37,7 @@ FREE_PORTS = range(15_000, 32_000)
 READY_SECONDS = 90.0
 """An idle machine needs 2 s; one that is busy with everything else at once was seen to need more than 30."""
 
-_LEASH = Path(__file__).with_name("leash.py")
+_PARENT_DEATH = Path(__file__).with_name("parent_death.py")
 
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 """The kernel's parent-death signal follows the *thread* that forked, not the process: all children are
@@ -106,13 +106,20 @@ class Child:
         if self.running:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        # A change of credentials clears the parent-death signal, so the leash comes after the prefix.
-        leash = (sys.executable, "-I", "-S", str(_LEASH), str(int(self._death_signal)), str(os.getpid()))
+        # A change of credentials clears the parent-death signal, so the helper comes after the prefix.
+        parent_death = (
+            sys.executable,
+            "-I",
+            "-S",
+            str(_PARENT_DEATH),
+            str(int(self._death_signal)),
+            str(os.getpid()),
+        )
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = _SPAWNER.submit(
                 subprocess.Popen,
-                [*self._prefix, *leash, *self._arguments],
+                [*self._prefix, *parent_death, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from devstack.balancer import STATUS_PATH, Upstream
+from devstack.environment import API_PORT_SUFFIX, Ports, ProcessCounts
 from devstack.processes import Child, ChildFailed, Program, accepts_connections
-from devstack.surroundings import CALLS, Crew, Ports
 
 MIGRATION_SECONDS = 60.0
 
@@ -26,7 +26,7 @@ class Programs:
 
     state_dir: Path
     ports: Ports
-    crew: Crew
+    crew: ProcessCounts
     pending_seconds: float
     terminating_seconds: float
 
@@ -52,19 +52,19 @@ class Programs:
     def production(self, name: str, environment: Mapping[str, str]) -> Program:
         """A worker, a register API, the codec server, or the box host."""
         if name in self.crew.worker_names:
-            return self._program(name, ["workers", "worker"], environment, _logged("worker.started"))
+            return self._program(name, ["cli", "worker"], environment, _logged("worker.started"))
         if name in self.crew.api_names:
             readyz = f"http://{environment['REGISTER_API_BIND']}/readyz"
-            return self._program(name, ["workers", "api"], environment, lambda _: self._serves(name, readyz))
+            return self._program(name, ["cli", "api"], environment, lambda _: self._serves(name, readyz))
         if name == "codec":
             healthz = f"{self.ports.codec_url}/healthz"
-            return self._program(name, ["workers", "codec"], environment, lambda _: _answers(healthz))
+            return self._program(name, ["cli", "codec"], environment, lambda _: _answers(healthz))
         host = ["devstack.boxes", "--aws", self.ports.aws_url, "--dir", str(self.boxes_dir)]
         return self._program(name, host, environment, _logged("boxes.started"))
 
     def balancer(self, environment: Mapping[str, str]) -> Program:
         """The load balancer before several register APIs, at the address that boxes call."""
-        upstreams = [f"{name}={self.ports.others[name + CALLS]}" for name in self.crew.api_names]
+        upstreams = [f"{name}={self.ports.others[name + API_PORT_SUFFIX]}" for name in self.crew.api_names]
         arguments = ["devstack.balancer", "--port", str(self.ports.register_api), *upstreams]
         return self._program("balancer", arguments, environment, lambda _: self.balanced() is not None)
 
@@ -90,7 +90,7 @@ class Programs:
         """Bring the schema up to date. Raises `ChildFailed`."""
         migration = Child(
             "migrate",
-            [sys.executable, "-m", "workers", "migrate"],
+            [sys.executable, "-m", "cli", "migrate"],
             log=self.log("migrate"),
             environment=environment,
         )

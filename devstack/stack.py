@@ -20,20 +20,20 @@ from types import TracebackType
 from devstack.aws.client import AwsEndpoint
 from devstack.balancer import Upstream
 from devstack.boxes import BoxView, read_boxes
+from devstack.environment import Ports, ProcessCounts, Secrets, base_environment, cloud_environment
 from devstack.postgres import Postgres
 from devstack.processes import POLL_SECONDS, ChildFailed
 from devstack.programs import Programs
 from devstack.supervision import Server, Supervised
-from devstack.surroundings import Crew, Ports, Secrets, base_environment, cloud_environment
 from devstack.temporal import Temporal
 
 PARTS = ("postgres", "temporal", "aws", "worker", "api", "codec", "boxes")
 """In the order of their start. There is a codec server where payloads are encrypted."""
 
-KEEPERS = ("temporal", "aws", "postgres")
+STATEFUL_PARTS = ("temporal", "aws", "postgres")
 """They keep what the others work with: first to start, last to end."""
 
-BACK_SECONDS = 120.0
+RESTART_SECONDS = 120.0
 """How long a part may be away: what it needs may have to be back first, and pauses grow between starts."""
 
 
@@ -78,7 +78,7 @@ class Stack:
         self._free_ports = free_ports
         self._settings = dict(settings or {})
         self._told_instead = told_instead
-        self._crew = Crew(workers=workers, apis=apis)
+        self._crew = ProcessCounts(workers=workers, apis=apis)
         self._delays = (pending_seconds, terminating_seconds)
         self._fsync = fsync
         self._report = report or _report
@@ -154,7 +154,7 @@ class Stack:
         """The log file of a part."""
         return self._programs.log(name)
 
-    def told(self) -> dict[str, object]:
+    def describe(self) -> dict[str, object]:
         """Where everything is, as `--json` prints it."""
         return {
             "temporal": self.temporal_address,
@@ -199,7 +199,9 @@ class Stack:
         self.stop(name)
         self.start(name)
 
-    def wait_ready(self, name: str, *, other_than: int | None = None, seconds: float = BACK_SECONDS) -> int:
+    def wait_ready(
+        self, name: str, *, other_than: int | None = None, seconds: float = RESTART_SECONDS
+    ) -> int:
         """Wait until a part is ready, and return its process ID.
 
         `other_than` is the ID of a process that was killed from outside: it has to be another one.
@@ -236,7 +238,7 @@ class Stack:
         self._closed = True
         # Nobody starts from temporary data again: what only keeps data need not be asked to.
         temporary = self._directory is None
-        keepers = [self._servers[name] for name in KEEPERS if name in self._servers]
+        keepers = [self._servers[name] for name in STATEFUL_PARTS if name in self._servers]
         others = [server for server in list(self._servers.values()) if server not in keepers]
         for servers, kill in ((others, False), (keepers, temporary)):
             with ThreadPoolExecutor(len(self._servers) or 1) as pool:
@@ -257,11 +259,11 @@ class Stack:
         self._ports = Ports.chosen(
             self.state_dir / "ports.json", free=self._free_ports, others=self._crew.ports
         )
-        keys = Secrets.kept_in(self.state_dir / "secrets.json")
+        keys = Secrets.load_or_create(self.state_dir / "secrets.json")
         self.operator_token = keys.operator_token
         self.environment = base_environment(self._ports, keys, caller=os.environ, settings=self._settings)
         openers = {"postgres": self._open_postgres, "temporal": self._open_temporal, "aws": self._open_aws}
-        self._together([openers[name] for name in KEEPERS if name in self.parts])
+        self._together([openers[name] for name in STATEFUL_PARTS if name in self.parts])
         self._together([self._opener(name) for name in self._others()])
         self._write_state()
 
@@ -314,10 +316,10 @@ class Stack:
     def _opener(self, name: str) -> Callable[[], None]:
         if name == "balancer":
             return lambda: self._supervise(name, self._programs.balancer(self.environment))
-        return lambda: self._supervise(name, self._programs.production(name, self._told(name)))
+        return lambda: self._supervise(name, self._programs.production(name, self._overrides(name)))
 
-    def _told(self, name: str) -> dict[str, str]:
-        told = self.environment | self._crew.told(name, self._ports)
+    def _overrides(self, name: str) -> dict[str, str]:
+        told = self.environment | self._crew.overrides(name, self._ports)
         return told if self._told_instead is None else {**told, **self._told_instead(name, told)}
 
     def _supervise(self, name: str, server: Server) -> None:
@@ -334,7 +336,7 @@ class Stack:
         with self._file_lock:
             new = self.state_dir / "stack.json.new"
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(self.told(), file)
+                json.dump(self.describe(), file)
             new.replace(self.state_dir / "stack.json")
 
     def _lock_directory(self) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from devstack.child_server import ChildServer
 from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed, accepts_connections
-from workflows.messages import SEARCH_ATTRIBUTES
+from devstack.server_process import ChildServer
+from workflows.workspace.messages import SEARCH_ATTRIBUTES
 
 DYNAMIC_CONFIG = {
     # Else each timer and each backoff rounds up to a second.

@@ -1,1 +1,1 @@
-"""What boxes call: register, heartbeat, and the state of their workspace."""
+"""The HTTP API that boxes and agents call."""

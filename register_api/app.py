@@ -16,24 +16,24 @@ from starlette.responses import Response
 from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp
 
-from register_api import openapi
-from register_api.access import Access
-from register_api.answers import Code
-from register_api.auditing import Auditor
-from register_api.config import ApiConfig
-from register_api.delegations import DelegationRoutes
-from register_api.dispatching import FixedPaths, Methods, OnError
-from register_api.errors import ErrorDetail, error_response, request_id
-from register_api.lanes import Lanes
-from register_api.limits import Bounded
-from register_api.observing import Handler, Observed, named
-from register_api.operations import OPERATIONS
-from register_api.probes import ProbeRoutes
-from register_api.reads import ReadRoutes
-from register_api.routes import BoxRoutes
-from register_api.schemas import BodyInvalid
-from register_api.tokens import TokenRoutes
-from store.pool import Pool, StoreUnavailable
+from register_api.auth.access import Access
+from register_api.auth.audit import Auditor
+from register_api.auth.priority_pool import PriorityPool
+from register_api.delegation.handlers import DelegationRoutes
+from register_api.fixed_routes import FixedPaths, Methods, OnError
+from register_api.http.config import ApiConfig
+from register_api.http.error_codes import ErrorCode
+from register_api.http.errors import ErrorDetail, error_response, request_id
+from register_api.http.limits import LimitsMiddleware
+from register_api.observability.probes import ProbeRoutes
+from register_api.observability.request_context import Handler, RequestContextMiddleware, set_request_fields
+from register_api.registration.routes import BoxRoutes
+from register_api.schema import openapi
+from register_api.schema.endpoints import OPERATIONS
+from register_api.schema.request_models import BodyInvalid
+from register_api.workspace.records import ReadRoutes
+from register_api.workspace.tokens import TokenRoutes
+from store.db.pool import Pool, StoreUnavailable
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -51,7 +51,9 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
 
     by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
     for operation in OPERATIONS:
-        by_path[operation.path][operation.method] = named(operation.name, handlers[operation.name])
+        by_path[operation.path][operation.method] = set_request_fields(
+            operation.name, handlers[operation.name]
+        )
     routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in by_path.items()]
     on_error: dict[type[Exception], OnError] = {
         HTTPException: _on_http_exception,
@@ -72,7 +74,7 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
         ),
         on_error=on_error,
     )
-    return Observed(Bounded(fixed, limits=config.limits, larger=_larger_bodies()))
+    return RequestContextMiddleware(LimitsMiddleware(fixed, limits=config.limits, larger=_larger_bodies()))
 
 
 def _larger_bodies() -> dict[re.Pattern[str], int]:
@@ -85,12 +87,12 @@ def _larger_bodies() -> dict[re.Pattern[str], int]:
 
 
 def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str, Handler]:
-    lanes, auditor = Lanes(pool), Auditor()
-    access = Access(config, lanes, auditor)
-    boxes = BoxRoutes(config, lanes, auditor)
-    reads = ReadRoutes(config, lanes, access)
-    tokens = TokenRoutes(config, lanes, access)
-    work = DelegationRoutes(config, lanes, access)
+    priority_pool, auditor = PriorityPool(pool), Auditor()
+    access = Access(config, priority_pool, auditor)
+    boxes = BoxRoutes(config, priority_pool, auditor)
+    reads = ReadRoutes(config, priority_pool, access)
+    tokens = TokenRoutes(config, priority_pool, access)
+    work = DelegationRoutes(config, priority_pool, access)
     return {
         "register": boxes.register,
         "heartbeat": boxes.heartbeat,
@@ -114,19 +116,21 @@ def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
-    code = {404: Code.PATH_UNKNOWN, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.REQUEST_INVALID)
+    code = {404: ErrorCode.PATH_UNKNOWN, 405: ErrorCode.METHOD_NOT_ALLOWED}.get(
+        status, ErrorCode.REQUEST_INVALID
+    )
     return error_response(request, code, ErrorDetail(headers=dict(headers or {})))
 
 
 async def _on_body_invalid(request: Request, error: Exception) -> Response:
-    return error_response(request, Code.BODY_INVALID, ErrorDetail(error=str(error)))
+    return error_response(request, ErrorCode.BODY_INVALID, ErrorDetail(error=str(error)))
 
 
 async def _on_store_unavailable(request: Request, error: Exception) -> Response:
     _log.warning(
-        "store.unavailable", path=request.url.path, cause=str(error), request_id=request_id(request.scope)
+        "database.unavailable", path=request.url.path, cause=str(error), request_id=request_id(request.scope)
     )
-    return error_response(request, Code.PLATFORM_UNAVAILABLE)
+    return error_response(request, ErrorCode.PLATFORM_UNAVAILABLE)
 
 
 async def _on_exception(request: Request, error: Exception) -> Response:
@@ -137,4 +141,4 @@ async def _on_exception(request: Request, error: Exception) -> Response:
         error=type(error).__name__,
         request_id=request_id(request.scope),
     )
-    return error_response(request, Code.INTERNAL_ERROR)
+    return error_response(request, ErrorCode.INTERNAL_ERROR)

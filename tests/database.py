@@ -12,8 +12,8 @@ from psycopg import sql
 
 from devstack.postgres import Postgres
 from devstack.processes import ChildFailed, free_port
-from store.migrate import Migration, migrate
-from store.pool import Pool, open_pool
+from store.db.migrate import Migration, migrate
+from store.db.pool import Pool, open_pool
 
 PATIENCE_SECONDS = 120.0
 

@@ -1,1 +1,1 @@
-"""Processes: settings, wiring and the onebox command. Nobody imports this package."""
+"""Processes: worker, register API, relay, and their wiring. Only `cli` imports this package."""

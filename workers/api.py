@@ -11,19 +11,19 @@ import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from register_api.app import create_app
-from register_api.config import ApiConfig
-from register_api.connections import BoundedHttp
-from register_api.intake import keep_noting
-from store.pool import open_pool
-from workers import metrics, telemetry, tracing
-from workers.api_settings import ApiSettings
-from workers.draining import Drain, DrainingServer, LastAnswers
-from workers.settings import load
+from register_api.http.config import ApiConfig
+from register_api.http.connection_limits import LimitedHttpProtocol
+from register_api.registration.heartbeat_liveness import record_intake
+from store.db.pool import open_pool
+from workers.serving.graceful_shutdown import Drain, DrainingMiddleware, DrainingServer
+from workers.settings.api import ApiSettings
+from workers.settings.common import load
+from workers.telemetry import logs, metrics, tracing
 
 GRACE_SECONDS = 10
 """A request takes milliseconds; one that waits for a lock, two seconds."""
 
-NEW_OBJECTS = 10_000
+GC_THRESHOLD = 10_000
 """Before the collector looks for cycles. A few hundred calls under way have more than Python's 700 at any
 moment, and none of them in a cycle."""
 
@@ -33,7 +33,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 def run() -> int:
     """Serve until a signal asks to end; running requests are answered first."""
     settings = load(ApiSettings)
-    telemetry.configure(log_format=settings.log_format, level=settings.log_level)
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
     close_metrics, end_tracing = metrics.serve(settings.api_metrics_bind), tracing.start("onebox-api")
     try:
         # uvloop where it is installed: uvicorn would choose it itself if the loop were its own.
@@ -59,15 +59,15 @@ async def _serve(settings: ApiSettings) -> int:
         maximum=settings.database_pool_size,
         application_name="onebox-api",
     ) as pool:
-        intake = asyncio.create_task(keep_noting(pool, stale=settings.heartbeat_stale))
+        intake = asyncio.create_task(record_intake(pool, stale=settings.heartbeat_stale))
         host, port = settings.bind
         drain = Drain()
         server = DrainingServer(
             uvicorn.Config(
-                LastAnswers(create_app(config, pool, draining=lambda: drain.begun), drain),
+                DrainingMiddleware(create_app(config, pool, draining=lambda: drain.begun), drain),
                 host=host,
                 port=port,
-                http=BoundedHttp,
+                http=LimitedHttpProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -83,7 +83,7 @@ async def _serve(settings: ApiSettings) -> int:
         # What was imported stays: the collector need not walk through it again and again while requests wait.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(NEW_OBJECTS)
+        gc.set_threshold(GC_THRESHOLD)
         await server.serve()
         intake.cancel()
         log.info("api.stopped")

@@ -18,22 +18,24 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from store import beats, facts, processing, stirrings
-from store.pool import Pool
-from store.processing import Patience
-from workflows.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
-from workflows.workspace import WorkspaceWorkflow
+from store.db.pool import Pool
+from store.delegation import agent_liveness
+from store.delegation.agent_liveness import LivenessThresholds
+from store.outbox import delegation_wakeups, workspace_events
+from store.registration import heartbeats
+from workflows.workspace.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
+from workflows.workspace.workflow import WorkspaceWorkflow
 
-BATCH = 50
+SIGNAL_BATCH = 50
 """So many signals are sent at once, while their rows are locked."""
 
-STIRRINGS = 1000
+WAKEUP_ROWS = 1000
 """So many are read at once: each delegation among them is told once."""
 
 SIGNAL_TIMEOUT = timedelta(seconds=3)
 """A signal takes milliseconds. The rows must be free again before the database gives the session up."""
 
-POLL_EVERY = timedelta(seconds=2)
+POLL_INTERVAL = timedelta(seconds=2)
 """A notification comes at once; polling only covers those that were lost with a connection."""
 
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
@@ -49,14 +51,18 @@ class Relay:
     client: Client
     database_url: str
     heartbeat_stale: timedelta
-    patience: Patience
+    patience: LivenessThresholds
 
     async def run(self) -> None:
         """Relay and scan until cancelled; failures of the database or the server are waited out."""
         await asyncio.gather(
-            _forever("facts.relay", lambda: self._relay("onebox_facts", self.forward)),
-            _forever("stirrings.relay", lambda: self._relay("onebox_stirrings", self.stir)),
-            _forever("beats.scan", self._scan),
+            _run_forever(
+                "workspace_outbox.relay", lambda: self._relay("onebox_workspace_outbox", self.forward)
+            ),
+            _run_forever(
+                "delegation_outbox.relay", lambda: self._relay("onebox_delegation_outbox", self.wake)
+            ),
+            _run_forever("heartbeats.scan", self._scan_heartbeats),
             return_exceptions=False,
         )
 
@@ -68,23 +74,25 @@ class Relay:
                 refused = set[int]()
                 while await forward(refused):
                     pass
-                async for _ in connection.notifies(timeout=POLL_EVERY.total_seconds(), stop_after=1):
+                async for _ in connection.notifies(timeout=POLL_INTERVAL.total_seconds(), stop_after=1):
                     pass
 
-    async def stir(self, refused: set[int]) -> bool:
+    async def wake(self, refused: set[int]) -> bool:
         """Have the workflows of one batch of delegations look again; whether to go on."""
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await stirrings.take(connection, STIRRINGS, but=tuple(refused))
-            names = list(dict.fromkeys(each.delegation_id for each in batch))[:BATCH]
-            sent = await asyncio.gather(*map(self._stir, names))
+            batch = await delegation_wakeups.claim_delegation_events(
+                connection, WAKEUP_ROWS, exclude=tuple(refused)
+            )
+            names = list(dict.fromkeys(each.delegation_id for each in batch))[:SIGNAL_BATCH]
+            sent = await asyncio.gather(*map(self._wake, names))
             told = {name for name, taken in zip(names, sent, strict=True) if taken}
-            done = [each.stirring_id for each in batch if each.delegation_id in told]
-            await stirrings.delete(connection, done)
+            done = [each.event_id for each in batch if each.delegation_id in told]
+            await delegation_wakeups.delete_delegation_events(connection, done)
         untold = set(names) - told
-        refused.update(each.stirring_id for each in batch if each.delegation_id in untold)
+        refused.update(each.event_id for each in batch if each.delegation_id in untold)
         return bool(done)
 
-    async def _stir(self, delegation_id: str) -> bool:
+    async def _wake(self, delegation_id: str) -> bool:
         """Start its workflow, or wake it: one that was terminated, too, but none that has completed."""
         try:
             await self.client.start_workflow(
@@ -99,23 +107,29 @@ class Relay:
         except WorkflowAlreadyStartedError:
             return True
         except RPCError as error:
-            log.warning("stirring.refused", delegation=delegation_id, error=error.message)
+            log.warning("wakeup.refused", delegation=delegation_id, error=error.message)
             return False
         return True
 
     async def forward(self, refused: set[int]) -> bool:
         """Signal one batch of facts, without those that were refused before; whether to go on."""
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await facts.take(connection, BATCH, but=tuple(refused))
-            sent = await asyncio.gather(*(self._signal(fact) for fact in batch))
-            done = [fact.fact_id for fact, taken in zip(batch, sent, strict=True) if taken]
-            await facts.delete(connection, done)
-        refused.update(fact.fact_id for fact in batch if fact.fact_id not in done)
+            batch = await workspace_events.claim_workspace_events(
+                connection, SIGNAL_BATCH, exclude=tuple(refused)
+            )
+            sent = await asyncio.gather(*(self._signal_workspace(fact) for fact in batch))
+            done = [fact.event_id for fact, taken in zip(batch, sent, strict=True) if taken]
+            await workspace_events.delete_workspace_events(connection, done)
+        refused.update(fact.event_id for fact in batch if fact.event_id not in done)
         return bool(done)
 
-    async def _signal(self, fact: facts.Fact) -> bool:
+    async def _signal_workspace(self, fact: workspace_events.WorkspaceEvent) -> bool:
         handle = self.client.get_workflow_handle(fact.workspace_id)
-        message: dict[str, object] = {"kind": fact.kind, "generation": fact.generation, "at": fact.at}
+        message: dict[str, object] = {
+            "kind": fact.kind,
+            "generation": fact.generation,
+            "at": fact.occurred_at,
+        }
         if fact.detail:
             message["detail"] = fact.detail
         try:
@@ -123,28 +137,28 @@ class Relay:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 # A workflow that is started again reads all of this from the record.
-                log.warning("fact.without_workflow", workspace=fact.workspace_id, kind=fact.kind)
+                log.warning("event.without_workflow", workspace=fact.workspace_id, kind=fact.kind)
                 return True
-            log.warning("fact.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
+            log.warning("event.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
             return False
-        log.info("fact.relayed", workspace=fact.workspace_id, generation=fact.generation, kind=fact.kind)
+        log.info("event.relayed", workspace=fact.workspace_id, generation=fact.generation, kind=fact.kind)
         return True
 
-    async def _scan(self) -> None:
+    async def _scan_heartbeats(self) -> None:
         pause = min(self.heartbeat_stale.total_seconds() / 10, 5.0)
         while True:
             async with self.pool.connection() as connection:
-                silent = await beats.mark_silent(connection, older_than=self.heartbeat_stale, limit=1000)
-                dead, well = await processing.mark(connection, self.patience)
-                await stirrings.stir_overdue(connection, after=self.patience.whole)
+                silent = await heartbeats.mark_stale(connection, older_than=self.heartbeat_stale, limit=1000)
+                dead, well = await agent_liveness.mark_agents(connection, self.patience)
+                await delegation_wakeups.wake_overdue(connection, after=self.patience.expires_after)
             if silent:
-                log.warning("boxes.silent", count=silent)
+                log.warning("heartbeats.missed", count=silent)
             if dead or well:
-                log.warning("agents.processing", stopped=dead, resumed=well)
+                log.warning("agents.responsiveness_changed", unresponsive=dead, recovered=well)
             await asyncio.sleep(pause)
 
 
-async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _run_forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()

@@ -16,37 +16,38 @@ from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.aws import Aws
-from activities.canary import CanaryConfig
-from activities.delivery import DeliveryConfig
-from activities.dns import Zone
-from activities.fleet import FleetConfig
+from activities.aws.client import Aws
+from activities.delegation.delivery import DeliveryConfig
+from activities.fleet.permits_and_watchdog import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
-from activities.specs import BoxDefaults
-from store.pool import Pool, open_pool
-from workers import ordering, parting, versioning
-from workers.observing import Observing
-from workers.settings import InvalidSettings, PayloadSettings, load
-from workers.worker_settings import WorkerSettings
-from workflows.delegation import DelegationWorkflow
-from workflows.encryption import Encryption, converter
-from workflows.fleet_roll import FleetWorkflow
-from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
-from workflows.rescue import RescueWorkflow
-from workflows.sweep import SweepWorkflow
-from workflows.watchdog import WatchdogWorkflow
-from workflows.workspace import WorkspaceWorkflow
+from activities.workspace.address import Zone
+from activities.workspace.box_spec import BoxDefaults
+from activities.workspace.canary import CanaryConfig
+from store.db.pool import Pool, open_pool
+from workers.history import divergence
+from workers.settings.common import InvalidSettings, PayloadSettings, load
+from workers.settings.worker import WorkerSettings
+from workers.telemetry.interceptors import ObservabilityInterceptor
+from workers.temporal import activation_order, versioning
+from workflows.delegation.workflow import DelegationWorkflow
+from workflows.fleet.watchdog import WatchdogWorkflow
+from workflows.orphans.workflow import SweepWorkflow
+from workflows.repair.workflow import RepairWorkflow
+from workflows.rollout.workflow import RolloutWorkflow
+from workflows.shared.encryption import Encryption, converter
+from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.workspace.workflow import WorkspaceWorkflow
 
 DEFAULT_TARGET = "127.0.0.1:7233"
 """Where a Temporal server listens by default."""
 
-WORKFLOW_TASKS_AT_ONCE = 16
+MAX_CONCURRENT_WORKFLOW_TASKS = 16
 """Of one worker. A process works on one after the other, and each has ten seconds from when it is handed out:
 of a hundred runs that a worker meets cold, most could time out while they wait for it, again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Resources:
     """What a worker process holds open."""
 
     settings: WorkerSettings
@@ -75,7 +76,7 @@ async def connect(runtime: Runtime | None = None) -> Client:
 
 
 @asynccontextmanager
-async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
+async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
     """Open database and AWS for the block."""
     async with open_pool(
         settings.database_url.get_secret_value(),
@@ -89,38 +90,42 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Parts]:
         except BotoCoreError as error:
             raise InvalidSettings(f"AWS: {error} (AWS_REGION, or AWS's own configuration files)") from None
         try:
-            yield Parts(settings=settings, pool=pool, activities=_activities(settings, aws, pool))
+            yield Resources(settings=settings, pool=pool, activities=_activities(settings, aws, pool))
         finally:
             aws.close()
 
 
-def workspace_worker(client: Client, parts: Parts) -> Worker:
+def workspace_worker(client: Client, resources: Resources) -> Worker:
     """Workflows, and all activities but EC2's mutations."""
-    workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, RescueWorkflow, FleetWorkflow]
-    return _worker(client, parts, TASK_QUEUE, workflows=workflows)
+    workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, RepairWorkflow, RolloutWorkflow]
+    return _worker(client, resources, TASK_QUEUE, workflows=workflows)
 
 
-def delegations_worker(client: Client, parts: Parts) -> Worker:
+def delegations_worker(client: Client, resources: Resources) -> Worker:
     """Delegations: their workflows, and their deliveries."""
-    return _worker(client, parts, DELEGATIONS_TASK_QUEUE, workflows=[DelegationWorkflow])
+    return _worker(client, resources, DELEGATIONS_TASK_QUEUE, workflows=[DelegationWorkflow])
 
 
-def ec2_worker(client: Client, parts: Parts) -> Worker:
+def ec2_worker(client: Client, resources: Resources) -> Worker:
     """EC2's mutations: the server hands out so many a second to all workers together."""
     return _worker(
-        client, parts, EC2_TASK_QUEUE, workflows=[], per_second=parts.settings.ec2_mutations_per_second
+        client,
+        resources,
+        EC2_TASK_QUEUE,
+        workflows=[],
+        per_second=resources.settings.ec2_mutations_per_second,
     )
 
 
 def _worker(
     client: Client,
-    parts: Parts,
+    resources: Resources,
     task_queue: str,
     *,
     workflows: Sequence[type],
     per_second: float | None = None,
 ) -> Worker:
-    version = parts.settings.deployment_version
+    version = resources.settings.deployment_version
     worker = Worker(
         client,
         deployment_config=None if version is None else versioning.config(version),
@@ -129,17 +134,17 @@ def _worker(
         # The sandbox would load our modules anew for each run that it meets, which takes longer than all else
         # that a task does. What it would see at run time, a test of the code's own text sees at once.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
-        activities=parts.activities[task_queue],
-        interceptors=[Observing()],
-        max_concurrent_activities=parts.settings.max_concurrent_activities,
+        max_concurrent_workflow_tasks=MAX_CONCURRENT_WORKFLOW_TASKS,
+        activities=resources.activities[task_queue],
+        interceptors=[ObservabilityInterceptor()],
+        max_concurrent_activities=resources.settings.max_concurrent_activities,
         max_task_queue_activities_per_second=per_second,
         # An eagerly dispatched activity would pass the rate limit by.
         disable_eager_activity_execution=True,
-        graceful_shutdown_timeout=timedelta(seconds=parts.settings.graceful_shutdown_seconds),
+        graceful_shutdown_timeout=timedelta(seconds=resources.settings.graceful_shutdown_seconds),
     )
     if workflows:
-        ordering.take_all_first(worker)
+        activation_order.apply_jobs_before_workflow_code(worker)
     return worker
 
 
@@ -162,7 +167,7 @@ def box_defaults(settings: WorkerSettings) -> BoxDefaults:
 
 def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tuple[Implementation, ...]]:
     config = ActivitiesConfig(
-        owner=settings.onebox_owner,
+        owner=settings.control_plane_id,
         boxes=box_defaults(settings),
         zone=Zone(
             zone_id=settings.dns_zone_id, name=settings.dns_zone_name, ttl_seconds=settings.dns_ttl_seconds
@@ -172,9 +177,9 @@ def _activities(settings: WorkerSettings, aws: Aws, pool: Pool) -> dict[str, tup
             deadlines=settings.delegation_deadlines, allow_loopback=settings.allow_loopback_targets
         ),
         heartbeat_stale=settings.heartbeat_stale,
-        offerings_bad_for=timedelta(seconds=settings.offering_bad_seconds),
-        fleet=FleetConfig(policy=settings.fleet_policy, patience=settings.watch_patience),
+        unavailable_offering_ttl=timedelta(seconds=settings.unavailable_offering_ttl_seconds),
+        fleet=FleetConfig(policy=settings.fleet_policy, thresholds=settings.watchdog_thresholds),
         orphans=settings.orphan_policy,
-        parting=partial(parting.parting, codec=Encryption(settings.payload_key_ring)),
+        find_divergence=partial(divergence.find_divergence, codec=Encryption(settings.payload_key_ring)),
     )
     return implementations(aws=aws, pool=pool, keys=settings.keys, config=config)

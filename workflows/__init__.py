@@ -1,1 +1,1 @@
-"""Orchestration: what happens to a workspace, in which order. Deterministic, no I/O."""
+"""Orchestration: deterministic workflow code and the pure rules behind it. No I/O."""

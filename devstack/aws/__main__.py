@@ -14,9 +14,9 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from typing_extensions import override
 from werkzeug.serving import make_server
 
-from devstack.aws.cloud import Cloud, Saver
-from devstack.aws.layer import Layer
-from devstack.aws.machines import Delays
+from devstack.aws.cloud import Cloud, StateWriter
+from devstack.aws.instances import Delays
+from devstack.aws.layer import FaultLayer
 
 
 class QuietHandler(MotoRequestHandler):
@@ -42,11 +42,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     delays = Delays(pending_seconds=options.pending_seconds, terminating_seconds=options.terminating_seconds)
     cloud = Cloud.open(options.region, delays, state=options.state)
-    saver = Saver(cloud, options.state) if options.state else None
+    saver = StateWriter(cloud, options.state) if options.state else None
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     cloud.info()  # moto makes the default network when it is first asked for it
-    layer: WSGIApplication = Layer(cloud, saver=saver)
+    layer: WSGIApplication = FaultLayer(cloud, saver=saver)
     server = make_server(options.host, options.port, layer, threaded=True, request_handler=QuietHandler)
     try:
         server.serve_forever()

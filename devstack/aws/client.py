@@ -16,7 +16,7 @@ POLL_SECONDS = 0.02
 CALL_SECONDS = 60.0
 """Each call takes milliseconds, unless the machine is busy with everything else."""
 
-PATIENCE_SECONDS = 120.0
+WAIT_SECONDS = 120.0
 
 
 class EndpointRefused(RuntimeError):
@@ -67,11 +67,11 @@ class AwsEndpoint:
                 return status
         raise EndpointRefused(f"{fault_id} is not armed")
 
-    def wait_until_held(self, fault_id: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_until_held(self, fault_id: str, *, seconds: float = WAIT_SECONDS) -> None:
         """Wait until a `hold` holds an answer: its effect is done. Raises `TimeoutError`."""
         self._wait(lambda: self.fault(fault_id).holding > 0, seconds, f"{fault_id} holds no answer")
 
-    def wait_until_used(self, fault_id: str, *, times: int = 1, seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_until_used(self, fault_id: str, *, times: int = 1, seconds: float = WAIT_SECONDS) -> None:
         """Wait until a fault befell so many requests. Raises `TimeoutError`."""
         self._wait(lambda: self.fault(fault_id).used >= times, seconds, f"{fault_id} was not used")
 

@@ -18,9 +18,9 @@ from moto.route53.models import HostedZoneIdentifier, Route53Backend, route53_ba
 from moto.utilities.id_generator import moto_id_manager
 from werkzeug.wrappers import Response
 
+from devstack.aws.call_counts import CallCounts
+from devstack.aws.instances import Delays, Machine, Machines
 from devstack.aws.journal import Journal
-from devstack.aws.machines import Delays, Machine, Machines
-from devstack.aws.tally import Tally
 from devstack.aws.values import Entry, Info
 from devstack.aws.wire import Call
 
@@ -36,7 +36,7 @@ TOKEN_LIFETIME = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class ClientTokenRecord:
     """A launch that a client token stands for, or the creation of a volume."""
 
     digest: str
@@ -47,16 +47,16 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedState:
     """All of the state, as one pickle, so that shared objects stay shared."""
 
     ec2: dict[str, EC2Backend]
     route53: Route53Backend
     machines: list[Machine]
     entries: list[Entry]
-    replays: dict[tuple[str, str, str], Replay]
+    client_tokens: dict[tuple[str, str, str], ClientTokenRecord]
     snapshots: dict[str, float]
-    tally: Tally
+    call_counts: CallCounts
     zone_id: str
 
 
@@ -68,11 +68,11 @@ class Cloud:
     journal: Journal
     machines: Machines
     zone_id: str
-    replays: dict[tuple[str, str, str], Replay] = field(default_factory=dict)
+    client_tokens: dict[tuple[str, str, str], ClientTokenRecord] = field(default_factory=dict)
     """By region, zone (empty if none was asked for) and client token."""
     snapshots: dict[str, float] = field(default_factory=dict)
     """When each volume's newest snapshot was made."""
-    tally: Tally = field(default_factory=Tally)
+    call_counts: CallCounts = field(default_factory=CallCounts)
     """What production code asked for."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     moto: DomainDispatcherApplication = field(
@@ -119,9 +119,9 @@ class Cloud:
                     reservation.instances.remove(machine.instance)
                 if not reservation.instances:
                     del reservations[reservation.id]
-        for key, replay in list(self.replays.items()):
+        for key, replay in list(self.client_tokens.items()):
             if replay.at + TOKEN_LIFETIME < now and not any(map(self.machines.get, replay.instance_ids)):
-                del self.replays[key]
+                del self.client_tokens[key]
         return now
 
     def info(self) -> Info:
@@ -139,20 +139,20 @@ class Cloud:
         """All of the state, as bytes."""
         regions = ec2_backends[DEFAULT_ACCOUNT_ID]
         return pickle.dumps(
-            Saved(
+            SavedState(
                 ec2={region: regions[region] for region in regions},
                 route53=self.route53(),
                 machines=list(self.machines),
                 entries=self.journal.entries(),
-                replays=self.replays,
+                client_tokens=self.client_tokens,
                 snapshots=self.snapshots,
-                tally=self.tally,
+                call_counts=self.call_counts,
                 zone_id=self.zone_id,
             )
         )
 
     @classmethod
-    def _restored(cls, saved: Saved, region: str, delays: Delays) -> "Cloud":
+    def _restored(cls, saved: SavedState, region: str, delays: Delays) -> "Cloud":
         for name, backend in saved.ec2.items():
             ec2_backends[DEFAULT_ACCOUNT_ID][name] = backend
         route53_backends[DEFAULT_ACCOUNT_ID][PARTITION] = saved.route53
@@ -162,13 +162,13 @@ class Cloud:
             journal=journal,
             machines=Machines(journal, delays, machines=saved.machines),
             zone_id=saved.zone_id,
-            replays=saved.replays,
+            client_tokens=saved.client_tokens,
             snapshots=saved.snapshots,
-            tally=saved.tally,
+            call_counts=saved.call_counts,
         )
 
 
-class Saver:
+class StateWriter:
     """Writes the state to its file, so that what was answered outlives the process, however it ends.
 
     Requests that wait at the same time share one write.

@@ -12,11 +12,11 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from devstack.aws.cloud import Cloud, Saver
+from devstack.aws.cloud import Cloud, StateWriter
 from devstack.aws.faults import Faults
+from devstack.aws.instances import Machine
 from devstack.aws.journal import count, timestamp
 from devstack.aws.launches import power_off
-from devstack.aws.machines import Machine
 from devstack.aws.values import Fault, InvalidFault
 from devstack.aws.volumes import data_volumes
 from devstack.aws.wire import Environ
@@ -41,7 +41,7 @@ ROUTES = Map(
 class Control:
     """Answers the requests under /_onebox/."""
 
-    def __init__(self, cloud: Cloud, faults: Faults, *, saver: Saver | None = None) -> None:
+    def __init__(self, cloud: Cloud, faults: Faults, *, saver: StateWriter | None = None) -> None:
         self._cloud = cloud
         self._faults = faults
         self._saver = saver
@@ -85,7 +85,7 @@ class Control:
                     entries = self._cloud.journal.entries(workspace=request.args.get("workspace"))
                     return _json(asdict(count(entries)))
                 case "calls":
-                    return _json(self._cloud.tally.of(request.args.get("workspace")))
+                    return _json(self._cloud.call_counts.of(request.args.get("workspace")))
                 case "instances":
                     return _json([_view(machine) for machine in self._cloud.machines])
                 case "user_data":

@@ -10,12 +10,14 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from devstack.aws.cloud import Cloud
 from devstack.aws.wire import Call, Refused
 
-WOULD_HAVE = Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+DRY_RUN_SUCCEEDED = Refused(
+    "DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412
+)
 
 
 def answer(cloud: Cloud, call: Call) -> Refused:
     """What EC2 says to a dry run: `DryRunOperation`, or what is wrong with the call."""
-    return next(_faults(cloud, call), WOULD_HAVE)
+    return next(_faults(cloud, call), DRY_RUN_SUCCEEDED)
 
 
 def _faults(cloud: Cloud, call: Call) -> Iterator[Refused]:

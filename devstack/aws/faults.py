@@ -21,7 +21,7 @@ class ArmedFault:
     holding: int = 0
     released: threading.Event = field(default_factory=threading.Event)
 
-    def befalls(self, action: str, workspaces: Iterable[str]) -> bool:
+    def matches(self, action: str, workspaces: Iterable[str]) -> bool:
         """Whether a request of that action, about those workspaces, meets it."""
         fault = self.fault
         return (
@@ -46,11 +46,11 @@ class Faults:
             self._armed[armed.id] = armed
             return armed.id
 
-    def take(self, action: str, workspaces: Iterable[str]) -> list[ArmedFault]:
+    def match(self, action: str, workspaces: Iterable[str]) -> list[ArmedFault]:
         """The faults that a request meets, in the order of their injection; they count it."""
         names = set(workspaces)
         with self._lock:
-            met = [armed for armed in self._armed.values() if armed.befalls(action, names)]
+            met = [armed for armed in self._armed.values() if armed.matches(action, names)]
             for armed in met:
                 armed.used += 1
             return met

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 from werkzeug.wrappers import Response
 
-from devstack.aws.cloud import Cloud, Replay
-from devstack.aws.machines import STATE_CODES, Machine
+from devstack.aws.cloud import ClientTokenRecord, Cloud
+from devstack.aws.instances import STATE_CODES, Machine
 from devstack.aws.values import GENERATION_TAG, WORKSPACE_TAG, Outcome
-from devstack.aws.volumes import holding_on
+from devstack.aws.volumes import keeping_attachments
 from devstack.aws.wire import Call, Refused, all_of, ec2_answer, error_code, read_xml, text_of, write_xml
 
 CLIENT_TOKEN_LENGTH = 64
@@ -32,7 +32,7 @@ def run_instances(cloud: Cloud, call: Call, *, now: float) -> tuple[Response, Ou
         )
     key = (call.region, _zone(cloud, call), token)
     digest = _digest(call)
-    replay = cloud.replays.get(key) if token else None
+    replay = cloud.client_tokens.get(key) if token else None
     if replay is not None:
         machines = _replayed(cloud, replay, digest)
         return _run_answer(cloud, call, machines), Outcome.TOKEN_REPLAYED, machines
@@ -57,7 +57,7 @@ def run_instances(cloud: Cloud, call: Call, *, now: float) -> tuple[Response, Ou
         cloud.machines.begin(machine, now=now)
     if token:
         ids = tuple(machine.instance_id for machine in machines)
-        cloud.replays[key] = Replay(digest=digest, instance_ids=ids, at=now)
+        cloud.client_tokens[key] = ClientTokenRecord(digest=digest, instance_ids=ids, at=now)
     return _run_answer(cloud, call, machines), Outcome.LAUNCHED, machines
 
 
@@ -67,7 +67,7 @@ def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
         machine for instance_id in call.listed("InstanceId") if (machine := cloud.machines.get(instance_id))
     ]
     before = {machine.instance_id: machine.state for machine in machines}
-    with holding_on(machines):
+    with keeping_attachments(machines):
         response = cloud.dispatch(call)
     if response.status_code != 200:
         return response
@@ -90,7 +90,7 @@ def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
 def power_off(cloud: Cloud, machine: Machine, *, now: float) -> None:
     """The instance shut itself down from inside: what follows was chosen at its launch."""
     if machine.instance.instance_initiated_shutdown_behavior == "terminate":
-        with holding_on([machine]):
+        with keeping_attachments([machine]):
             machine.instance.terminate()
         cloud.machines.terminate(machine, now=now)
     else:
@@ -104,7 +104,7 @@ def describe_instances(cloud: Cloud, call: Call) -> Response:
         return cloud.dispatch(call)
     ids = {
         instance_id
-        for (region, _, token), replay in cloud.replays.items()
+        for (region, _, token), replay in cloud.client_tokens.items()
         if region == call.region and token in wanted
         for instance_id in replay.instance_ids
     }
@@ -119,7 +119,7 @@ def describe_instances(cloud: Cloud, call: Call) -> Response:
     return cloud.dispatch(call.with_parameters(parameters))
 
 
-def without(response: Response, instance_ids: set[str]) -> Response:
+def without_instances(response: Response, instance_ids: set[str]) -> Response:
     """A DescribeInstances answer that doesn't know those instances yet."""
     if response.status_code != 200 or not instance_ids:
         return response
@@ -135,7 +135,7 @@ def without(response: Response, instance_ids: set[str]) -> Response:
     return Response(write_xml(document), content_type=response.content_type)
 
 
-def nothing_listed() -> Response:
+def empty_listing() -> Response:
     """A DescribeInstances answer with no reservations."""
     return ec2_answer("DescribeInstances", "<reservationSet/>")
 
@@ -147,7 +147,7 @@ def names_of(call: Call, machines: list[Machine]) -> tuple[str | None, int | Non
     return tags.get(WORKSPACE_TAG), int(generation) if generation.isdecimal() else None
 
 
-def _replayed(cloud: Cloud, replay: Replay, digest: str) -> list[Machine]:
+def _replayed(cloud: Cloud, replay: ClientTokenRecord, digest: str) -> list[Machine]:
     if replay.digest != digest:
         raise Refused(
             "IdempotentParameterMismatch",

@@ -11,20 +11,20 @@ from dataclasses import asdict
 from werkzeug.wrappers import Response
 
 from devstack.aws import dry_runs, launches, records, volumes
-from devstack.aws.cloud import Cloud, Saver
+from devstack.aws.cloud import Cloud, StateWriter
 from devstack.aws.control import Control
 from devstack.aws.faults import ArmedFault, Faults
-from devstack.aws.machines import Machine
+from devstack.aws.instances import Machine
 from devstack.aws.values import JSON, WORKSPACE_TAG, FaultKind, Outcome
 from devstack.aws.wire import EC2, Call, Environ, Refused, error_answer, error_code, read_call
 
 StartResponse = Callable[..., object]
 
 
-class Layer:
+class FaultLayer:
     """What listens on the endpoint's port."""
 
-    def __init__(self, cloud: Cloud, *, saver: Saver | None = None) -> None:
+    def __init__(self, cloud: Cloud, *, saver: StateWriter | None = None) -> None:
         self._cloud = cloud
         self._saver = saver
         self._faults = Faults()
@@ -44,7 +44,7 @@ class Layer:
 
     def _answer(self, call: Call) -> Response | None:
         """The answer; None if it gets lost."""
-        met = self._faults.take(call.action, self._workspaces(call))
+        met = self._faults.match(call.action, self._workspaces(call))
         kinds = {armed.fault.fault for armed in met}
         for armed in met:
             if armed.fault.fault is FaultKind.DELAY:
@@ -58,11 +58,11 @@ class Layer:
                 self._faults.hold(armed)
         return None if FaultKind.LOST_ANSWER in kinds else response
 
-    def _effect(self, call: Call, met: list[ArmedFault]) -> Response:
+    def _effect(self, call: Call, matched: list[ArmedFault]) -> Response:
         """Do what the call asks for, and write it into the journal."""
         now = self._cloud.advance()
         if call.is_ours:
-            self._cloud.tally.add(f"{call.service}:{call.action}", self._meant(call))
+            self._cloud.call_counts.add(f"{call.service}:{call.action}", self._meant(call))
         machines = self._machines(call)
         parameters: JSON = {
             name: value
@@ -73,7 +73,7 @@ class Layer:
         workspace = workspace or self._workspace_of_volume(call)
         outcome = Outcome.DONE
         try:
-            for armed in met:
+            for armed in matched:
                 if armed.fault.fault is FaultKind.ERROR:
                     raise Refused(armed.fault.code, armed.fault.message, status=armed.fault.status)
             if call.is_dry_run:
@@ -84,7 +84,7 @@ class Layer:
                 case "TerminateInstances" | "StopInstances" | "StartInstances":
                     response = launches.change_states(self._cloud, call, now=now)
                 case "DescribeInstances":
-                    response = self._listing(call, met, now=now)
+                    response = self._listing(call, matched, now=now)
                 case "ChangeResourceRecordSets":
                     changes = records.read_changes(call)
                     parameters = {"changes": [{"action": c.action, **asdict(c.record)} for c in changes]}
@@ -98,7 +98,7 @@ class Layer:
             response = error_answer(call.service, refused)
         if call.changes_something and response.status_code == 200:
             for machine in machines:
-                self._cloud.machines.put_off(machine, _slowed(met))
+                self._cloud.machines.delay(machine, _added_delay(matched))
         if call.changes_something:
             refused_code = error_code(response) if response.status_code >= 400 else None
             self._cloud.journal.add(
@@ -113,11 +113,12 @@ class Layer:
             )
         return response
 
-    def _listing(self, call: Call, met: list[ArmedFault], *, now: float) -> Response:
-        if any(armed.fault.fault is FaultKind.EMPTY_LIST for armed in met):
-            return launches.nothing_listed()
+    def _listing(self, call: Call, matched: list[ArmedFault], *, now: float) -> Response:
+        if any(armed.fault.fault is FaultKind.EMPTY_LIST for armed in matched):
+            return launches.empty_listing()
         late = max(
-            (armed.fault.seconds for armed in met if armed.fault.fault is FaultKind.LATE_LIST), default=0.0
+            (armed.fault.seconds for armed in matched if armed.fault.fault is FaultKind.LATE_LIST),
+            default=0.0,
         )
         unseen = {machine.instance_id for machine in self._cloud.machines if machine.launched_at + late > now}
         asked = unseen & set(call.listed("InstanceId"))
@@ -125,7 +126,7 @@ class Layer:
             raise Refused(
                 "InvalidInstanceID.NotFound", f"The instance IDs '{', '.join(sorted(asked))}' do not exist"
             )
-        return launches.without(launches.describe_instances(self._cloud, call), unseen)
+        return launches.without_instances(launches.describe_instances(self._cloud, call), unseen)
 
     def _machines(self, call: Call) -> list[Machine]:
         """The instances that a call names, or whose volume it names."""
@@ -138,7 +139,7 @@ class Layer:
         return [machine for name in names if (machine := self._cloud.machines.get(name))]
 
     def _workspace_of_volume(self, call: Call) -> str | None:
-        if call.service != EC2 or (volume := volumes.named(self._cloud, call)) is None:
+        if call.service != EC2 or (volume := volumes.volume_of(self._cloud, call)) is None:
             return None
         return volumes.workspace_of(volume)
 
@@ -169,7 +170,7 @@ class Layer:
         return next(iter(self._workspaces(call)), None)
 
 
-def _slowed(met: list[ArmedFault]) -> float:
+def _added_delay(matched: list[ArmedFault]) -> float:
     """How much longer instances take to get to their next state."""
-    slow = [armed.fault.seconds for armed in met if armed.fault.fault is FaultKind.SLOW_CHANGE]
+    slow = [armed.fault.seconds for armed in matched if armed.fault.fault is FaultKind.SLOW_CHANGE]
     return max(slow, default=0.0)

@@ -48,7 +48,7 @@ class Fault:
     status: int = 503
     seconds: float = 5.0
     times: int | None = None
-    """How many requests it befalls; None: until it is cleared."""
+    """How many requests it matches; None: until it is cleared."""
     workspace: str | None = None
     """Only requests whose tags, filters, instances or DNS names are this workspace's."""
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from moto.ec2.models.elastic_block_store import Volume
 from werkzeug.wrappers import Response
 
-from devstack.aws.cloud import Cloud, Replay
+from devstack.aws.cloud import ClientTokenRecord, Cloud
+from devstack.aws.instances import Machine, attached_to
 from devstack.aws.journal import ALIVE
-from devstack.aws.machines import Machine, attached_to
 from devstack.aws.values import WORKSPACE_TAG, VolumeChange
 from devstack.aws.wire import Call, Refused, all_of, ec2_answer, read_xml, write_xml
 
-SNAPSHOT_SPACING = 15.0
+SNAPSHOT_MIN_INTERVAL = 15.0
 """EC2 refuses a second snapshot of the same volume sooner."""
 
 VOLUME_TOKENS = "volumes"
@@ -40,7 +40,7 @@ def answer(cloud: Cloud, call: Call, *, now: float) -> Response:
             return cloud.dispatch(call)
 
 
-def named(cloud: Cloud, call: Call) -> Volume | None:
+def volume_of(cloud: Cloud, call: Call) -> Volume | None:
     """The volume that a call names, if there is one."""
     volume: Volume | None = cloud.ec2(call.region).volumes.get(call.parameters.get("VolumeId", ""))
     return volume
@@ -63,7 +63,7 @@ def data_volumes(machine: Machine) -> list[str]:
 
 
 @contextmanager
-def holding_on(machines: list[Machine]) -> Iterator[None]:
+def keeping_attachments(machines: list[Machine]) -> Iterator[None]:
     """Whatever moto does meanwhile, what is attached stays so: an instance lets go when it has ended."""
     held = [pair for machine in machines for pair in attached_to(machine)]
     yield
@@ -79,7 +79,7 @@ def _create(cloud: Cloud, call: Call, *, now: float) -> Response:
     meant = sorted((name, value) for name, value in call.parameters.items() if name != "ClientToken")
     digest = hashlib.sha256(repr(meant).encode()).hexdigest()
     backend = cloud.ec2(call.region)
-    replay = cloud.replays.get(key) if token else None
+    replay = cloud.client_tokens.get(key) if token else None
     if replay is not None:
         if replay.digest != digest:
             raise Refused("IdempotentParameterMismatch", "The client token was used with other parameters.")
@@ -90,7 +90,7 @@ def _create(cloud: Cloud, call: Call, *, now: float) -> Response:
     response = cloud.dispatch(call)
     if response.status_code == 200 and token:
         made = tuple(set(backend.volumes) - before)
-        cloud.replays[key] = Replay(digest=digest, instance_ids=made, at=now)
+        cloud.client_tokens[key] = ClientTokenRecord(digest=digest, instance_ids=made, at=now)
     return response
 
 
@@ -103,7 +103,7 @@ def _created_answer(cloud: Cloud, call: Call, volume_id: str) -> Response:
 
 
 def _attach(cloud: Cloud, call: Call, *, now: float) -> Response:
-    volume = named(cloud, call)
+    volume = volume_of(cloud, call)
     machine = cloud.machines.get(call.parameters.get("InstanceId", ""))
     if volume is None or machine is None:
         return cloud.dispatch(call)  # moto knows the words for it
@@ -120,12 +120,12 @@ def _attach(cloud: Cloud, call: Call, *, now: float) -> Response:
         )
     response = cloud.dispatch(call)
     if response.status_code == 200:
-        _tell(cloud, volume, machine, VolumeChange.ATTACHED, at=now)
+        _record_change(cloud, volume, machine, VolumeChange.ATTACHED, at=now)
     return response
 
 
 def _detach(cloud: Cloud, call: Call, *, now: float) -> Response:
-    volume = named(cloud, call)
+    volume = volume_of(cloud, call)
     if volume is None:
         return cloud.dispatch(call)
     attachment = volume.attachment
@@ -147,7 +147,7 @@ def _detach(cloud: Cloud, call: Call, *, now: float) -> Response:
     volume.attachment = None
     if machine is not None:
         machine.instance.block_device_mapping.pop(attachment.device, None)
-        _tell(cloud, volume, machine, VolumeChange.DETACHED, at=now)
+        _record_change(cloud, volume, machine, VolumeChange.DETACHED, at=now)
     return ec2_answer(
         "DetachVolume",
         f"<volumeId>{volume.id}</volumeId><instanceId>{holder}</instanceId>"
@@ -157,7 +157,7 @@ def _detach(cloud: Cloud, call: Call, *, now: float) -> Response:
 
 def _snapshot(cloud: Cloud, call: Call, *, now: float) -> Response:
     volume_id = call.parameters.get("VolumeId", "")
-    if now - cloud.snapshots.get(volume_id, 0.0) < SNAPSHOT_SPACING:
+    if now - cloud.snapshots.get(volume_id, 0.0) < SNAPSHOT_MIN_INTERVAL:
         raise Refused(
             "SnapshotCreationPerVolumeRateExceeded",
             "The maximum per volume CreateSnapshot request rate has been exceeded.",
@@ -168,5 +168,7 @@ def _snapshot(cloud: Cloud, call: Call, *, now: float) -> Response:
     return response
 
 
-def _tell(cloud: Cloud, volume: Volume, machine: Machine, change: VolumeChange, *, at: float) -> None:
-    cloud.machines.tell_volume(machine, str(volume.id), change, now=at)
+def _record_change(
+    cloud: Cloud, volume: Volume, machine: Machine, change: VolumeChange, *, at: float
+) -> None:
+    cloud.machines.record_volume_change(machine, str(volume.id), change, now=at)

@@ -46,7 +46,7 @@ LOSE_TOKEN = "lose_token"  # noqa: S105
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
+class RuntimeStats:
     """What it did, for those who watch it."""
 
     mode: Mode = Mode.HEALTHY
@@ -73,10 +73,10 @@ class Runtime:
     """Where the IDs of processed messages are kept, across boxes: repeats are dropped by it."""
     data: Path | None = None
     """The data volume, if the workspace has one."""
-    seen: Seen = field(default_factory=Seen)
+    stats: RuntimeStats = field(default_factory=RuntimeStats)
     token: str = field(default="", repr=False)
     started: float = field(default_factory=time.monotonic)
-    stirred: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Event = field(default_factory=threading.Event)
     """Set when something changed that shouldn't wait for the next beat's time."""
 
     @classmethod
@@ -121,10 +121,10 @@ class Runtime:
         """Register, and then beat, until the box ends."""
         self._register()
         while True:
-            if self.seen.mode is not Mode.SILENT:
+            if self.stats.mode is not Mode.SILENT:
                 self._beat()
-            self.stirred.wait(self.heartbeat_seconds)
-            self.stirred.clear()
+            self.wake.wait(self.heartbeat_seconds)
+            self.wake.clear()
 
     def control(self, mode: str) -> None:
         """Behave differently from now on. Raises `ValueError` for an unknown mode."""
@@ -132,8 +132,8 @@ class Runtime:
             self.token_file.unlink(missing_ok=True)
             self.token = ""
         else:
-            self.seen.mode = Mode(mode)
-        self.stirred.set()
+            self.stats.mode = Mode(mode)
+        self.wake.set()
 
     def file(self, name: str) -> Path:
         """A file on the data volume. Raises `ValueError` if there is no volume, or the name is none."""
@@ -141,10 +141,10 @@ class Runtime:
             raise ValueError("there is no data volume" if self.data is None else "letters and digits only")
         return self.data / name
 
-    def watched(self) -> dict[str, object]:
+    def report(self) -> dict[str, object]:
         """What it did, and how it is."""
-        self.seen.has_token = bool(self.token)
-        return {"workspace_id": self.workspace_id, **asdict(self.seen)}
+        self.stats.has_token = bool(self.token)
+        return {"workspace_id": self.workspace_id, **asdict(self.stats)}
 
     def answer(self, request: Mapping[str, object]) -> dict[str, object]:
         """Answer a JSON-RPC request."""
@@ -153,16 +153,16 @@ class Runtime:
         message = parameters.get("message") if isinstance(parameters, dict) else None
         if request.get("method") != "message/send" or not isinstance(message, dict):
             return envelope | {"error": {"code": -32601, "message": "only message/send with a message"}}
-        self.seen.messages += 1
+        self.stats.messages += 1
         task: dict[str, object] = {
             "kind": "task",
             "id": str(uuid.uuid4()),
             "contextId": message.get("contextId") or str(uuid.uuid4()),
         }
-        if self.seen.mode is Mode.BRAINDEAD:
+        if self.stats.mode is Mode.BRAINDEAD:
             return envelope | {"result": task | {"status": {"state": "submitted"}}}
         message_id = str(message.get("messageId", ""))
-        if self.seen.mode is Mode.SLOW:
+        if self.stats.mode is Mode.SLOW:
             threading.Timer(SLOW_SECONDS, self._finish, (message_id,)).start()
             return envelope | {"result": task | {"status": {"state": "working"}}}
         said = " ".join(
@@ -193,23 +193,23 @@ class Runtime:
                 if f"{message_id}\n" in file.readlines():
                     return
                 file.write(f"{message_id}\n")
-        self.seen.processed += 1
+        self.stats.processed += 1
 
     def _register(self) -> None:
         body = {"id": self.workspace_id, "url": self.url, "agent_card": self.card}
         bearer = self._bearer()
         for delay in (*REGISTER_DELAYS, None):
-            self.seen.registers += 1
+            self.stats.registers += 1
             status, answer = self._call("/registry/register", body, bearer)
-            self.seen.register_status = status
+            self.stats.register_status = status
             minted = answer.get("auth_token")
             if status == 200 and isinstance(minted, str) and minted:
-                self._keep(minted)
+                self._save_token(minted)
             final = status is not None and status < 500  # 401, 409, 410, 425 and 429 too, as in the field
             if final or delay is None:
                 break
             time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, nothing secret
-        _log(f"register: {self.seen.register_status}; beating from now on, whatever it was")
+        _log(f"register: {self.stats.register_status}; beating from now on, whatever it was")
 
     def _beat(self) -> None:
         body: dict[str, object] = {
@@ -221,8 +221,8 @@ class Runtime:
             "uptime_seconds": int(time.monotonic() - self.started),
         }
         status, _ = self._call("/registry/heartbeat", body, self._bearer())
-        self.seen.beats += 1
-        self.seen.beat_status = status  # watched from outside; a runtime never reads it
+        self.stats.beats += 1
+        self.stats.beat_status = status  # watched from outside; a runtime never reads it
 
     def _bearer(self) -> str:
         if not self.token:  # once it is not empty, it is cached for good
@@ -232,7 +232,7 @@ class Runtime:
                 self.token = ""
         return self.token
 
-    def _keep(self, token: str) -> None:
+    def _save_token(self, token: str) -> None:
         self.token = token
         self.configs.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -23,10 +23,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Show the card, or what it did."""
         if self.path == "/_control":
-            self._send(200, self.runtime.watched())
+            self._send(200, self.runtime.report())
         elif self.path.startswith(DATA):
             self._data(lambda file: {"text": file.read_text()})
-        elif self.runtime.seen.mode is Mode.SILENT:
+        elif self.runtime.stats.mode is Mode.SILENT:
             self.close_connection = True
         elif self.path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
             self._send(200, self.runtime.card)
@@ -45,11 +45,11 @@ class Handler(BaseHTTPRequestHandler):
             except ValueError as error:
                 self._send(400, {"error": str(error)})
             else:
-                self._send(200, self.runtime.watched())
+                self._send(200, self.runtime.report())
         elif self.path.startswith(DATA):
             text = str(body.get("text", "")) if isinstance(body, dict) else ""
             self._data(lambda file: {"written": file.write_text(text)})
-        elif self.runtime.seen.mode is Mode.SILENT:
+        elif self.runtime.stats.mode is Mode.SILENT:
             self.close_connection = True  # without a word
         elif isinstance(body, dict):
             self._send(200, self.runtime.answer(body))

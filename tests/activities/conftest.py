@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from activities import a2a
-from activities import aws as aws_module
-from activities.aws import Aws
+from activities.aws import client as aws_module
+from activities.aws.client import Aws
+from activities.delegation import a2a
 from devstack.aws.client import AwsEndpoint
 from devstack.processes import free_port
-from store.pool import Pool
-from tests.activities.sweeping import of_plane
+from store.db.pool import Pool
+from tests.activities.orphans.sweeping import of_plane
 from tests.activities.world import World, config_for
 from tests.database import PATIENCE, patient_pool, patiently_migrate, server
 from tests.devstack.cloud import endpoint_process, wait_for_endpoint
@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def patient_with_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents listen before they are called: if a connection takes 3 s, the machine stood still."""
-    monkeypatch.setattr(a2a, "CONNECT_WITHIN", PATIENCE)
+    monkeypatch.setattr(a2a, "CONNECT_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,25 @@ from typing import get_type_hints
 
 import pytest
 
-from activities import delegation_ports, ports, rescue_ports, roll_ports, sweep_ports, volume_ports
 from tests.activities.world import World, name_of
-from workflows.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.delegation import contract as delegation_contract
+from workflows.orphans import contract as orphans_contract
+from workflows.repair import contract as repair_contract
+from workflows.rollout import contract as rollout_contract
+from workflows.volume import contract as volume_contract
+from workflows.workspace import contract as workspace_contract
+from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 STUBS = [
     stub
-    for module in (ports, delegation_ports, rescue_ports, roll_ports, sweep_ports, volume_ports)
+    for module in (
+        workspace_contract,
+        delegation_contract,
+        repair_contract,
+        rollout_contract,
+        orphans_contract,
+        volume_contract,
+    )
     for name, stub in vars(module).items()
     if not name.startswith("_") and inspect.iscoroutinefunction(stub)
 ]
@@ -37,7 +49,7 @@ async def test_only_the_mutations_of_ec2_are_on_the_rate_limited_queue(world: Wo
     queues = implementations(aws=world.aws, pool=world.pool, keys=world.keys, config=world.config)
     assert set(queues) == {TASK_QUEUE, EC2_TASK_QUEUE, DELEGATIONS_TASK_QUEUE}
     assert {name_of(one) for one in queues[EC2_TASK_QUEUE]} == {
-        *("end_orphans", "evict", "fence_instances", "launch"),
+        *("terminate_orphans", "evict", "fence_instances", "launch"),
         *("attach_volume", "delete_volume", "detach_volume", "snapshot_volume"),
     }
     assert sum(map(len, queues.values())) == len(STUBS)

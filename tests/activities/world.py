@@ -12,23 +12,23 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import ports
-from activities.aws import Aws
-from activities.canary import CanaryConfig
-from activities.dns import Zone
-from activities.instances import Patience
-from activities.inventory import box_tags
+from activities.aws.client import Aws
+from activities.aws.instances import box_tags
 from activities.registry import ActivitiesConfig, implementations
-from activities.specs import BoxDefaults
+from activities.workspace.address import Zone
+from activities.workspace.box_spec import BoxDefaults
+from activities.workspace.canary import CanaryConfig
+from activities.workspace.fence import PollPolicy
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import Info
-from store.credentials import ServerKeys
-from store.pool import Pool
+from store.db.pool import Pool
+from store.registration.credentials import ServerKeys
 from tests.database import PATIENCE
-from workers.parting import parting
-from workflows.encryption import Encryption, PayloadKeys
-from workflows.messages import WorkspaceSpec
-from workflows.state import Intent
+from workers.history.divergence import find_divergence
+from workflows.shared.encryption import Encryption, PayloadKeys
+from workflows.workspace import contract
+from workflows.workspace.messages import WorkspaceSpec
+from workflows.workspace.state import Intent
 
 OWNER = "onebox-tests"
 KEYS = ServerKeys(current="k1", keys={"k1": b"1" * 32})
@@ -67,28 +67,28 @@ class World:
         assert raised.value.__cause__ is None, "a cause would stand in the history"
         return raised.value
 
-    async def enrolled(self, spec: WorkspaceSpec | None = None) -> ports.Enrolled:
+    async def enrolled(self, spec: WorkspaceSpec | None = None) -> contract.Enrolled:
         return await self.run(
-            ports.enroll, ports.Enroll(workspace_id=self.workspace_id, spec=spec or WorkspaceSpec())
+            contract.enroll, contract.Enroll(workspace_id=self.workspace_id, spec=spec or WorkspaceSpec())
         )
 
     async def opened(self, *, after: int = 0, spec: WorkspaceSpec | None = None) -> int:
         """Enroll, and open the generation after that one."""
         await self.enrolled(spec)
-        request = ports.OpenGeneration(workspace_id=self.workspace_id, after=after)
-        return (await self.run(ports.open_generation, request)).generation
+        request = contract.OpenGeneration(workspace_id=self.workspace_id, after=after)
+        return (await self.run(contract.open_generation, request)).generation
 
     async def closed(self, generation: int, *, intent: Intent = Intent.STOP) -> None:
         await self.run(
-            ports.close_workspace,
-            ports.CloseWorkspace(workspace_id=self.workspace_id, generation=generation, intent=intent),
+            contract.close_workspace,
+            contract.CloseWorkspace(workspace_id=self.workspace_id, generation=generation, intent=intent),
         )
 
-    def launch(self, generation: int, *, attempt: int = 1) -> ports.Launch:
-        return ports.Launch(workspace_id=self.workspace_id, generation=generation, attempt=attempt)
+    def launch(self, generation: int, *, attempt: int = 1) -> contract.Launch:
+        return contract.Launch(workspace_id=self.workspace_id, generation=generation, attempt=attempt)
 
     async def launched(self, generation: int, *, attempt: int = 1) -> str:
-        result = await self.run(ports.launch, self.launch(generation, attempt=attempt))
+        result = await self.run(contract.launch, self.launch(generation, attempt=attempt))
         assert result.instance_id is not None
         return result.instance_id
 
@@ -99,8 +99,8 @@ class World:
         keep_attempt: int | None = 1,
         declared_dead: tuple[str, ...] = (),
         proven_gone: tuple[str, ...] = (),
-    ) -> ports.FenceInstances:
-        return ports.FenceInstances(
+    ) -> contract.FenceInstances:
+        return contract.FenceInstances(
             workspace_id=self.workspace_id,
             generation=generation,
             keep_attempt=keep_attempt,
@@ -108,8 +108,8 @@ class World:
             proven_gone=proven_gone,
         )
 
-    def address(self, generation: int, instance_id: str, *, attempt: int = 1) -> ports.Address:
-        return ports.Address(
+    def address(self, generation: int, instance_id: str, *, attempt: int = 1) -> contract.Address:
+        return contract.Address(
             workspace_id=self.workspace_id, generation=generation, attempt=attempt, instance_id=instance_id
         )
 
@@ -191,9 +191,9 @@ def config_for(info: Info) -> ActivitiesConfig:
             runtime_port=8000,
             configs_dir="/configs",
         ),
-        parting=partial(parting, codec=Encryption(PayloadKeys.parse(""))),
+        find_divergence=partial(find_divergence, codec=Encryption(PayloadKeys.parse(""))),
         zone=Zone(zone_id=info.hosted_zone_id, name=info.hosted_zone_name),
-        canary=CanaryConfig(allow_loopback=True, answer_within=PATIENCE),
-        offerings_bad_for=timedelta(0),
-        patience=Patience(termination=PATIENCE, running=PATIENCE, poll=timedelta(milliseconds=20)),
+        canary=CanaryConfig(allow_loopback=True, response_timeout=PATIENCE),
+        unavailable_offering_ttl=timedelta(0),
+        patience=PollPolicy(termination=PATIENCE, running=PATIENCE, poll=timedelta(milliseconds=20)),
     )

@@ -1,6 +1,6 @@
 """A report with one result of every part, made up."""
 
-from bench.results import Comparison, Figure, Goal, Line, Profile, Report, Result, Table
+from bench.parts.results import Comparison, Figure, Goal, Line, Profile, Report, Result, Table
 
 COMPARISON = Comparison(
     name="beats",

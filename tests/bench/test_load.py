@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
-from bench import serving
-from bench.load import Call, Job
-from bench.serving import LoadFailed
+from bench.load import serving
+from bench.load.load import Call, Job
+from bench.load.serving import LoadFailed
 
 CALLS = [Call(bearer=f"token-{number}", body=json.dumps({"number": number})) for number in range(6)]
 

@@ -1,9 +1,9 @@
 import pytest
 
-from bench import plots
 from bench.__main__ import HERE
-from bench.page import number, page
-from bench.results import Report
+from bench.parts.results import Report
+from bench.report import plots
+from bench.report.page import number, page
 from tests.bench.measured import MET, MISSED, report
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from bench import plots
+from bench.report import plots
 from tests.bench.measured import MET, result
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.results import Goal, Relation, Report, percentile, spread
+from bench.parts.results import Goal, Relation, Report, percentile, spread
 from tests.bench.measured import COMPARISON, MET, MISSED, report
 
 

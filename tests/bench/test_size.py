@@ -1,7 +1,7 @@
 from dataclasses import fields
 
-from bench.size import FULL, SMALL
-from bench.watchdog import GOALS_MS
+from bench.measurements.watchdog import GOALS_MS
+from bench.parts.size import FULL, SMALL
 
 
 def test_a_small_run_does_less_of_everything() -> None:

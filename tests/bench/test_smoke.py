@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from bench import registrations
-from bench.results import Report
-from bench.size import SMALL
+from bench.measurements import registrations
+from bench.parts.results import Report
+from bench.parts.size import SMALL
 
 
 def test_registrations_are_measured_on_both_sides_and_all_of_the_stampede_get_in() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench import statements
+from bench.parts import statements
 from devstack.postgres import Postgres
 from tests.database import empty_database, server
 

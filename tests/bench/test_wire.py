@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from bench.wire import wired
+from bench.load.wire import wired
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,8 @@ import psycopg
 from psycopg.rows import DictRow
 from typing_extensions import override
 
-from activities.user_data import fill_secret, render_template
-from store.credentials import token_hash, token_prefix
+from activities.user_data.render import fill_secret, render_template
+from store.registration.credentials import token_hash, token_prefix
 from tests.box import field_runtimes
 from tests.box.field_runtimes import HEARTBEAT, REGISTER, Kind
 from tests.box.machine import CALL_SECONDS, Machine, impatient, wait_until
@@ -35,9 +35,10 @@ _OPEN: tuple[LiteralString, ...] = (
     "UPDATE tokens SET state = 'revoked', nonce = NULL, revoked_at = now() WHERE workspace_id = %(id)s",
     "INSERT INTO generations (workspace_id, generation, key_id, spec, private_ip)"
     " VALUES (%(id)s, %(generation)s, 'k1', '{}', %(address)s)",
-    "INSERT INTO beats (workspace_id, generation) VALUES (%(id)s, %(generation)s) ON CONFLICT (workspace_id)"
-    " DO UPDATE SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL,"
-    " strikes = 0, credential_lost_at = NULL",
+    "INSERT INTO heartbeats (workspace_id, generation) VALUES (%(id)s, %(generation)s) ON CONFLICT"
+    " (workspace_id)"
+    " DO UPDATE SET generation = excluded.generation, last_heartbeat_at = NULL, stale_since = NULL,"
+    " unauthenticated_count = 0, credential_lost_at = NULL",
     "UPDATE workspaces SET generation = %(generation)s WHERE workspace_id = %(id)s",
 )
 
@@ -111,7 +112,9 @@ class Workspace:
     def facts(self) -> list[str]:
         return [
             row["kind"]
-            for row in self.rows("SELECT kind FROM facts WHERE workspace_id = %s ORDER BY fact_id")
+            for row in self.rows(
+                "SELECT kind FROM workspace_outbox WHERE workspace_id = %s ORDER BY event_id"
+            )
         ]
 
 
@@ -202,12 +205,12 @@ class Field(Machine):
             if not token or last is None or (last["status"], last["token"]) != (200, token_prefix(token)):
                 return False
             taken_in = self.workspace.rows(
-                "SELECT b.last_beat_at, t.state, t.sha256"
-                " FROM beats b JOIN tokens t USING (workspace_id, generation)"
+                "SELECT b.last_heartbeat_at, t.state, t.sha256"
+                " FROM heartbeats b JOIN tokens t USING (workspace_id, generation)"
                 " WHERE workspace_id = %s AND t.state <> 'revoked' AND b.credential_lost_at IS NULL"
             )
             live = [(row["state"], row["sha256"]) for row in taken_in]
-            return live == [("active", token_hash(token))] and taken_in[0]["last_beat_at"] > now
+            return live == [("active", token_hash(token))] and taken_in[0]["last_heartbeat_at"] > now
 
         wait_until(beats, "a beat with the token of the file, the only live one")
         assert self.token is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from activities.user_data import fill_secret, render_template
+from activities.user_data.render import fill_secret, render_template
 
 RUNTIME = """
 import json, os, signal, sys, time

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from activities.box import onebox_box
+from activities.user_data import onebox_box
 from tests.box.machine import SECONDS, Machine, wait_until
 from tests.box.registry import Registry
 

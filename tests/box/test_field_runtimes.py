@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 
-from register_api.decision import QUIET
-from register_api.schemas import FULL_BEAT
-from register_api.verdict import Policy
-from store.credentials import token_prefix
+from register_api.auth.identity import BootstrapPolicy
+from register_api.auth.rules import ABANDONED_AFTER
+from register_api.schema.request_models import FULL_HEARTBEAT
+from store.registration.credentials import token_prefix
 from tests.box.field import Field, Wire, Workspace
 from tests.box.field_runtimes import HEARTBEAT, REGISTER, REGISTER_DELAYS, Kind, Runtime
 from tests.box.machine import SECONDS, ended, wait_until
@@ -23,7 +23,7 @@ from tests.register_api.serving import PATIENT, ApiProcess, api_process
 ELSEWHERE = "127.78.0.1"
 
 newer = pytest.mark.parametrize("kind", [Kind.RETRY_5XX, Kind.CACHED])
-by_address = pytest.mark.parametrize("policy", [Policy.ADDRESS])
+by_address = pytest.mark.parametrize("policy", [BootstrapPolicy.ADDRESS])
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def rows(database: str) -> Iterator[psycopg.Connection[DictRow]]:
 
 
 @pytest.fixture(scope="module")
-def apis(database: str) -> Iterator[Callable[[Policy], ApiProcess]]:
+def apis(database: str) -> Iterator[Callable[[BootstrapPolicy], ApiProcess]]:
     """One process for each policy."""
-    running: dict[Policy, ApiProcess] = {}
+    running: dict[BootstrapPolicy, ApiProcess] = {}
     with ExitStack() as stack:
 
-        def api(policy: Policy) -> ApiProcess:
+        def api(policy: BootstrapPolicy) -> ApiProcess:
             if policy not in running:
                 running[policy] = stack.enter_context(api_process(database, policy=policy, waits=PATIENT))
             return running[policy]
@@ -53,12 +53,12 @@ def apis(database: str) -> Iterator[Callable[[Policy], ApiProcess]]:
 
 
 @pytest.fixture
-def policy() -> Policy:
-    return Policy.SECRET
+def policy() -> BootstrapPolicy:
+    return BootstrapPolicy.SECRET
 
 
 @pytest.fixture
-def api(apis: Callable[[Policy], ApiProcess], policy: Policy) -> ApiProcess:
+def api(apis: Callable[[BootstrapPolicy], ApiProcess], policy: BootstrapPolicy) -> ApiProcess:
     process = apis(policy)
     if not process.running:  # a test that killed it failed
         process.kill()
@@ -146,7 +146,7 @@ def test_an_api_that_is_down_at_boot_and_one_that_dies_later_cost_no_box(
     assert len(machine.runtimes()) == 1
 
 
-@pytest.mark.parametrize("policy", [Policy.BOTH])
+@pytest.mark.parametrize("policy", [BootstrapPolicy.BOTH])
 def test_a_box_that_is_refused_comes_online_once_the_record_is_right(
     machine: Field, workspace: Workspace
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_box_that_lost_file_and_memory_gets_a_new_token_once_the_old_one_was_q
     (machine.configs / ".auth_token").unlink()
     machine.boot()
     wait_until(lambda: machine.logged("register answered 503 token_in_use"), "a refusal")
-    workspace.age(QUIET)
+    workspace.age(ABANDONED_AFTER)
     assert machine.online() != token
     assert workspace.tokens() == ["revoked", "active"]
 
@@ -299,11 +299,11 @@ def test_without_script_and_address_policy_a_box_stays_out_and_is_told_of_until_
     assert machine.statuses(REGISTER) == [401]
     assert set(machine.statuses(HEARTBEAT)) == {401}
     assert (workspace.tokens(), workspace.facts()) == ([], ["credential_lost"])
-    [row] = workspace.rows("SELECT credential_lost_at FROM beats WHERE workspace_id = %s")
+    [row] = workspace.rows("SELECT credential_lost_at FROM heartbeats WHERE workspace_id = %s")
     assert row["credential_lost_at"] is not None
     machine.put(workspace.give("active", generation=2))
     machine.online()
-    assert workspace.facts() == ["credential_lost", "beating"]
+    assert workspace.facts() == ["credential_lost", "alive"]
 
 
 @pytest.mark.parametrize("answer", [500, 503, "lost", 401, 409, 410, 425, 429])
@@ -323,7 +323,7 @@ def test_only_a_token_that_is_cached_is_never_read_again(tmp_path: Path, kind: K
             runtime.beat()
     last = "first" if kind is Kind.CACHED else "second"
     assert [call.bearer for call in registry.calls] == ["", "first", last]
-    assert registry.calls[0].body.keys() >= FULL_BEAT
+    assert registry.calls[0].body.keys() >= FULL_HEARTBEAT
 
 
 def _runtime(configs: Path, kind: Kind, registry: Registry, *, token: str) -> Runtime:

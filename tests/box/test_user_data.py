@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.box import onebox_box
-from activities.user_data import LIMIT_BYTES, PLACEHOLDER, InvalidUserData, fill_secret, render_template
+from activities.user_data import onebox_box
+from activities.user_data.render import (
+    LIMIT_BYTES,
+    PLACEHOLDER,
+    InvalidUserData,
+    fill_secret,
+    render_template,
+)
 
 SECRET = "ob1.k1.7." + "s" * 43
 

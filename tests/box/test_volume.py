@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.box import onebox_box
+from activities.user_data import onebox_box
 from tests.box.machine import Machine, wait_until
 from tests.box.registry import Registry
 

@@ -47,7 +47,7 @@ def named_actions() -> set[str]:
     methods = _methods()
     return {
         action
-        for package in ("activities", "workers")
+        for package in ("activities", "workers", "cli")
         for file in (ROOT / package).rglob("*.py")
         for name in _called(ast.parse(file.read_text()))
         for action in methods.get(name, ())

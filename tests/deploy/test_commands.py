@@ -78,7 +78,7 @@ class Site:
 
     def process(self, name: str) -> Child:
         service = self.services[name]
-        entrypoint = service.get("entrypoint", ["python", "-m", "workers"])
+        entrypoint = service.get("entrypoint", ["python", "-m", "cli"])
         assert entrypoint[0] == "python"
         words = [self.words.get(word, self.here(word)) for word in service["command"]]
         command = [sys.executable, *entrypoint[1:], *words]

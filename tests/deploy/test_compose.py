@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.deploy import compose
-from workers.api_settings import ApiSettings
-from workers.settings import StoreSettings
-from workers.worker_settings import WorkerSettings
+from workers.settings.api import ApiSettings
+from workers.settings.common import StoreSettings
+from workers.settings.worker import WorkerSettings
 
 FILLED = dict.fromkeys(compose.required(), "filled-in")
 SERVICES = compose.services(FILLED)

@@ -2,10 +2,11 @@
 
 import re
 
-from activities import ebs, specs
-from activities.specs import BoxDefaults, resolve
+from activities.aws import ebs
+from activities.workspace import box_spec
+from activities.workspace.box_spec import BoxDefaults, resolve
 from tests.deploy.policy import FREE, ROOT, WITH_TAGS, allowed_actions, named_actions, statements, words
-from workflows.messages import DataVolume
+from workflows.workspace.messages import DataVolume
 
 DEFAULTS = BoxDefaults(
     image_id="ami-1",
@@ -62,7 +63,7 @@ def test_tags_are_given_only_to_what_is_being_created() -> None:
 
 
 def test_every_kind_of_resource_that_has_to_be_tagged_is_tagged_by_the_launch() -> None:
-    request = specs.run_instances_request(
+    request = box_spec.run_instances_request(
         resolve(DEFAULTS, {}), owner="acme", workspace_id="ws-1", generation=1, attempt=1
     )
     assert kinds_with_owner(request["TagSpecifications"]) == kinds_to_tag("ec2:RunInstances")

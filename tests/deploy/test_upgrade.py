@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.doctor.checks import version
 from devstack.console import Console, connected, eventually
 from devstack.processes import Child
 from devstack.stack import Stack
 from tests.documents import ROOT, block
 from tests.stacks import hurried
-from workers.doctor import version_rules
-from workflows.state import Phase
+from workflows.workspace.state import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
@@ -78,15 +78,15 @@ async def told_by_the_doctor(environment: Mapping[str, str], status: str) -> str
     async def found() -> dict[str, str]:
         said = await asyncio.to_thread(run, ["onebox", "doctor", "--json", "--for", "worker"], environment)
         findings: list[dict[str, str]] = json.loads(said.stdout)["findings"]
-        [finding] = [it for it in findings if it["check"] == version_rules.CHECK] or [{}]
+        [finding] = [it for it in findings if it["check"] == version.CHECK] or [{}]
         return finding
 
-    return (await eventually(found, lambda it: it.get("status") == status, seconds=SECONDS))["told"]
+    return (await eventually(found, lambda it: it.get("status") == status, seconds=SECONDS))["message"]
 
 
 async def the_doctor_knows_who_gets_work(environment: Mapping[str, str]) -> None:
     """Build 2 is current: all is well for it, but not for the one before, nor for a worker without."""
-    bare = {name: value for name, value in environment.items() if name not in version_rules.NAMES}
+    bare = {name: value for name, value in environment.items() if name not in version.NAMES}
     current = {**environment, "TEMPORAL_WORKER_BUILD_ID": "2"}
     for place, status, words in (
         (current, "ok", "build 2 of onebox is current"),
@@ -102,13 +102,13 @@ def test_the_page_on_deployment_has_the_runbooks_command() -> None:
 
 
 async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, console: Console) -> None:
-    await until_logged(stack, "worker", "version.none_is_current")
+    await until_logged(stack, "worker", "version.none_current")
     await make_current(stack, "1")
     await console.start("ws-1")
     await console.until_phase("ws-1", Phase.ONLINE, seconds=SECONDS)
     new = Child(
         "worker-2",
-        [sys.executable, "-m", "workers", "worker"],
+        [sys.executable, "-m", "cli", "worker"],
         log=stack.log("worker-2"),
         environment=stack.environment | {"TEMPORAL_WORKER_BUILD_ID": "2"},
         stop_seconds=SECONDS,

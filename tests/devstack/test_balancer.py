@@ -13,8 +13,8 @@ import pytest
 from typing_extensions import override
 
 from devstack.balancer import STATUS_PATH
+from devstack.environment import BALANCER
 from devstack.processes import LOCALHOST, Child, accepts_connections, free_port
-from devstack.surroundings import BALANCER
 from tests.devstack.cloud import PATIENCE_SECONDS, eventually
 
 

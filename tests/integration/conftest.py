@@ -16,7 +16,7 @@ from devstack.console import Console, connected
 from devstack.stack import Stack
 from tests.deploy.policy import allows
 from tests.integration.collector import Collector
-from tests.integration.watched import watched
+from tests.integration.watchdog import watched
 from tests.integration.wire import Wire
 from tests.stacks import hurried
 
@@ -28,11 +28,11 @@ SETTINGS = {
     "DELEGATION_PROGRESS_SECONDS": "6",
     # So long a box stays degraded, with its work undone, before it is replaced: tests look at that meanwhile.
     "NOT_PROCESSING_SECONDS": "15",
-    "OFFERING_BAD_SECONDS": "0",
+    "UNAVAILABLE_OFFERING_TTL_SECONDS": "0",
     # Tests break their boxes side by side: what that says of the fleet is another test's matter.
     "FLEET_FREEZE_PERCENT": "100",
-    "FLEET_CONCURRENT_PERCENT": "100",
-    "FLEET_CONCURRENT_MOST": "1000",
+    "FLEET_MAX_CONCURRENT_PERCENT": "100",
+    "FLEET_MAX_CONCURRENT_RECREATES": "1000",
 }
 
 PARTING_SECONDS = 60

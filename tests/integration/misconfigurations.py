@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.integration.watched import CANARY_SECRET_KEY
+from tests.integration.watchdog import CANARY_SECRET_KEY
 
 NO_KEY = "ab" * 16
 """16 bytes: half of what a key needs."""

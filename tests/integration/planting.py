@@ -7,11 +7,11 @@ import boto3
 from botocore.config import Config
 from temporalio.client import ScheduleActionExecutionStartWorkflow, ScheduleOverlapPolicy
 
-from devstack.console import PATIENCE_SECONDS, Console, eventually
+from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
-from workflows.messages import SWEEP_SCHEDULE
-from workflows.state import Phase
-from workflows.sweep import SweepReport
+from workflows.orphans.workflow import SweepReport
+from workflows.workspace.messages import SWEEP_SCHEDULE
+from workflows.workspace.state import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Planting:
         protect: bool = False,
     ) -> str:
         tags = {
-            "onebox:owner": owner or self.stack.environment["ONEBOX_OWNER"],
+            "onebox:owner": owner or self.stack.environment["CONTROL_PLANE_ID"],
             "onebox:workspace": workspace,
             "onebox:attempt": str(attempt),
         }
@@ -96,7 +96,7 @@ async def lost(console: Console, workspace: str) -> str:
     console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
     late = console.aws.inject("DescribeInstances", "empty_list", times=None, workspace=workspace)
     await console.start(workspace)
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     [instance] = [it.instance_id for it in console.aws.instances(workspace)]
     refused = console.aws.inject(
         "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=workspace

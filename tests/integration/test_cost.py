@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bench.events import actions_of
+from bench.parts.events import actions_of
 from devstack.console import Console, eventually
 from tests.deploy.costs import Cost, documented
-from workflows.state import Phase
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -99,7 +99,7 @@ async def completed(console: Console, workflow_type: str) -> AsyncIterator[Cost]
     [
         ("WatchdogWorkflow", "a round of the watchdog, nothing wrong"),
         ("SweepWorkflow", "a pass of the sweep, nothing found"),
-        ("RescueWorkflow", "a round of the rescue, nothing stuck"),
+        ("RepairWorkflow", "a round of the rescue, nothing stuck"),
     ],
 )
 async def test_a_round_costs_what_the_table_says(console: Console, workflow_type: str, row: str) -> None:
@@ -123,8 +123,10 @@ async def beat_again(console: Console, workspace: str) -> None:
     """Wait for the box's next beat."""
 
     async def last_beat() -> object:
-        [row] = await console.rows("SELECT last_beat_at FROM beats WHERE workspace_id = %s", workspace)
-        return row["last_beat_at"]
+        [row] = await console.rows(
+            "SELECT last_heartbeat_at FROM heartbeats WHERE workspace_id = %s", workspace
+        )
+        return row["last_heartbeat_at"]
 
     before = await last_beat()
     await eventually(last_beat, lambda at: at != before)

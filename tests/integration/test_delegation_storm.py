@@ -12,10 +12,10 @@ import httpx
 import pytest
 from temporalio.client import RPCError
 
-from devstack.console import POLL_SECONDS, Console, StillNot, eventually
+from devstack.console import POLL_SECONDS, ConditionNotMet, Console, eventually
 from devstack.stack import Stack
-from workflows.messages import WorkspaceSpec
-from workflows.state import CanaryPolicy, Phase
+from workflows.workspace.messages import WorkspaceSpec
+from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
 
@@ -136,12 +136,12 @@ async def test_each_of_a_thousand_delegations_ends_once_whatever_is_killed(
     for workspace in workspaces:
         await console.until_phase(workspace, Phase.ONLINE, seconds=120)
     for workspace in workspaces[:3]:
-        await console.tell_box(workspace, "slow")
+        await console.set_box_mode(workspace, "slow")
     storm = Storm(stack, console, workspaces)
     began = time.monotonic()
     try:
         await storm.blow()
-    except* StillNot as still:
+    except* ConditionNotMet as still:
         raise AssertionError(await whereabouts(console, workspaces)) from still
     print(f"settled after {time.monotonic() - began:.0f} s; kills: {dict(storm.kills)}")  # noqa: T201
 
@@ -157,12 +157,14 @@ async def test_each_of_a_thousand_delegations_ends_once_whatever_is_killed(
 async def whereabouts(console: Console, workspaces: list[str]) -> str:
     """What is left open, for whoever reads the failure."""
     rows = await console.rows(
-        "SELECT d.target_id, d.state, d.held, d.stalled, d.attempt, d.tries, count(*) AS n, w.phase,"
+        "SELECT d.target_id, d.state, d.dead_lettered, d.stalled, d.attempts, d.connect_failures,"
+        " count(*) AS n, w.phase,"
         " max(d.target_generation) AS sent_to, w.generation"
         " FROM delegations d JOIN workspaces w ON w.workspace_id = d.target_id"
         " WHERE d.ended_at IS NULL AND d.source_id = ANY(%s)"
-        " GROUP BY d.target_id, d.state, d.held, d.stalled, d.attempt, d.tries, w.phase, w.generation",
+        " GROUP BY d.target_id, d.state, d.dead_lettered, d.stalled, d.attempts, d.connect_failures,"
+        " w.phase, w.generation",
         workspaces,
     )
-    waiting = await console.rows("SELECT count(*) AS stirrings FROM stirrings")
+    waiting = await console.rows("SELECT count(*) AS waiting FROM delegation_outbox")
     return "\n".join(map(str, [*waiting, *rows]))

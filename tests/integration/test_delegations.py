@@ -10,8 +10,8 @@ from temporalio.service import RPCError
 
 from devstack.console import JSON, Console, eventually
 from tests.integration.wire import Wire
-from workflows.messages import WorkspaceSpec
-from workflows.state import CanaryPolicy, Phase
+from workflows.workspace.messages import WorkspaceSpec
+from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_slow_work_is_in_progress_until_the_target_reports_it(
 ) -> None:
     source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
     await online(console, source, target)
-    await console.tell_box(target, "slow")
+    await console.set_box_mode(target, "slow")
     # Its report waits on the way until the state before was seen, however late that is.
     with wire.interfere(target, f"/workspaces/{target}/delegations/", delay=True):
         delegation = await delegate(console, source, target)
@@ -105,7 +105,7 @@ async def test_a_braindead_box_is_seen_recreated_and_the_new_one_does_its_work_o
 ) -> None:
     source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
     await online(console, source, target)
-    await console.tell_box(target, "braindead")
+    await console.set_box_mode(target, "braindead")
     work = [await delegate(console, source, target, task=f"part {number}") for number in range(5)]
     for delegation in work:
         row = await until_state(console, source, delegation, "delivered")
@@ -154,7 +154,7 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
         await eventually(partial(description, console, delegation), bool)
     # Connections that are refused are no attempts; as if five had been answered with an error:
     await console.rows(
-        "UPDATE delegations SET attempt = 5, not_before = NULL WHERE target_id = %s RETURNING 1", target
+        "UPDATE delegations SET attempts = 5, next_attempt_at = NULL WHERE target_id = %s RETURNING 1", target
     )
     for delegation in (kept, given_up):
         await console.client.get_workflow_handle(delegation).signal("stirred")

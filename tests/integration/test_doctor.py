@@ -16,6 +16,7 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 
+from cli.doctor import command
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import Outcome
 from devstack.console import Console, eventually
@@ -23,11 +24,10 @@ from devstack.processes import free_port
 from devstack.stack import Stack
 from tests.integration.misconfigurations import NO_KEY, PLANTED, Planted
 from tests.integration.test_operating import temporal
-from tests.integration.watched import CANARY_SECRET_KEY
-from workers.doctor import command
-from workflows.encryption import PayloadKeys, converter
-from workflows.messages import WATCHDOG_SCHEDULE
-from workflows.state import Phase
+from tests.integration.watchdog import CANARY_SECRET_KEY
+from workflows.shared.encryption import PayloadKeys, converter
+from workflows.workspace.messages import WATCHDOG_SCHEDULE
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +193,7 @@ async def test_a_paused_watchdog_and_a_missing_worker_are_said_and_are_no_failur
     assert report.code == 0
     paused = report.findings[f"temporal.schedule.{WATCHDOG_SCHEDULE}"]
     assert paused["status"] == "warning"
-    assert "moving the network" in str(paused["told"])
+    assert "moving the network" in str(paused["message"])
     assert "--unpause" in str(paused["remedy"])
 
     elsewhere = doctor({**stack.environment, "TEMPORAL_NAMESPACE": places["bare"]})
@@ -257,7 +257,7 @@ async def test_a_misspelt_variable_is_pointed_at(stack: Stack, one_box: None, do
 
 def test_people_get_a_line_for_each_check_and_the_remedy_below(stack: Stack) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "workers", "doctor"],
+        [sys.executable, "-m", "cli", "doctor"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -21,11 +21,11 @@ from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.conftest import SETTINGS
 from tests.integration.test_delegations import delegate, until_state
 from tests.stacks import hurried
-from workers.decrypting import decrypt
-from workflows.encryption import Encryption, PayloadKeys
-from workflows.messages import WorkspaceSpec
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workers.history.decryption import decrypt
+from workflows.shared.encryption import Encryption, PayloadKeys
+from workflows.workspace.messages import WorkspaceSpec
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +86,7 @@ def temporal(stack: Stack, *words: str, token: str | None = None) -> subprocess.
 
 def replay(source: str, stack: Stack, keys: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TEMPORAL_ADDRESS": stack.temporal_address, "PAYLOAD_KEYS": keys}
-    command = [sys.executable, "-m", "workers", "replay", source]
+    command = [sys.executable, "-m", "cli", "replay", source]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
 
 

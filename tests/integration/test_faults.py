@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from devstack.console import PATIENCE_SECONDS, Console, eventually
+from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def recreated_once(console: Console, workspace: str) -> None:
 
 
 async def until_held(console: Console, held: str) -> None:
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
 
 
 async def test_a_worker_killed_between_the_launch_and_its_record_adopts_the_same_instance(
@@ -64,7 +64,7 @@ async def test_a_lost_answer_of_run_instances_leaves_one_instance(console: Conso
     await online(console, workspace)
     lost = console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice")
-    await asyncio.to_thread(console.aws.wait_until_used, lost, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_used, lost, seconds=TIMEOUT_SECONDS)
     await recreated_once(console, workspace)
 
 
@@ -129,7 +129,7 @@ async def test_throttling_slows_down_and_counts_as_nothing_else(console: Console
 
 
 async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: str) -> None:
-    from workflows.messages import WorkspaceSpec
+    from workflows.workspace.messages import WorkspaceSpec
 
     subnets = tuple(console.aws.info().subnet_ids[:2])
     console.aws.inject(
@@ -139,11 +139,11 @@ async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: s
     status = await console.until_phase(workspace, Phase.ONLINE)
     assert status.last_error is None
     rows = await console.rows(
-        "SELECT attempt, refused_code, request ->> 'SubnetId' AS subnet FROM launches"
+        "SELECT attempt, capacity_error, request ->> 'SubnetId' AS subnet FROM launches"
         " WHERE workspace_id = %s ORDER BY attempt",
         workspace,
     )
     assert rows == [
-        {"attempt": 1, "refused_code": "InsufficientInstanceCapacity", "subnet": subnets[0]},
-        {"attempt": 2, "refused_code": None, "subnet": subnets[1]},
+        {"attempt": 1, "capacity_error": "InsufficientInstanceCapacity", "subnet": subnets[0]},
+        {"attempt": 2, "capacity_error": None, "subnet": subnets[1]},
     ]

@@ -16,10 +16,10 @@ from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.fleet import Fleet, boxless, inhabited
 from tests.integration.wire import Wire
-from workflows.facts import Watched
-from workflows.messages import WATCHDOG_TYPE, RequestOutcome
-from workflows.requests import OutcomeKind
-from workflows.state import ConditionType, Phase
+from workflows.workspace.events import WatchdogReport
+from workflows.workspace.messages import WATCHDOG_TYPE, RequestOutcome
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import ConditionType, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
 
@@ -30,9 +30,9 @@ SETTINGS = {
     "CANARY": "off",
     "EC2_MUTATIONS_PER_SECOND": "100",
     "HEARTBEAT_STALE_SECONDS": "10",
-    "RECREATE_AFTER_SECONDS": "20",  # twice as long as stale, as in production
-    "WATCHDOG_SECONDS": "1",
-    "FLEET_CONCURRENT_MOST": str(AT_ONCE),
+    "STALE_RECREATE_SECONDS": "20",  # twice as long as stale, as in production
+    "WATCHDOG_INTERVAL_SECONDS": "1",
+    "FLEET_MAX_CONCURRENT_RECREATES": str(AT_ONCE),
     "REGISTER_DEADLINE_SECONDS": "300",
 }
 NAMES = [f"box-{number:03}" for number in range(NUMBER)]
@@ -58,16 +58,16 @@ class Watch:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    async def round(self) -> Watched:
+    async def round(self) -> WatchdogReport:
         """The result of the newest round of the watchdog that is over."""
 
-        async def newest() -> Watched | None:
+        async def newest() -> WatchdogReport | None:
             query = f"WorkflowType = '{WATCHDOG_TYPE}' AND ExecutionStatus = 'Completed'"
             async for found in self._console.client.list_workflows(query, limit=1):
                 handle = self._console.client.get_workflow_handle(
-                    found.id, run_id=found.run_id, result_type=Watched
+                    found.id, run_id=found.run_id, result_type=WatchdogReport
                 )
-                watched: Watched = await handle.result()
+                watched: WatchdogReport = await handle.result()
                 return watched
             return None
 
@@ -76,14 +76,14 @@ class Watch:
         return seen
 
     async def stale(self) -> int:
-        [row] = await self._console.rows("SELECT count(*) AS n FROM beats WHERE silent_since IS NOT NULL")
+        [row] = await self._console.rows("SELECT count(*) AS n FROM heartbeats WHERE stale_since IS NOT NULL")
         return int(str(row["n"]))
 
     async def overdue(self) -> int:
         """Boxes that are silent for long enough to be replaced, and some rounds of the watchdog longer."""
         [row] = await self._console.rows(
-            "SELECT count(*) AS n FROM beats WHERE silent_since IS NOT NULL"
-            " AND last_beat_at < now() - interval '26 seconds'"
+            "SELECT count(*) AS n FROM heartbeats WHERE stale_since IS NOT NULL"
+            " AND last_heartbeat_at < now() - interval '26 seconds'"
         )
         return int(str(row["n"]))
 

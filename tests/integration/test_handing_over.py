@@ -19,7 +19,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from devstack.console import Console, connected, eventually
 from devstack.processes import LOCALHOST, Child, free_port
 from devstack.stack import PARTS, Stack
-from workflows.state import Phase
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ def worker(stack: Stack, name: str, *, grace_seconds: int, probes: int | None = 
         told["WORKER_HEALTH_BIND"] = f"{LOCALHOST}:{probes}"
     child = Child(
         name,
-        [sys.executable, "-m", "workers", "worker"],
+        [sys.executable, "-m", "cli", "worker"],
         log=stack.log(name),
         environment=stack.environment | told,
     )

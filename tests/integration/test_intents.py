@@ -10,12 +10,12 @@ from botocore.config import Config
 from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError, RPCStatusCode
 
-from devstack.console import PATIENCE_SECONDS, Console, eventually, insisted
+from devstack.console import TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
 from tests.integration.test_registering import box_of, token_file
-from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ Midst = Callable[[Console, str], Awaitable[str | None]]
 async def provisioning(console: Console, workspace: str) -> str:
     held = console.aws.inject("RunInstances", "hold", workspace=workspace)
     await console.start(workspace)
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     assert (await console.status(workspace)).phase is Phase.PROVISIONING
     return held
 
@@ -35,7 +35,7 @@ async def recreating(console: Console, workspace: str) -> str:
     await online(console, workspace)
     held = console.aws.inject("RunInstances", "hold", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     assert (await console.status(workspace)).phase is Phase.RECREATING
     return held
 
@@ -47,7 +47,7 @@ async def online(console: Console, workspace: str) -> None:
 
 async def degraded(console: Console, workspace: str) -> None:
     await online(console, workspace)
-    await console.tell_box(workspace, "silent")
+    await console.set_box_mode(workspace, "silent")
     await console.until_phase(workspace, Phase.DEGRADED)
 
 
@@ -99,7 +99,7 @@ async def test_delete_leaves_nothing_behind_and_cannot_be_undone(
     assert {it.outcome for it in asked} <= {OutcomeKind.ACCEPTED, OutcomeKind.JOINED}
     if held is not None:
         console.aws.release(held)
-    await asyncio.wait_for(console.workflow(workspace).result(), PATIENCE_SECONDS)
+    await asyncio.wait_for(console.workflow(workspace).result(), TIMEOUT_SECONDS)
 
     await leaves_nothing_alive(console, workspace)
     assert not [name for name in names(stack, console) if f"{workspace}." in name]
@@ -112,9 +112,9 @@ async def test_delete_leaves_nothing_behind_and_cannot_be_undone(
         async with httpx.AsyncClient(
             base_url=stack.register_api_url, headers=headers, trust_env=False
         ) as http:
-            state = await insisted(http, "GET", f"/workspaces/{workspace}/state")
+            state = await call_with_retries(http, "GET", f"/workspaces/{workspace}/state")
             assert state.status_code == 401 or state.json()["deleted"] is True
-            beat = await insisted(http, "POST", "/registry/heartbeat", {"workspace_id": workspace})
+            beat = await call_with_retries(http, "POST", "/registry/heartbeat", {"workspace_id": workspace})
             assert beat.status_code in (401, 410)
 
     record = await console.record(workspace)

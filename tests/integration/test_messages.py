@@ -15,11 +15,11 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from devstack.console import Console, eventually
 from devstack.stack import Stack
-from workflows import display
-from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
-from workflows.requests import OutcomeKind
-from workflows.state import CanaryPolicy, Phase, State, Step
-from workflows.workspace import MESSAGES_PER_RUN, WorkspaceWorkflow
+from workflows.workspace import status as workspace_status
+from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import CanaryPolicy, Phase, State, Step
+from workflows.workspace.workflow import MESSAGES_PER_RUN, WorkspaceWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ async def test_malformed_payloads_end_as_rejected_and_wedge_nothing(console: Con
         await handle.signal("recreate", args=arguments)
     await handle.signal("recreate_now", {"requested_by": "typo"})
     await handle.signal("box_changed", {"kind": "dancing"})
-    await handle.signal("box_changed", {"kind": "silent", "generation": 1, "at": "2026-11-24T00:00:00"})
+    await handle.signal("box_changed", {"kind": "stale", "generation": 1, "at": "2026-11-24T00:00:00"})
     answered = await console.ask(workspace, observed_generation="one")
     assert answered.outcome is OutcomeKind.REJECTED
     assert "observed_generation" in answered.detail
@@ -213,7 +213,7 @@ async def test_signals_that_waited_for_the_worker_are_shown_together(
         shown.append(f"{len(state.requests)} requests, {running}, {at}")
         return shown[-1]
 
-    monkeypatch.setattr(display, "details", details)
+    monkeypatch.setattr(workspace_status, "details", details)
     replayer = Replayer(
         workflows=[WorkspaceWorkflow],
         data_converter=console.client.data_converter,

@@ -15,16 +15,16 @@ import psutil
 import pytest
 from temporalio.client import Schedule
 
-from devstack.console import PATIENCE_SECONDS, Console, connected, eventually
+from devstack.console import TIMEOUT_SECONDS, Console, connected, eventually
 from devstack.stack import Stack
 from devstack.temporal import temporal_cli
 from tests.documents import ROOT, block
 from tests.integration.wire import Wire
 from tests.stacks import hurried
-from workers import schedules
-from workflows.messages import WATCHDOG_SCHEDULE
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workers.temporal import schedules
+from workflows.workspace.messages import WATCHDOG_SCHEDULE
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def temporal(stack: Stack, *words: str) -> str:
         [temporal_cli(), *words, "--address", stack.temporal_address, *codec],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -48,10 +48,10 @@ def temporal(stack: Stack, *words: str) -> str:
 
 def onebox(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "workers", *words],
+        [sys.executable, "-m", "cli", *words],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         env={**os.environ, **environment},
     )
 
@@ -150,7 +150,7 @@ def test_settings_that_cannot_be_used_are_named(stack: Stack) -> None:
 
 def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers", "dev", "--json", "--free-ports", "--data", str(tmp_path)],
+        [sys.executable, "-m", "cli", "dev", "--json", "--free-ports", "--data", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -174,8 +174,8 @@ def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path
         assert {child.pid for child in family} >= set(told["pids"].values())
         process.send_signal(signal.SIGTERM)
         assert output.read() == ""
-    assert process.wait(timeout=PATIENCE_SECONDS) == 0
-    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    assert process.wait(timeout=TIMEOUT_SECONDS) == 0
+    _, alive = psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)
     assert alive == []
 
 
@@ -220,7 +220,7 @@ async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
     program = block(README, "python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
     # Its exit code says nothing: the SDK sometimes crashes at the interpreter's end, after its work is done.
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, workspace, "1")
-    await asyncio.wait_for(child.wait(), PATIENCE_SECONDS)
+    await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     [request] = await console.requests(workspace)
     assert (request.requested_by, request.outcome) == ("my-watchdog", OutcomeKind.ACCEPTED)

@@ -11,26 +11,26 @@ import pytest
 from temporalio.client import ScheduleDescription
 from temporalio.service import RPCError
 
-from devstack.console import JSON, Console, connected, eventually, insisted
+from devstack.console import JSON, Console, call_with_retries, connected, eventually
 from devstack.stack import Stack
 from tests.integration.conftest import SETTINGS
 from tests.integration.planting import Planting, lost, one_pass
 from tests.integration.test_registering import bootstrap_secret, box_of, calling, token_file
-from tests.integration.watched import CANARY_SECRET_KEY
+from tests.integration.watchdog import CANARY_SECRET_KEY
 from tests.stacks import hurried
-from workers.schedules import Round, ensure
-from workflows.messages import SWEEP_SCHEDULE
-from workflows.orphans import Verdict
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
-from workflows.sweep import SweepReport
+from workers.temporal.schedules import PeriodicWorkflow, ensure
+from workflows.orphans.rules import OrphanAction
+from workflows.orphans.workflow import SweepReport
+from workflows.workspace.messages import SWEEP_SCHEDULE
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
 SWEEP = {
-    "ORPHAN_SWEEP_SECONDS": "3600",
-    "ORPHAN_AGE_SECONDS": "0.5",
-    "ORPHANS_PER_PASS": "5",
+    "ORPHAN_SWEEP_INTERVAL_SECONDS": "3600",
+    "ORPHAN_MIN_AGE_SECONDS": "0.5",
+    "ORPHAN_MAX_ACTIONS_PER_PASS": "5",
     "FENCE_UNCONFIRMED_SECONDS": "1",
     "HEARTBEAT_STALE_SECONDS": "120",
     "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
@@ -79,7 +79,7 @@ async def alive(console: Console) -> set[str]:
 
 def acted(report: SweepReport) -> int:
     found = [it for it in (report.instances, report.names) if it is not None]
-    return sum(one.verdict.acts for it in found for one in it.orphans)
+    return sum(one.action.acts for it in found for one in it.orphans)
 
 
 async def test_of_twenty_planted_instances_exactly_the_right_ones_go(
@@ -141,7 +141,7 @@ async def test_of_twenty_planted_instances_exactly_the_right_ones_go(
     assert by_sweep == {go[name] for name in go if name.startswith(("dead", "nobody"))}
     last = await one_pass(console)
     assert last.instances is not None
-    assert {one.name for one in last.instances.orphans if one.verdict is Verdict.PROTECTED} == {
+    assert {one.name for one in last.instances.orphans if one.action is OrphanAction.PROTECTED} == {
         stay[name] for name in stay if name.startswith("protected")
     }
     assert acted(last) == 0
@@ -188,12 +188,12 @@ async def test_a_box_that_would_not_die_is_declared_dead_refused_at_every_door_a
                 f"/workspaces/{name}/delegations/d-1/update": {"status": "completed"},
             }
             for door, body in doors.items():
-                answer = await insisted(http, "POST", door, body)
+                answer = await call_with_retries(http, "POST", door, body)
                 assert answer.status_code in (401, 403, 410), (door, answer.text)
-            told = await insisted(http, "GET", f"/workspaces/{name}/state")
+            told = await call_with_retries(http, "GET", f"/workspaces/{name}/state")
             assert told.status_code == 401 or told.json()["status"] == "superseded"
             for door in (f"/workspaces/{name}", f"/registry/discover/{name}"):
-                answer = await insisted(http, "GET", door)
+                answer = await call_with_retries(http, "GET", door)
                 assert answer.status_code in (401, 403, 410), (door, answer.text)
     assert "evil" not in str(await console.record(name))
     assert await console.live_tokens(name) == [{"generation": 2, "state": "active"}]
@@ -211,8 +211,8 @@ async def test_a_box_that_would_not_die_is_declared_dead_refused_at_every_door_a
 
 
 async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(console: Console) -> None:
-    each_hour = Round(
-        schedule_id="a-round", workflow_type="SweepWorkflow", every=timedelta(hours=1), about="a test's"
+    each_hour = PeriodicWorkflow(
+        schedule_id="a-round", workflow_type="SweepWorkflow", interval=timedelta(hours=1), summary="a test's"
     )
     await asyncio.gather(*(ensure(console.client, [each_hour]) for _ in range(8)))
     handle = console.client.get_schedule_handle("a-round")
@@ -229,7 +229,7 @@ async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(conso
     await ensure(console.client, [each_hour])
     paused = await handle.describe()
     assert paused.schedule.state.paused
-    await ensure(console.client, [replace(each_hour, every=timedelta(hours=2))])
+    await ensure(console.client, [replace(each_hour, interval=timedelta(hours=2))])
     changed = await standing(lambda it: it.schedule.spec.intervals[0].every == timedelta(hours=2))
     assert changed.schedule.state.paused
     assert changed.schedule.state.note == "by admin:alice, while she looks"

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from devstack.console import JSON, PATIENCE_SECONDS, Console, eventually, insisted
+from devstack.console import JSON, TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
 from tests.integration.test_registering import CALL_SECONDS, REGISTER, bootstrap_secret, calling
 from tests.integration.wire import Wire
-from workflows.messages import WorkspaceSpec, WorkspaceStatus
-from workflows.state import CanaryPolicy, Phase, Step
+from workflows.workspace.messages import WorkspaceSpec, WorkspaceStatus
+from workflows.workspace.state import CanaryPolicy, Phase, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
     try:
         first = console.aws.inject(ADDRESS, "hold", times=1, workspace=workspace)
         await console.start(workspace, WorkspaceSpec(register_deadline_seconds=3, canary=CanaryPolicy.OFF))
-        await asyncio.to_thread(console.aws.wait_until_held, first, seconds=PATIENCE_SECONDS)
+        await asyncio.to_thread(console.aws.wait_until_held, first, seconds=TIMEOUT_SECONDS)
         second = console.aws.inject(ADDRESS, "hold", times=None, workspace=workspace)
         console.aws.release(first)
         seen = await eventually(lambda: console.status(workspace), lambda it: error_code(it) != "")
@@ -54,7 +54,7 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
         assert seen.last_error is not None
         assert seen.last_error.phase is Step.AWAIT_REGISTRATION
         # It is recreated meanwhile, and the reason stays.
-        await asyncio.to_thread(console.aws.wait_until_held, second, seconds=PATIENCE_SECONDS)
+        await asyncio.to_thread(console.aws.wait_until_held, second, seconds=TIMEOUT_SECONDS)
         seen = await console.status(workspace)
         assert (seen.phase, seen.generation) == (Phase.RECREATING, 2)
         assert error_code(seen) == "never_called"
@@ -69,7 +69,9 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
             transport=httpx.AsyncHTTPTransport(local_address=str(record["private_ip"])),
             timeout=CALL_SECONDS,
         ) as runtime:
-            answer = await insisted(runtime, "POST", REGISTER, {"id": workspace, "url": "http://x:1"})
+            answer = await call_with_retries(
+                runtime, "POST", REGISTER, {"id": workspace, "url": "http://x:1"}
+            )
             assert answer.status_code == 401
         condition = await registered_condition(console, workspace)
         assert (condition["status"], condition["reason"]) == ("false", "CalledWithoutEvidence")
@@ -112,16 +114,16 @@ async def test_a_lost_credential_shows_until_the_box_is_back(
 ) -> None:
     await console.start(workspace, WorkspaceSpec(canary=CanaryPolicy.OFF))
     await console.until_phase(workspace, Phase.ONLINE)
-    await console.tell_box(workspace, "silent")  # its own beats would count in between
+    await console.set_box_mode(workspace, "silent")  # its own beats would count in between
     async with calling(stack, bootstrap_secret(workspace, 1)) as runtime:
         body: JSON = {"workspace_id": workspace, **BEAT}
         for _ in range(3):
-            answer = await insisted(runtime, "POST", "/registry/heartbeat", body)
+            answer = await call_with_retries(runtime, "POST", "/registry/heartbeat", body)
             assert (answer.status_code, answer.json()["code"]) == (401, "reregister_required")
     # On a slow machine its silence may be noticed first.
     status = await eventually(lambda: console.status(workspace), lambda it: error_code(it) != "")
     assert (status.phase, error_code(status)) == (Phase.DEGRADED, "credential_lost")
-    await console.tell_box(workspace, "healthy")
+    await console.set_box_mode(workspace, "healthy")
     status = await console.until_phase(workspace, Phase.ONLINE)
     assert status.last_error is None
     assert status.generation == 1
@@ -142,7 +144,7 @@ async def test_a_superseded_box_that_calls_is_terminated(
         workspace,
     )
     async with calling(stack, bootstrap_secret(workspace, 1)) as http:
-        answer = await insisted(http, "POST", REGISTER, {"id": workspace, "url": "http://x:1"})
+        answer = await call_with_retries(http, "POST", REGISTER, {"id": workspace, "url": "http://x:1"})
     assert (answer.status_code, answer.json()["action"]) == (410, "shutdown")
 
     async def states() -> dict[str, str]:
@@ -166,7 +168,7 @@ def came_back(stack: Stack, console: Console, workspace: str) -> str:
         aws_secret_access_key="y",
     )
     tags = {
-        "onebox:owner": stack.environment["ONEBOX_OWNER"],
+        "onebox:owner": stack.environment["CONTROL_PLANE_ID"],
         "onebox:workspace": workspace,
         "onebox:generation": "1",
         "onebox:attempt": "9",

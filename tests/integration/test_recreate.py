@@ -6,13 +6,13 @@ from collections import Counter
 import psutil
 import pytest
 
-from devstack.console import PATIENCE_SECONDS, Console, eventually, insisted
+from devstack.console import TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
 from tests.integration.fleet import going_on
 from tests.integration.test_registering import REGISTER, box_of, calling, suspended, token_file
 from tests.integration.wire import Wire
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -124,7 +124,7 @@ async def test_a_deleted_workspace_is_not_brought_back_by_a_late_signal_with_sta
 ) -> None:
     from temporalio.client import WorkflowFailureError
 
-    from workflows.messages import TASK_QUEUE, WORKFLOW_TYPE
+    from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE
 
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
@@ -198,7 +198,7 @@ async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
     # All of its beats: one that has waited too long for its answer is sent again.
     with wire.interfere(workspace, HEARTBEAT, times=1000, delay=True) as held:
         await console.start(workspace)
-        assert await asyncio.to_thread(held.caught.wait, PATIENCE_SECONDS)
+        assert await asyncio.to_thread(held.caught.wait, TIMEOUT_SECONDS)
         box = await box_of(stack, workspace)
         token = token_file(box).read_text().strip()
         script = psutil.Process(box.pid)
@@ -209,7 +209,7 @@ async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
         """In its name, as an agent that thinks for long does: it is not silent."""
         async with calling(stack, token) as http:
             while True:
-                await insisted(http, "POST", HEARTBEAT, {"workspace_id": workspace})
+                await call_with_retries(http, "POST", HEARTBEAT, {"workspace_id": workspace})
                 await asyncio.sleep(BEAT_SECONDS)
 
     async with going_on(beat()):

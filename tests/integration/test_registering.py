@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 from devstack.boxes import BoxView
-from devstack.console import JSON, PATIENCE_SECONDS, Console, eventually, insisted
+from devstack.console import JSON, TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
-from store.credentials import ServerKeys
-from tests.integration.watched import CANARY_SECRET_KEY
+from store.registration.credentials import ServerKeys
+from tests.integration.watchdog import CANARY_SECRET_KEY
 from tests.integration.wire import Wire
-from workflows.state import Phase
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,9 @@ async def test_16_registers_at_once_give_one_token(
                 "UPDATE tokens SET state = 'revoked', nonce = NULL WHERE workspace_id = %s RETURNING 1",
                 workspace,
             )
-            answers = await asyncio.gather(*(insisted(http, "POST", REGISTER, body) for _ in range(16)))
+            answers = await asyncio.gather(
+                *(call_with_retries(http, "POST", REGISTER, body) for _ in range(16))
+            )
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json()["auth_token"] for answer in answers}) == 1
     await console.until_phase(workspace, Phase.ONLINE)
@@ -151,15 +153,15 @@ async def test_an_old_box_that_keeps_calling_gets_410_and_changes_nothing(
     await suspended(psutil.Process(box.pid))
     held = console.aws.inject("TerminateInstances", "hold", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice")
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     old: JSON = {"id": workspace, "url": "http://10.6.6.6:6666/evil", "agent_card": {"name": "old"}}
     for credential in (old_token, bootstrap_secret(workspace, 1)):
         async with calling(stack, credential) as http:
-            register = await insisted(http, "POST", REGISTER, old)
+            register = await call_with_retries(http, "POST", REGISTER, old)
         assert (register.status_code, register.json()["code"]) == (410, "superseded")
         assert register.json()["action"] == "shutdown"
     async with calling(stack, old_token) as http:
-        beat = await insisted(http, "POST", "/registry/heartbeat", {"workspace_id": workspace})
+        beat = await call_with_retries(http, "POST", "/registry/heartbeat", {"workspace_id": workspace})
     assert (beat.status_code, beat.json()["code"]) == (410, "superseded")
     console.aws.release(held)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
@@ -207,11 +209,11 @@ async def test_a_box_that_lost_its_token_registers_again(
 async def test_a_silent_box_degrades_and_comes_back_with_its_beats(console: Console, workspace: str) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    await console.tell_box(workspace, "silent")
+    await console.set_box_mode(workspace, "silent")
     await console.until_phase(workspace, Phase.DEGRADED)
     # The workflow says so first, and then writes it down.
     await eventually(lambda: console.record(workspace), lambda record: record["phase"] == "degraded")
-    await console.tell_box(workspace, "healthy")
+    await console.set_box_mode(workspace, "healthy")
     await console.until_phase(workspace, Phase.ONLINE)
     assert console.aws.counts(workspace).launches == 1
 
@@ -225,10 +227,10 @@ async def test_a_braindead_box_never_shows_online(console: Console, wire: Wire, 
             lambda: console.record(workspace),
             lambda record: bool(record.get("private_ip") and record.get("url")),
         )
-        await console.tell_box(workspace, "braindead")
+        await console.set_box_mode(workspace, "braindead")
     seen = await eventually(lambda: console.status(workspace), lambda status: status.last_error is not None)
     assert seen.last_error is not None
     assert seen.last_error.code.startswith("canary_")
     assert seen.phase is Phase.AWAITING_REGISTRATION
-    await console.tell_box(workspace, "healthy")
+    await console.set_box_mode(workspace, "healthy")
     await console.until_phase(workspace, Phase.ONLINE)

@@ -16,14 +16,14 @@ import httpx
 import pytest
 
 from devstack.console import Console, connected, eventually
-from devstack.exchanges import Exchanges
+from devstack.http_client import HttpClient
 from devstack.processes import LOCALHOST
 from devstack.stack import Stack
-from tests.integration.beating import HEARTBEAT, Answer, Beaters
 from tests.integration.fleet import boxless, going_on
-from workflows.messages import RequestOutcome
-from workflows.requests import OutcomeKind
-from workflows.state import Phase
+from tests.integration.heartbeats import HEARTBEAT, Answer, Beaters
+from workflows.workspace.messages import RequestOutcome
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
 
@@ -51,10 +51,10 @@ SETTINGS = {
     "SHUTDOWN_DELAY_SECONDS": "5",
     # The fleet's limits are another test's matter.
     "FLEET_FREEZE_PERCENT": "100",
-    "FLEET_CONCURRENT_PERCENT": "100",
-    "FLEET_CONCURRENT_MOST": "1000",
+    "FLEET_MAX_CONCURRENT_PERCENT": "100",
+    "FLEET_MAX_CONCURRENT_RECREATES": "1000",
     "HEARTBEAT_STALE_SECONDS": "60",
-    "RECREATE_AFTER_SECONDS": "300",
+    "STALE_RECREATE_SECONDS": "300",
     "REGISTER_DEADLINE_SECONDS": "300",
 }
 
@@ -70,7 +70,7 @@ async def beating(console: Console, stack: Stack) -> AsyncIterator[Beaters]:
     """The boxes, on connections that they keep for as long as they are let."""
     url = urlsplit(stack.register_api_url)
     assert url.port is not None
-    with closing(Exchanges(LOCALHOST, url.port, local_address=LOCALHOST)) as exchanges:
+    with closing(HttpClient(LOCALHOST, url.port, local_address=LOCALHOST)) as exchanges:
         async with httpx.AsyncClient(base_url=stack.register_api_url, trust_env=False) as http:
             beaters = Beaters(
                 aws=console.aws, http=http, rate=BEATS_PER_SECOND, exchanges=exchanges, look_seconds=0.5

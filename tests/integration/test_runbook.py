@@ -26,8 +26,8 @@ from tests.integration.shell import Shell
 from tests.integration.test_delegations import delegate
 from tests.integration.test_registering import box_of
 from tests.stacks import hurried
-from workflows.messages import TASK_QUEUE, WorkspaceSpec
-from workflows.state import CanaryPolicy, Phase
+from workflows.workspace.messages import TASK_QUEUE, WorkspaceSpec
+from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
@@ -101,9 +101,9 @@ def scene(anchor: str) -> Callable[[Scene], Scene]:
 def stack() -> Iterator[Stack]:
     settings = SETTINGS | {
         "FENCE_UNCONFIRMED_SECONDS": "1",
-        "RECREATE_AFTER_SECONDS": "3600",
-        "WATCHDOG_SECONDS": "2",
-        "ORPHAN_SWEEP_SECONDS": "3600",
+        "STALE_RECREATE_SECONDS": "3600",
+        "WATCHDOG_INTERVAL_SECONDS": "2",
+        "ORPHAN_SWEEP_INTERVAL_SECONDS": "3600",
     }
     with hurried(settings) as stack:
         yield stack
@@ -148,7 +148,7 @@ async def troubled(it: Stage) -> None:
     await it.console.until_phase("ws-imageless", Phase.FAILED, seconds=PATIENCE)
     if (await it.console.status("ws-mute")).phase is not Phase.DEGRADED:
         await it.online("ws-mute")
-        await it.console.tell_box("ws-mute", "silent")
+        await it.console.set_box_mode("ws-mute", "silent")
     await it.console.until_phase("ws-mute", Phase.DEGRADED, seconds=PATIENCE)
 
 
@@ -255,7 +255,8 @@ async def _(it: Stage) -> None:
 
     async def given_up_on() -> None:
         await it.console.rows(
-            "UPDATE delegations SET attempt = 5, not_before = NULL WHERE delegation_id = %s RETURNING 1",
+            "UPDATE delegations SET attempts = 5, next_attempt_at = NULL WHERE delegation_id = %s"
+            " RETURNING 1",
             delegation,
         )
         await workflow.signal("stirred")

@@ -15,10 +15,10 @@ from devstack.stack import Stack
 from tests.integration.canary_failure import CANARY_FUNCTION, fail_with
 from tests.integration.collector import Collector
 from tests.integration.test_registering import bootstrap_secret
-from tests.integration.watched import CANARY_SECRET_KEY
-from workers.decrypting import decrypt, decrypt_message
-from workflows.encryption import Encryption, PayloadKeys
-from workflows.state import Phase
+from tests.integration.watchdog import CANARY_SECRET_KEY
+from workers.history.decryption import decrypt, decrypt_message
+from workflows.shared.encryption import Encryption, PayloadKeys
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ async def test_no_secret_stands_where_it_must_not(
         " (SELECT json_agg(l) FROM launches l)::text,"
         " (SELECT json_agg(g) FROM generations g)::text AS g,"
         " (SELECT json_agg(w) FROM workspaces w)::text AS w,"
-        " (SELECT json_agg(a) FROM api_tokens a)::text AS a, (SELECT json_agg(u) FROM audit u)::text AS u"
+        " (SELECT json_agg(a) FROM api_tokens a)::text AS a, (SELECT json_agg(u) FROM audit_log u)::text AS u"
     )
     leaks += found(secrets, repr(dump).encode(), "the database")
 

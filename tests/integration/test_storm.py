@@ -13,11 +13,11 @@ import pytest
 from temporalio.client import RPCError, WorkflowUpdateRPCTimeoutOrCancelledError
 from typing_extensions import override
 
-from devstack.console import Console, StillNot, eventually
+from devstack.console import ConditionNotMet, Console, eventually
 from devstack.stack import Stack
-from workflows.messages import RequestOutcome
-from workflows.requests import OutcomeKind, RequestKind
-from workflows.state import Intent, Phase
+from workflows.workspace.messages import RequestOutcome
+from workflows.workspace.requests import OutcomeKind, RequestKind
+from workflows.workspace.state import Intent, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1200)]
 
@@ -33,7 +33,7 @@ ENOUGH_GENERATIONS = 3
 
 SEED = 2611
 SOURCES = ("watchdog", "auto-recovery", "admin:alice")
-AWAY = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, httpx.HTTPError, psycopg.Error, StillNot)
+AWAY = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, httpx.HTTPError, psycopg.Error, ConditionNotMet)
 """What a caller sees while a server is down; the request may or may not have been taken."""
 
 
@@ -142,7 +142,7 @@ async def settled(console: Console, workspace: str) -> None:
     """Online by itself, or after a human's word where only that may help."""
     try:
         await console.until_phase(workspace, Phase.ONLINE, seconds=120)
-    except StillNot:
+    except ConditionNotMet:
         await console.ask(workspace, "request_start", requested_by="admin:alice")
         await console.until_phase(workspace, Phase.ONLINE, seconds=120)
 

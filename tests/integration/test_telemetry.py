@@ -13,12 +13,12 @@ from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.collector import Collector, Received
 from tests.integration.conftest import SETTINGS
-from tests.integration.watched import watched
+from tests.integration.watchdog import watched
 from tests.integration.wire import Wire
 from tests.stacks import hurried
 from tests.telemetry.exported import Exported
 from tests.telemetry.expressions import Asked, all_asked
-from workflows.state import Phase
+from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -89,8 +89,8 @@ async def test_an_outcome_a_launch_and_a_change_of_address_are_counted_once(
         ("onebox_time_to_online_seconds_count", {}, 2),
         ("onebox_dns_changes_total", {"change": "point"}, 2),
         ("onebox_aws_calls_total", launched, 2),
-        ("onebox_register_calls_total", {"code": "minted", "verdict": "current"}, 2),
-        ("onebox_first_beats_total", {}, 2),
+        ("onebox_register_calls_total", {"code": "minted", "identity": "current"}, 2),
+        ("onebox_first_heartbeats_total", {}, 2),
     ]
 
     def grown(now: Exported) -> list[float]:
@@ -117,7 +117,7 @@ async def test_alerts_and_dashboard_ask_for_what_is_exported_and_use_it_as_what_
     exported = await eventually(
         lambda: scraped(stack),  # the figures are read every few seconds
         lambda now: (
-            now.value("onebox_figures_timestamp_seconds") > 0
+            now.value("onebox_fleet_metrics_timestamp_seconds") > 0
             and now.value("onebox_activity_failures_total", **failed) > 0
         ),
     )
@@ -178,7 +178,7 @@ async def test_one_trace_spans_the_request_the_steps_and_the_registration(
     console: Console, collector: Collector, wire: Wire, workspace: str
 ) -> None:
     await recreated(console, wire, workspace)
-    wanted = {"recreate", "request accepted", "request joined", "register", "first beat", *FLIGHT}
+    wanted = {"recreate", "request accepted", "request joined", "register", "first heartbeat", *FLIGHT}
 
     async def look() -> list[Received]:
         return collector.of(workspace, 2)

@@ -16,13 +16,13 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from devstack.console import eventually
 from devstack.processes import free_port
 from devstack.temporal import Temporal
-from workflows.policies import urgency
-from workflows.requests import for_roll
-from workflows.state import Flight
+from workflows.shared.activity_options import step_priority
+from workflows.workspace.requests import rollout_requester
+from workflows.workspace.state import Provisioning
 
 pytestmark = pytest.mark.anyio
 
-ROLLING = for_roll("admin:alice", "november")
+ROLLING = rollout_requester("admin:alice", "november")
 WAITING = (*(10 * [ROLLING]), *(3 * ["watchdog"]), *(3 * ["admin:bob"]))
 """Who waits for the boxes, in the order in which their steps were begun."""
 
@@ -40,7 +40,9 @@ class Queueing:
                     who,
                     task_queue=queue,
                     start_to_close_timeout=timedelta(seconds=30),
-                    priority=urgency(Flight(generation=2, since=workflow.now(), waiting=(who,))),
+                    priority=step_priority(
+                        Provisioning(generation=2, since=workflow.now(), requesters=(who,))
+                    ),
                 )
                 for who in WAITING
             )

@@ -10,11 +10,11 @@ from itertools import pairwise
 import pytest
 
 from devstack.aws.values import Entry
-from devstack.console import PATIENCE_SECONDS, Console, eventually
+from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
-from workflows.messages import DataVolume, WorkspaceSpec
-from workflows.requests import OutcomeKind
-from workflows.state import Phase, SnapshotPolicy, Step
+from workflows.workspace.messages import DataVolume, WorkspaceSpec
+from workflows.workspace.requests import OutcomeKind
+from workflows.workspace.state import Phase, SnapshotPolicy, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
 ) -> None:
     held = console.aws.inject("AttachVolume", "hold", workspace=workspace)
     await console.start(workspace, SPEC)
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     pid = stack.pids["worker"]
     os.kill(pid, signal.SIGKILL)
     # At once, while nobody has heard of the attachment: another box is wanted.
@@ -158,7 +158,7 @@ async def test_a_worker_killed_in_the_middle_of_an_attachment_finds_it_done(
     await online(console, workspace)
     held = console.aws.inject("AttachVolume", "hold", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
-    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=PATIENCE_SECONDS)
+    await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     pid = stack.pids["worker"]
     os.kill(pid, signal.SIGKILL)
     console.aws.release(held)

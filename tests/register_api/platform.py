@@ -14,10 +14,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 
 from register_api.app import create_app
-from register_api.config import ApiConfig
-from register_api.limits import Limits
-from store.credentials import ServerKeys
-from store.pool import Pool, open_pool
+from register_api.http.config import ApiConfig
+from register_api.http.limits import Limits
+from store.db.pool import Pool, open_pool
+from store.registration.credentials import ServerKeys
 
 KEYS = ServerKeys.parse("k1:" + "ab" * 32)
 OPERATOR_TOKEN = "operator-token-of-the-tests"
@@ -117,9 +117,9 @@ class Platform:
             [box.workspace_id, box.generation + 1],
         )
         await self.database.execute(
-            "INSERT INTO beats (workspace_id, generation) VALUES (%s, %s) ON CONFLICT (workspace_id)"
-            " DO UPDATE SET generation = excluded.generation, last_beat_at = NULL, silent_since = NULL,"
-            " strikes = 0, credential_lost_at = NULL",
+            "INSERT INTO heartbeats (workspace_id, generation) VALUES (%s, %s) ON CONFLICT (workspace_id)"
+            " DO UPDATE SET generation = excluded.generation, last_heartbeat_at = NULL, stale_since = NULL,"
+            " unauthenticated_count = 0, credential_lost_at = NULL",
             [box.workspace_id, box.generation + 1],
         )
         await self.database.execute(
@@ -155,7 +155,7 @@ class Platform:
             [duration, duration, box.workspace_id],
         )
         await self.database.execute(
-            "UPDATE beats SET last_beat_at = last_beat_at - %s WHERE workspace_id = %s",
+            "UPDATE heartbeats SET last_heartbeat_at = last_heartbeat_at - %s WHERE workspace_id = %s",
             [duration, box.workspace_id],
         )
 
@@ -170,7 +170,9 @@ class Platform:
 
     async def facts(self, box: Box) -> list[tuple[int, str]]:
         """Generation and kind of the facts, oldest first."""
-        query: LiteralString = "SELECT generation, kind FROM facts WHERE workspace_id = %s ORDER BY fact_id"
+        query: LiteralString = (
+            "SELECT generation, kind FROM workspace_outbox WHERE workspace_id = %s ORDER BY event_id"
+        )
         return [(row["generation"], row["kind"]) for row in await self.rows(query, box)]
 
     async def everything(self, box: Box) -> list[Mapping[str, object]]:
@@ -179,8 +181,8 @@ class Platform:
             "SELECT * FROM workspaces WHERE workspace_id = %s",
             "SELECT * FROM generations WHERE workspace_id = %s ORDER BY generation",
             "SELECT * FROM tokens WHERE workspace_id = %s ORDER BY created_at",
-            "SELECT * FROM beats WHERE workspace_id = %s",
-            "SELECT * FROM facts WHERE workspace_id = %s ORDER BY fact_id",
+            "SELECT * FROM heartbeats WHERE workspace_id = %s",
+            "SELECT * FROM workspace_outbox WHERE workspace_id = %s ORDER BY event_id",
         )
         return [row for query in queries for row in await self.rows(query, box)]
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from devstack.postgres import Postgres
-from register_api.verdict import Policy
+from register_api.auth.identity import BootstrapPolicy
 from tests.register_api.platform import CONFIG, Box, Platform, platform_on
 
 PEER = "127.0.0.1"
@@ -91,10 +91,12 @@ async def unfitting(platform: Platform, box: Box, path: str) -> list[tuple[int, 
 async def trail(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]]:
     """Bearer, verdict, code and alert of the decisions about the workspace: which rows were hit, in order."""
     query: LiteralString = (
-        "SELECT bearer, verdict, code, alert FROM audit WHERE workspace_id = %s ORDER BY audit_id"
+        "SELECT credential_kind, identity, code, needs_attention FROM audit_log"
+        " WHERE workspace_id = %s ORDER BY audit_id"
     )
     return [
-        (row["bearer"], row["verdict"], row["code"], row["alert"]) for row in await platform.rows(query, box)
+        (row["credential_kind"], row["identity"], row["code"], row["needs_attention"])
+        for row in await platform.rows(query, box)
     ]
 
 
@@ -114,9 +116,11 @@ async def send_beat(
 
 async def strikes(platform: Platform, box: Box) -> tuple[int, bool]:
     """Full beats without a live token in a row, and whether the credential counts as lost."""
-    query: LiteralString = "SELECT strikes, credential_lost_at FROM beats WHERE workspace_id = %s"
+    query: LiteralString = (
+        "SELECT unauthenticated_count, credential_lost_at FROM heartbeats WHERE workspace_id = %s"
+    )
     [row] = await platform.rows(query, box)
-    return row["strikes"], row["credential_lost_at"] is not None
+    return row["unauthenticated_count"], row["credential_lost_at"] is not None
 
 
 async def locate(platform: Platform, box: Box, address: str | None) -> None:
@@ -143,7 +147,7 @@ async def age_end(platform: Platform, box: Box) -> None:
     )
 
 
-def platform_under(policy: Policy, database: str) -> AbstractAsyncContextManager[Platform]:
+def platform_under(policy: BootstrapPolicy, database: str) -> AbstractAsyncContextManager[Platform]:
     """The API under a bootstrap policy."""
     return platform_on(database, replace(CONFIG, bootstrap_policy=policy))
 

@@ -22,14 +22,15 @@ import structlog
 import uvicorn
 
 from devstack.processes import LOCALHOST, free_port
-from register_api import connections, limits, registering
 from register_api.app import create_app
-from register_api.config import ApiConfig
-from register_api.connections import BoundedHttp
-from register_api.decision import Accepted, Bearer, Grant, LiveTokens, Refused, decide_register
-from register_api.limits import Limits
-from register_api.verdict import Policy, Standing, Verdict
-from store.pool import open_pool
+from register_api.auth.identity import BootstrapPolicy, CallerIdentity, RecordedWorkspace
+from register_api.auth.rules import Accepted, Bearer, Grant, LiveTokens, Refused, decide_register
+from register_api.http import connection_limits, limits
+from register_api.http.config import ApiConfig
+from register_api.http.connection_limits import LimitedHttpProtocol
+from register_api.http.limits import Limits
+from register_api.registration import register
+from store.db.pool import open_pool
 from tests.register_api.platform import CONFIG, PATIENCE
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -42,7 +43,7 @@ START_SECONDS = 90.0
 class Waits:
     """How long the process waits: for what callers send, and for what its database gives."""
 
-    head_seconds: float = connections.HEAD_SECONDS
+    head_seconds: float = connection_limits.HEAD_TIMEOUT_SECONDS
     body_seconds: float = 10.0
     discarded_seconds: float = limits.DISCARDED_SECONDS
     lock: timedelta = timedelta(seconds=1)
@@ -61,7 +62,7 @@ class ApiProcess:
         self,
         database: str,
         *,
-        policy: Policy = Policy.SECRET,
+        policy: BootstrapPolicy = BootstrapPolicy.SECRET,
         naive: bool = False,
         pool_size: int = 8,
         pool_minimum: int = 1,
@@ -117,7 +118,7 @@ class ApiProcess:
 def api_process(
     database: str,
     *,
-    policy: Policy = Policy.SECRET,
+    policy: BootstrapPolicy = BootstrapPolicy.SECRET,
     naive: bool = False,
     pool_size: int = 8,
     pool_minimum: int = 1,
@@ -150,7 +151,7 @@ class _Setting:
 
     database: str
     port: int
-    policy: Policy
+    policy: BootstrapPolicy
     naive: bool
     pool_size: int
     pool_minimum: int
@@ -161,10 +162,10 @@ def _serve(setting: _Setting, ready: "Connection[str, str]") -> None:
     os.setpgid(0, 0)  # a Ctrl-C in the terminal is for the tests
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     waits = setting.waits
-    mock.patch.object(connections, "HEAD_SECONDS", waits.head_seconds).start()
+    mock.patch.object(connection_limits, "HEAD_TIMEOUT_SECONDS", waits.head_seconds).start()
     mock.patch.object(limits, "DISCARDED_SECONDS", waits.discarded_seconds).start()
     if setting.naive:
-        mock.patch.object(registering, "decide_register", _mint_to_whoever_comes).start()
+        mock.patch.object(register, "decide_register", _mint_to_whoever_comes).start()
     config = replace(CONFIG, bootstrap_policy=setting.policy, limits=Limits(body_seconds=waits.body_seconds))
     asyncio.run(_run(setting, config, ready))
 
@@ -186,7 +187,12 @@ async def _run(setting: _Setting, config: ApiConfig, ready: "Connection[str, str
         app = create_app(config, pool)
         server = uvicorn.Server(
             uvicorn.Config(
-                app, http=BoundedHttp, log_config=None, access_log=False, lifespan="off", proxy_headers=False
+                app,
+                http=LimitedHttpProtocol,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                proxy_headers=False,
             )
         )
         ready.send("listening")
@@ -195,12 +201,12 @@ async def _run(setting: _Setting, config: ApiConfig, ready: "Connection[str, str
 
 
 def _mint_to_whoever_comes(
-    standing: Standing | None, verdict: Verdict, *, bearer: Bearer, live: LiveTokens
+    workspace: RecordedWorkspace | None, identity: CallerIdentity, *, bearer: Bearer, live: LiveTokens
 ) -> Accepted | Refused:
     """The rule of the incident, with its two holes: nobody proves anything, and a 401 is for ever."""
-    if standing is not None and standing.current is not None:
+    if workspace is not None and workspace.current is not None:
         if bearer in (Bearer.PENDING, Bearer.ACTIVE, Bearer.RETIRING):
             return Accepted()
         if not live.any:
             return Accepted(grant=Grant.MINT)
-    return decide_register(standing, Verdict.UNPROVEN, bearer=bearer, live=live)
+    return decide_register(workspace, CallerIdentity.UNPROVEN, bearer=bearer, live=live)

@@ -20,8 +20,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from typing_extensions import override
 
-from store import generations
-from store.pool import Connection
+from store.db.pool import Connection
+from store.workspace import generations
 from tests.register_api.platform import KEYS
 from tests.register_api.serving import PATIENT, ApiProcess, api_process
 

@@ -6,9 +6,9 @@ What it breaks has to be caught; nothing else uses it.
 from temporalio import workflow
 from typing_extensions import override
 
-from workflows import messages
-from workflows.state import State, Step
-from workflows.workspace import WorkspaceWorkflow
+from workflows.workspace import messages
+from workflows.workspace.state import State, Step
+from workflows.workspace.workflow import WorkspaceWorkflow
 
 
 @workflow.defn(name=messages.WORKFLOW_TYPE, sandboxed=False)
@@ -26,6 +26,6 @@ class LaunchesFirst(WorkspaceWorkflow):
         return await super().run(*payload)
 
     @override
-    async def _carry_out(self, step: Step, begun: State) -> None:
+    async def _run_step(self, step: Step, begun: State) -> None:
         other = {Step.FENCE: Step.LAUNCH, Step.LAUNCH: Step.FENCE}
-        await super()._carry_out(other.get(step, step), begun)
+        await super()._run_step(other.get(step, step), begun)

@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
+from cli.replay.histories import read
 from tests.replay.record import HISTORIES
-from workers.histories import read
-from workers.recall import recall
+from workers.history.replay_run import replay_run
 
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
 
@@ -18,7 +18,7 @@ INSTRUCTIONS = """\
 The workflow code issues other commands than it did. An open run that meets the change stops with a
 nondeterminism error, on every worker, until the code is put back. If the change is meant:
   1. ask `workflow.patched("what-changes")` where the new behaviour begins, and keep the old one beside it
-     (see INQUIRES in workflows/workspace.py), so that the recorded histories still replay;
+     (see INQUIRES in workflows/workspace/workflow.py), so that the recorded histories still replay;
   2. record a history that takes the new path (tests/replay/record.py);
   3. record the fingerprints: python -m tests.replay.fingerprints
 If it is not meant, the line above says which command of which event is new."""
@@ -28,7 +28,7 @@ Fingerprints = dict[str, list[str]]
 
 def fingerprint(name: str) -> list[str]:
     """The commands of one history's replay: `EVENT COMMAND`, by the event that their task began with."""
-    recalled = asyncio.run(recall(read(HISTORIES / f"{name}.json")))
+    recalled = asyncio.run(replay_run(read(HISTORIES / f"{name}.json")))
     return [f"{task.started} {command}" for task in recalled.tasks for command in task.commands]
 
 

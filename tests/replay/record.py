@@ -20,11 +20,17 @@ from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
 from tests.resetting import ended_tasks, reset
 from tests.stacks import hurried
-from workflows.messages import RESCUE_SCHEDULE, SWEEP_SCHEDULE, TASK_QUEUE, DataVolume, WorkspaceSpec
-from workflows.roll import RollState
-from workflows.roll_messages import ROLL_TYPE, RollProgress
-from workflows.state import CanaryPolicy, Phase, SnapshotPolicy
-from workflows.workspace import MESSAGES_PER_RUN
+from workflows.rollout.messages import ROLLOUT_TYPE, RolloutProgress
+from workflows.rollout.rules import RolloutState
+from workflows.workspace.messages import (
+    REPAIR_SCHEDULE,
+    SWEEP_SCHEDULE,
+    TASK_QUEUE,
+    DataVolume,
+    WorkspaceSpec,
+)
+from workflows.workspace.state import CanaryPolicy, Phase, SnapshotPolicy
+from workflows.workspace.workflow import MESSAGES_PER_RUN
 
 HISTORIES = Path(__file__).parent / "histories"
 REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
@@ -35,7 +41,7 @@ async def incident(console: Console, stack: Stack) -> None:
     name = "incident"
     await console.start(name)
     await console.until_phase(name, Phase.ONLINE)
-    await console.tell_box(name, "silent")
+    await console.set_box_mode(name, "silent")
     await console.until_phase(name, Phase.DEGRADED)
     for _ in range(2):
         for requester in REQUESTERS:
@@ -107,10 +113,10 @@ async def unregistered(console: Console, stack: Stack) -> None:
     await console.until_phase(name, Phase.FAILED, generation=2)
     stack.start("boxes")
     await console.until_phase(name, Phase.ONLINE, generation=2)
-    for kind, phase in (("credential_lost", Phase.DEGRADED), ("beating", Phase.ONLINE)):
+    for kind, phase in (("credential_lost", Phase.DEGRADED), ("alive", Phase.ONLINE)):
         await _told(console, name, kind, generation=2)
         await console.until_phase(name, phase)
-    await _told(console, name, "intruder", generation=1)
+    await _told(console, name, "superseded_call", generation=1)
 
     async def events() -> str:
         return (await console.workflow(name).fetch_history()).to_json()
@@ -125,7 +131,7 @@ async def delegated(console: Console, stack: Stack) -> str:
         await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
         await console.until_phase(name, Phase.ONLINE)
         await eventually(partial(console.record, name), lambda it: bool(it["url"]))
-    await console.tell_box(target, "braindead")
+    await console.set_box_mode(target, "braindead")
     answer = await console.http.post(
         f"/workspaces/{source}/delegate", json={"target_id": target, "task": "count the sheep"}
     )
@@ -191,8 +197,8 @@ async def swept(console: Console, stack: Stack) -> str:
 
 
 async def rolled(console: Console, stack: Stack) -> str:
-    """A fleet roll: planned, begun, paused by a failure, resumed with another turn for the failed."""
-    names, roll = ("rolled-a", "rolled-b", "rolled-c"), "fleet-roll"
+    """A fleet rollout: planned, begun, paused by a failure, resumed with another turn for the failed."""
+    names, rollout = ("rolled-a", "rolled-b", "rolled-c"), "fleet-rollout"
     for name in names:
         await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
         await console.until_phase(name, Phase.ONLINE)
@@ -200,33 +206,33 @@ async def rolled(console: Console, stack: Stack) -> str:
         "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=names[1]
     )
     handle = await console.client.start_workflow(
-        ROLL_TYPE,
+        ROLLOUT_TYPE,
         {"workspaces": names, "max_failures": 1, "requested_by": "admin:alice"},
-        id=roll,
+        id=rollout,
         task_queue=TASK_QUEUE,
     )
 
-    async def state() -> RollState | None:
-        progress: RollProgress = await handle.query("progress", result_type=RollProgress)
+    async def state() -> RolloutState | None:
+        progress: RolloutProgress = await handle.query("progress", result_type=RolloutProgress)
         return progress.state
 
     for seen, orders in (
-        (RollState.PLANNED, ("resume", "proceed")),
-        (RollState.PAUSED, ("retry_failed", "resume")),
+        (RolloutState.PLANNED, ("resume", "proceed")),
+        (RolloutState.PAUSED, ("retry_failed", "resume")),
     ):
         await eventually(state, lambda it, seen=seen: it is seen)  # type: ignore[misc]
-        if seen is RollState.PAUSED:
+        if seen is RolloutState.PAUSED:
             console.aws.release(denied)
         for order in orders:
             await handle.execute_update(order, {"requested_by": "admin:alice"})
     await handle.result()
-    return roll
+    return rollout
 
 
 async def _told(console: Console, name: str, kind: str, *, generation: int) -> None:
     """As the register API would tell it."""
     await console.rows(
-        "INSERT INTO facts (workspace_id, generation, kind) VALUES (%s, %s, %s) RETURNING 1",
+        "INSERT INTO workspace_outbox (workspace_id, generation, kind) VALUES (%s, %s, %s) RETURNING 1",
         name,
         generation,
         kind,
@@ -238,7 +244,7 @@ async def explained(console: Console, stack: Stack) -> None:
     name = "explained"
     await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
     await console.until_phase(name, Phase.ONLINE)
-    await console.tell_box(name, "silent")
+    await console.set_box_mode(name, "silent")
     await console.until_phase(name, Phase.DEGRADED)
     [box] = [view for view in stack.boxes if view.workspace == name]
     os.killpg(box.pid, signal.SIGSTOP)  # it does not even end itself
@@ -272,7 +278,7 @@ async def reset_back(console: Console, stack: Stack) -> str:
 
 async def rescued(console: Console, stack: Stack) -> str:
     """A round of the rescue that finds nothing."""
-    schedule = console.client.get_schedule_handle(RESCUE_SCHEDULE)
+    schedule = console.client.get_schedule_handle(REPAIR_SCHEDULE)
     await schedule.trigger()
 
     async def run() -> str | None:
@@ -323,7 +329,7 @@ def main() -> None:
     settings = {
         "HEARTBEAT_SECONDS": "0.3",
         "HEARTBEAT_STALE_SECONDS": "3",
-        "ORPHAN_AGE_SECONDS": "0.2",
+        "ORPHAN_MIN_AGE_SECONDS": "0.2",
         "FENCE_UNCONFIRMED_SECONDS": "1",
     }
     with hurried(settings) as stack:

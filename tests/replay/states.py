@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from cli.replay.histories import read
 from tests.replay.record import HISTORIES
-from workers.histories import read
-from workers.recall import recall
-from workflows.state import State
+from workers.history.replay_run import replay_run
+from workflows.workspace.state import State
 
 STATES = Path(__file__).parent / "states"
 STATE = TypeAdapter(State)
@@ -27,7 +27,7 @@ def main() -> None:
         file = STATES / f"{release}-{path.stem}.json"
         if file.exists():
             continue
-        moments = asyncio.run(recall(read(path))).moments
+        moments = asyncio.run(replay_run(read(path))).snapshots
         told = [json.dumps(STATE.dump_python(it.state, mode="json"), indent=1) for it in moments]
         if told:
             file.write_text(max(told, key=len) + "\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
-from workers.ordering import ALL_FIRST
-from workers.recall import Recalled, recall
+from workers.history.replay_run import ReplayedRun, replay_run
+from workers.temporal.activation_order import SINGLE_BATCH_FLAG
 
 FOUND = Path(__file__).parent / "cold_start.json.gz"
 
@@ -24,8 +24,8 @@ def history() -> WorkflowHistory:
     return WorkflowHistory.from_json("faulty-15", gzip.decompress(FOUND.read_bytes()).decode())
 
 
-def replayed(run: WorkflowHistory) -> Recalled:
-    return asyncio.run(recall(run))
+def replayed(run: WorkflowHistory) -> ReplayedRun:
+    return asyncio.run(replay_run(run))
 
 
 def test_as_the_worker_then_worked_no_replay_goes_on() -> None:
@@ -42,6 +42,8 @@ def test_as_the_worker_works_now_both_go_on_alike() -> None:
     run = history()
     for event in run.events:
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED and event.event_id >= COMPLETED:
-            event.workflow_task_completed_event_attributes.sdk_metadata.lang_used_flags.append(ALL_FIRST)
+            event.workflow_task_completed_event_attributes.sdk_metadata.lang_used_flags.append(
+                SINGLE_BATCH_FLAG
+            )
     recalled = replayed(run)
     assert (recalled.failure, recalled.difference) == (None, None)

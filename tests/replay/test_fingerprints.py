@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
+from cli.replay import command as replay_command
+from cli.replay.histories import read
 from tests.replay.changed import LaunchesFirst
 from tests.replay.fingerprints import INSTRUCTIONS, difference, fingerprint, recorded
 from tests.replay.record import HISTORIES
-from workers import replay
-from workers.commands import recorded_tasks
-from workers.histories import read
-from workers.recall import recall
+from workers.history.command_diff import recorded_tasks
+from workers.history.replay_run import replay_run
 
 NAMES = sorted(path.stem for path in HISTORIES.glob("*.json"))
 
@@ -26,7 +26,7 @@ def test_the_code_issues_the_commands_that_it_issued_before(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_issued_in_a_replay_is_what_was_recorded(name: str) -> None:
     history = read(HISTORIES / f"{name}.json")
-    recalled = asyncio.run(recall(history))
+    recalled = asyncio.run(replay_run(history))
     assert recalled.difference is None
     issued = {task.started: task.commands for task in recalled.tasks}
     tasks = recorded_tasks(history.events)
@@ -35,7 +35,7 @@ def test_what_is_issued_in_a_replay_is_what_was_recorded(name: str) -> None:
 
 def test_a_change_of_the_order_of_steps_is_caught_by_replay_which_names_event_and_commands() -> None:
     history = read(HISTORIES / "incident.json")
-    said = asyncio.run(replay.check(history, workflows=[LaunchesFirst]))
+    said = asyncio.run(replay_command.check(history, workflows=[LaunchesFirst]))
     assert said is not None
     event = next(
         event.event_id
@@ -50,7 +50,7 @@ def test_a_change_of_the_order_of_steps_is_caught_by_replay_which_names_event_an
 
 
 def test_a_change_of_the_order_of_steps_is_caught_by_the_fingerprint_which_names_it() -> None:
-    recalled = asyncio.run(recall(read(HISTORIES / "incident.json"), workflows=[LaunchesFirst]))
+    recalled = asyncio.run(replay_run(read(HISTORIES / "incident.json"), workflows=[LaunchesFirst]))
     now = [f"{task.started} {command}" for task in recalled.tasks for command in task.commands]
     said = difference(recorded()["incident"], now)
     assert said is not None

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 from temporalio.worker import Interceptor, Replayer
 
+from cli.replay import command
+from cli.replay.histories import read
+from cli.replay.timeline.build import build_timeline
+from cli.replay.timeline.render_text import render
 from tests.replay.record import HISTORIES, PATHS, REQUESTERS
-from workers import replay
-from workers.histories import read
-from workers.observing import Observing
-from workers.recall import WORKFLOWS
-from workers.story.render_text import render
-from workers.story.telling import tell
-from workflows.converter import DATA_CONVERTER
+from workers.history.replay_run import WORKFLOWS
+from workers.telemetry.interceptors import ObservabilityInterceptor
+from workflows.shared.data_converter import DATA_CONVERTER
 
 NAMES = sorted(path.stem for path in HISTORIES.glob("*.json"))
 
@@ -38,7 +38,7 @@ def failure(name: str, *interceptors: Interceptor) -> str | None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_under_this_code(name: str) -> None:
-    assert asyncio.run(replay.check(read(HISTORIES / f"{name}.json"))) is None
+    assert asyncio.run(command.check(read(HISTORIES / f"{name}.json"))) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +48,7 @@ def test_a_recorded_history_is_deterministic_in_the_sandbox(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_history_is_deterministic_with_what_observes_it_in_a_worker(name: str) -> None:
-    assert failure(name, Observing()) is None
+    assert failure(name, ObservabilityInterceptor()) is None
 
 
 def test_every_path_is_recorded() -> None:
@@ -56,7 +56,7 @@ def test_every_path_is_recorded() -> None:
 
 
 def test_the_incidents_timeline_names_who_asked_and_what_became_of_each() -> None:
-    story = render(tell([read(HISTORIES / "incident.json").events]))
+    story = render(build_timeline([read(HISTORIES / "incident.json").events]))
     for requester in REQUESTERS:
         assert story.count(f"recreate by {requester} about generation 1") == 2
     timeline = story.partition("(UTC;")[2]

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from cli.replay.histories import read
 from tests.replay.record import HISTORIES
 from tests.replay.states import STATE, STATES
-from workers.histories import read
-from workers.recall import recall
-from workflows import conditions, lifecycle
-from workflows.state import State
+from workers.history.replay_run import replay_run
+from workflows.workspace import conditions, lifecycle
+from workflows.workspace.state import State
 
 NAMES = sorted(path.name for path in STATES.glob("*.json"))
 
@@ -33,14 +33,14 @@ def test_a_state_of_an_earlier_release_can_be_lived_on_with(name: str) -> None:
 
 def test_a_state_without_a_member_that_is_newer_than_it_loads() -> None:
     carried = json.loads((STATES / NAMES[0]).read_text())
-    for member in ("inquires", "intruder", "frozen"):
+    for member in ("inquires", "superseded_caller", "frozen"):
         del carried[member]
     assert STATE.validate_python(carried).inquires is False
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in HISTORIES.glob("*.json")))
 def test_every_state_of_every_history_survives_being_carried_over(name: str) -> None:
-    for moment in asyncio.run(recall(read(HISTORIES / f"{name}.json"))).moments:
+    for moment in asyncio.run(replay_run(read(HISTORIES / f"{name}.json"))).snapshots:
         carried = json.loads(json.dumps(STATE.dump_python(moment.state, mode="json")))
         assert STATE.validate_python(carried) == moment.state
 

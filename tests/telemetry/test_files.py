@@ -11,7 +11,7 @@ import yaml
 from tests.deploy import compose
 from tests.documents import ROOT, sections
 from tests.telemetry.expressions import DEPLOY, alerts, all_asked
-from workflows.traces import of_generation
+from workflows.shared.trace_ids import of_generation
 
 ANCHOR = "docs/runbook.md#"
 

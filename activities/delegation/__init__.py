@@ -1,0 +1,1 @@
+"""Delivery of delegations to agents over A2A."""

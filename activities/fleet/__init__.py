@@ -1,0 +1,1 @@
+"""Fleet permits and the watchdog."""

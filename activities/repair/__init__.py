@@ -1,0 +1,1 @@
+"""Finds workflow runs stuck on a non-determinism error, and resets them."""

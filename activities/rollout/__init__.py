@@ -1,0 +1,1 @@
+"""Planning and progress of a fleet rollout."""

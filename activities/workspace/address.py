@@ -1,0 +1,198 @@
+"""The address of a box: waiting until it runs, and pointing the workspace's DNS name at it.
+
+The name changes by compare-and-swap only, once for a launch, and forwards. It launches and ends nothing.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+from botocore.exceptions import ClientError
+from temporalio import activity
+
+from activities.aws import errors
+from activities.aws.client import Aws
+from activities.shared import application_errors
+from activities.shared.activity_context import activity_context
+from activities.telemetry import metrics
+from activities.workspace import dns_records
+from activities.workspace.dns_records import ChangeSet, Claim, HeldByOthers, InSync, NewerHolder
+from activities.workspace.fence import PollPolicy
+from activities.workspace.wait_running import InstanceEnded, pending_error, wait_until_running
+from store.db.pool import Pool, connection
+from store.workspace import generations, launches
+from workflows.workspace.contract import Address, AddressResult, RemoveAddress
+
+if TYPE_CHECKING:
+    from mypy_boto3_route53 import Route53Client
+    from mypy_boto3_route53.type_defs import ResourceRecordSetOutputTypeDef
+
+MAX_ATTEMPTS = 4
+"""A lost race is read again at once; losing four in a row means that somebody keeps writing."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """The hosted zone that the names of workspaces stand in."""
+
+    zone_id: str
+    name: str
+    ttl_seconds: int = 30
+    """A recreated box is found by its name half a minute after the change."""
+
+    def name_of(self, workspace_id: str) -> str:
+        """The host name of a workspace, without the final dot."""
+        return f"{workspace_id}.{self.name.strip('.')}"
+
+
+class Addresses:
+    """Needs EC2, Route 53 and PostgreSQL."""
+
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, zone: Zone, patience: PollPolicy) -> None:
+        self._aws = aws
+        self._pool = pool
+        self._owner = owner
+        self._zone = zone
+        self._patience = patience
+
+    @activity.defn(name="address")
+    async def address(self, request: Address) -> AddressResult:
+        """Wait until running, then one compare-and-swap change batch; nothing if it is in sync."""
+        async with activity_context(request.workspace_id, request.generation):
+            await self._require_current(request)
+            instance = await wait_until_running(
+                request, aws=self._aws, pool=self._pool, patience=self._patience
+            )
+            if isinstance(instance, InstanceEnded):
+                return AddressResult(gone=True, detail=instance.detail)
+            if instance.private_ip is None:
+                raise pending_error(f"{request.instance_id} runs without a private address yet")
+            await self._record(request, instance.private_ip)
+            name = self._zone.name_of(request.workspace_id)
+            await self._upsert(request, name, instance.private_ip)
+            async with connection(self._pool) as conn:
+                await generations.write_dns_name(
+                    conn, request.workspace_id, generation=request.generation, dns_name=name
+                )
+            return AddressResult(private_ip=instance.private_ip, dns_name=name)
+
+    @activity.defn(name="remove_address")
+    async def remove_address(self, request: RemoveAddress) -> None:
+        """Delete the DNS name, if it is there and ours."""
+        async with activity_context(request.workspace_id):
+            async with connection(self._pool) as conn, conn.transaction():
+                workspace = await generations.lock(conn, request.workspace_id)
+            if workspace is not None and workspace.current:
+                raise application_errors.superseded(
+                    workspace.generation, by="the workspace has an open generation"
+                )
+            name = self._zone.name_of(request.workspace_id)
+            any_of_ours = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
+            for _ in range(MAX_ATTEMPTS):
+                step = dns_records.remove(name, any_of_ours, found=await self._found(name))
+                if isinstance(step, ChangeSet):
+                    if not await self._send(name, step):
+                        continue
+                    metrics.DNS_CHANGES.labels("remove").inc()
+                elif isinstance(step, HeldByOthers):
+                    await log.awarning("dns.not_ours", name=name, detail=step.detail)
+                async with connection(self._pool) as conn:
+                    await generations.erase_dns_name(conn, request.workspace_id)
+                return
+            raise _conflict(name)
+
+    async def _require_current(self, request: Address) -> None:
+        async with connection(self._pool) as conn:
+            if await generations.current(conn, request.workspace_id, request.generation) is None:
+                raise application_errors.superseded(request.generation)
+
+    async def _record(self, request: Address, private_ip: str) -> None:
+        async with connection(self._pool) as conn, conn.transaction():
+            is_current = await launches.record_instance(
+                conn,
+                request.workspace_id,
+                generation=request.generation,
+                attempt=request.attempt,
+                instance_id=request.instance_id,
+                private_ip=private_ip,
+            )
+        if not is_current:
+            raise application_errors.superseded(request.generation)
+
+    async def _upsert(self, request: Address, name: str, ip: str) -> None:
+        claim = Claim(
+            owner=self._owner,
+            workspace_id=request.workspace_id,
+            generation=request.generation,
+            attempt=request.attempt,
+        )
+        for _ in range(MAX_ATTEMPTS):
+            found = await self._found(name)
+            step = dns_records.plan_upsert(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
+            match step:
+                case InSync():
+                    await log.ainfo("dns.in_sync", name=name, ip=ip)
+                    return
+                case NewerHolder(holder=newer):
+                    await self._require_current(request)
+                    raise application_errors.non_retryable(
+                        "dns_ahead_of_record",
+                        f"{name} is held by generation {newer.generation}, which the database does not have",
+                        hint="Was the database restored? Remove the name's A and TXT records, then request a "
+                        "recreate.",
+                    )
+                case HeldByOthers(detail=detail):
+                    raise application_errors.non_retryable(
+                        "dns_name_taken",
+                        detail,
+                        hint="Remove these records or choose another workspace ID, then request a recreate.",
+                    )
+                case ChangeSet():
+                    # Read before this check: a newer generation that writes in between makes the swap fail.
+                    await self._require_current(request)
+                    if await self._send(name, step):
+                        metrics.DNS_CHANGES.labels("point").inc()
+                        await log.ainfo("dns.changed", name=name, ip=ip)
+                        return
+                case _ as never:
+                    assert_never(never)
+        raise _conflict(name)
+
+    async def _found(self, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
+        return await self._aws.call(_records_at, self._aws.route53, self._zone.zone_id, name)
+
+    async def _send(self, name: str, swap: ChangeSet) -> bool:
+        try:
+            await self._aws.call(_change, self._aws.route53, self._zone.zone_id, swap)
+        except ClientError as error:
+            if errors.code_of(error) != "InvalidChangeBatch":
+                raise
+            await log.ainfo("dns.lost_race", name=name, detail=errors.message_of(error))
+            return False
+        return True
+
+
+def _records_at(route53: "Route53Client", zone_id: str, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
+    found: list[ResourceRecordSetOutputTypeDef] = []
+    for wanted in (name, dns_records.ownership_txt_name(name)):
+        # Lists are sorted by name: those of this name come first, and no page is filled by one name.
+        page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=wanted, MaxItems="50")
+        found += [
+            record for record in page["ResourceRecordSets"] if dns_records.same_name(record["Name"], wanted)
+        ]
+    return found
+
+
+def _change(route53: "Route53Client", zone_id: str, swap: ChangeSet) -> None:
+    route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": list(swap.changes)})
+
+
+def _conflict(name: str) -> Exception:
+    return application_errors.retryable(
+        "dns_conflict",
+        f"the records of {name} changed {MAX_ATTEMPTS} times while they were being changed, or do not"
+        f" fit the zone",
+        hint="See who else writes to this zone, and that DNS_ZONE_NAME is the zone's name.",
+    )

@@ -1,0 +1,1 @@
+"""What Onebox is compared with: ceilings, a plain script, and other designs."""

@@ -1,0 +1,1 @@
+"""Load on a register API: request bytes, the load process, boxes without processes."""

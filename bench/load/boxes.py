@@ -1,0 +1,100 @@
+"""Boxes without processes: each running instance registers, beats, and answers its canary, at once.
+
+So that a generation's time is the control plane's own; they speak the protocol as the box script does.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+
+from bench.load.request_bytes import HEARTBEAT, REGISTER
+from devstack.aws.client import AwsEndpoint
+from devstack.aws.values import InstanceView
+from devstack.runtime.conversation import Runtime
+from devstack.runtime.server import Handler
+from devstack.stack import Stack
+
+LOOK_SECONDS = 0.005
+"""How often running instances are looked for: counted as the control plane's own time."""
+
+BEAT_SECONDS = 5.0
+
+_SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
+
+
+@dataclass(slots=True, kw_only=True)
+class Boxes:
+    """All boxes of an endpoint whose workspaces begin with a prefix."""
+
+    aws: AwsEndpoint
+    http: httpx.AsyncClient
+    port: int
+    """Where all of them listen, each at its own address."""
+    beat_seconds: float = BEAT_SECONDS
+    _living: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Look after them until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                views = await asyncio.to_thread(self.aws.instances)
+                running = {view.instance_id: view for view in views if view.state == "running"}
+                for gone in self._living.keys() - running.keys():
+                    self._living.pop(gone).cancel()
+                for instance_id in running.keys() - self._living.keys():
+                    self._living[instance_id] = tasks.create_task(self._live(running[instance_id]))
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _live(self, view: InstanceView) -> None:
+        script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
+        found = _SECRET.search(script)
+        if found is None:
+            return  # another control plane's
+        body = {"id": view.workspace, "url": f"http://{view.private_ip}:{self.port}"}
+        token: str | None = None
+        while token is None:  # not before the launch is recorded
+            token = (await self._call(REGISTER, found[1], body)).json().get("auth_token")
+        while True:
+            await self._call(HEARTBEAT, token, {"workspace_id": view.workspace, "active_tasks": 0})
+            await asyncio.sleep(self.beat_seconds)
+
+    async def _call(self, path: str, bearer: str, body: Mapping[str, object]) -> httpx.Response:
+        return await self.http.post(path, content=json.dumps(body), headers=_headers(bearer))
+
+
+def _headers(bearer: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+
+
+@asynccontextmanager
+async def simulated_boxes(stack: Stack, *, beat_seconds: float = BEAT_SECONDS) -> AsyncIterator[None]:
+    """Boxes for the block, in a stack that has none of its own."""
+    port = int(stack.environment["BOX_RUNTIME_PORT"])
+    Handler.runtime = Runtime(
+        workspace_id="bench",
+        platform_url=stack.register_api_url,
+        configs=Path(stack.state_dir),
+        address="0.0.0.0",  # noqa: S104 - each box has an address of its own, all of this machine's loopback
+        port=port,
+        heartbeat_seconds=beat_seconds,
+    )
+    with ThreadingHTTPServer(("0.0.0.0", port), Handler) as server, AwsEndpoint(stack.aws_url) as aws:  # noqa: S104
+        Thread(target=server.serve_forever, daemon=True).start()
+        async with httpx.AsyncClient(base_url=stack.register_api_url, timeout=30, trust_env=False) as http:
+            boxes = Boxes(aws=aws, http=http, port=port, beat_seconds=beat_seconds)
+            running = asyncio.create_task(boxes.run())
+            try:
+                yield
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+                server.shutdown()

@@ -1,0 +1,68 @@
+"""`onebox api` under a profiler: time per package. `python -m bench.load.profiled FILE` writes the result.
+
+The profiler makes Python functions dearer than what C does: the shares tell what to look at, no more.
+"""
+
+import cProfile
+import json
+import pstats
+import sys
+import sysconfig
+from collections import defaultdict
+from pathlib import Path
+from typing import TypeAlias
+
+from workers import api
+
+_Function: TypeAlias = tuple[str, int, str]
+_Stats: TypeAlias = dict[
+    _Function, tuple[int, int, float, float, dict[_Function, tuple[int, int, float, float]]]
+]
+"""By function: calls, own calls, own time, time with what it calls; and the same for each caller."""
+
+HERE = Path(__file__).resolve().parent.parent
+
+WAITING = ("select.epoll", "uvloop.loop.Loop", "acquire")
+"""In these the event loop waits, or the process, at its end, for its threads. (uvloop does its own work in
+there, too, which cannot be told apart.)"""
+
+
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """Percent of the time that was not waited, by package; what C does is its caller's."""
+    spent: dict[str, float] = defaultdict(float)
+    stats: _Stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    for (file, _, name), (_, _, own, _, callers) in stats.items():
+        if any(waiting in name for waiting in WAITING):
+            continue
+        if file != "~":
+            spent[package(file)] += own
+            continue
+        for (caller, _, _), (_, _, its, _) in callers.items():
+            spent["C, called by C" if caller == "~" else package(caller)] += its
+    total = sum(spent.values()) or 1.0
+    largest = sorted(spent.items(), key=lambda each: each[1], reverse=True)
+    return {name: 100 * seconds / total for name, seconds in largest}
+
+
+def package(file: str) -> str:
+    """The package that a file is of."""
+    path = Path(file)
+    parts = path.parts
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1].removesuffix(".py")
+    if path.is_relative_to(HERE):
+        return path.relative_to(HERE).parts[0]
+    library = Path(sysconfig.get_path("stdlib"))
+    return f"Python's {path.relative_to(library).parts[0]}" if path.is_relative_to(library) else path.name
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM, then write the shares."""
+    profile = cProfile.Profile()
+    code = profile.runcall(api.run)
+    Path(arguments[0]).write_text(json.dumps(shares(profile)))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""The register API's process under load, what it is compared with, and the process that asks.
+
+Starts and asks; what is asked for is the benchmarks'.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from bench.load.load import Call, Job, LoadResult
+from devstack.processes import LOCALHOST, Program, accepts_connections, free_port
+from devstack.stack import Stack
+
+
+class LoadFailed(RuntimeError):
+    """The load's process ended without an answer; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """One register API with its database, and the same process twice more, where a constant answers."""
+
+    stack: Stack
+    constant_port: int
+    """The register API, but for its handlers: no evidence, no token, no database."""
+    bare_port: int
+    """The HTTP server alone, without the application."""
+
+    @property
+    def database_url(self) -> str:
+        """The API's PostgreSQL, with fsync: an answered beat is durable."""
+        return self.stack.database_url
+
+    @property
+    def server_keys(self) -> str:
+        """What the API derives credentials from."""
+        return self.stack.environment["SERVER_KEYS"]
+
+    @property
+    def api_port(self) -> int:
+        """Where the API listens."""
+        return int(self.stack.register_api_url.rpartition(":")[2])
+
+
+@contextmanager
+def served() -> Iterator[Servers]:
+    """PostgreSQL, one register API, and both constants, for the block."""
+    with (
+        Stack(free_ports=True, parts=["postgres", "api"], fsync=True) as stack,
+        beside(stack, "bench.baselines.http_ceiling", "constant", "handler") as constant,
+        beside(stack, "bench.baselines.http_ceiling", "bare", "application") as bare,
+    ):
+        yield Servers(stack=stack, constant_port=constant, bare_port=bare)
+
+
+@contextmanager
+def beside(stack: Stack, module: str, name: str, *arguments: str) -> Iterator[int]:
+    """Another process with the API's settings but for its addresses; where it listens."""
+    port = free_port()
+    program = Program(
+        name,
+        [sys.executable, "-m", module, *arguments],
+        log=stack.log(name),
+        environment=stack.environment
+        | {"REGISTER_API_BIND": f"{LOCALHOST}:{port}", "API_METRICS_BIND": f"{LOCALHOST}:{free_port()}"},
+        ready=lambda _: accepts_connections(port),
+    )
+    program.start()
+    try:
+        yield port
+    finally:
+        program.stop()
+
+
+def load(job: Job) -> LoadResult:
+    """Have it done by a process of its own. Raises `LoadFailed`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load.load"],
+        input=job.model_dump_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    if done.returncode != 0:
+        raise LoadFailed(done.stderr.strip()[-2_000:])
+    return LoadResult.model_validate_json(done.stdout)
+
+
+def sustained(port: int, path: str, calls: Sequence[Call], *, connections: int, seconds: float) -> LoadResult:
+    """As many calls as the server answers. Raises `LoadFailed` also if one was not answered with 200."""
+    told = load(
+        Job(
+            way="sustained",
+            port=port,
+            path=path,
+            calls=list(calls),
+            connections=connections,
+            seconds=seconds,
+        )
+    )
+    if told.answers.keys() != {200}:
+        raise LoadFailed(f"{path}: {told.answers}")
+    return told
+
+
+def write_transactions(database_url: str) -> int:
+    """A count of the server's transactions that wrote, so far: only those are numbered by PostgreSQL."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+    if row is None:
+        raise LookupError("a query without a table has one row")
+    return int(row[0])

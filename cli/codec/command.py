@@ -1,0 +1,53 @@
+"""`onebox codec`: serves Temporal's UI and CLI as a codec server until SIGTERM.
+
+Puts settings and application together; what is answered is `app`'s.
+"""
+
+from datetime import timedelta
+
+import structlog
+import uvicorn
+
+from cli.codec.access import Access
+from cli.codec.app import create_app
+from cli.codec.settings import CodecSettings
+from register_api.http.connection_limits import LimitedHttpProtocol
+from workers.serving.graceful_shutdown import Drain, DrainingServer
+from workers.settings.common import load
+from workers.telemetry import logs
+from workflows.shared.encryption import Encryption
+
+GRACE_SECONDS = 5
+"""A request takes milliseconds."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("codec")
+
+
+def run() -> int:
+    """Serve until a signal asks to end; running requests are answered first."""
+    settings = load(CodecSettings)
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    keys = settings.payload_key_ring
+    host, port = settings.bind
+    server = DrainingServer(
+        uvicorn.Config(
+            create_app(
+                Access.of(settings.codec_token_hashes, keys), Encryption(keys), settings.codec_origins
+            ),
+            host=host,
+            port=port,
+            http=LimitedHttpProtocol,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        ),
+        drain=Drain(),
+        delay=timedelta(),
+    )
+    log.info("codec.started", bind=settings.codec_bind, keys=list(keys.keys), origins=settings.codec_origins)
+    server.run()
+    log.info("codec.stopped")
+    return 0 if server.started else 1

@@ -1,0 +1,58 @@
+"""The settings of the codec server.
+
+Says what is wrong by the variable's name; there is neither a default key nor a default token.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, field_validator
+
+from workers.settings.common import CommaSeparated, LogSettings, PayloadSettings, split_commas
+from workers.settings.listen_address import ListenAddress, split_host_port
+from workflows.shared.encryption import PayloadKeys
+
+
+class CodecSettings(LogSettings, PayloadSettings):
+    """What the codec server needs: no database, no Temporal, no AWS."""
+
+    codec_bind: ListenAddress = "127.0.0.1:8081"
+    """Host and port that the codec server listens on."""
+    codec_token_hashes: CommaSeparated
+    """SHA-256 (hexadecimal) of the tokens whose holders may have payloads decrypted."""
+    codec_origins: CommaSeparated = ()
+    """Where the Temporal UI is, as the browser shows it (`https://temporal.example.com`): only its pages may
+    have payloads decrypted. Empty: the CLI only."""
+
+    @field_validator("codec_token_hashes", "codec_origins", mode="before")
+    @classmethod
+    def _split_lists(cls, value: object) -> object:
+        return split_commas(value)
+
+    @field_validator("codec_token_hashes")
+    @classmethod
+    def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or any(not re.fullmatch("[0-9a-f]{64}", each) for each in value):
+            raise ValueError("each entry must be 64 hexadecimal digits, the SHA-256 of a token; one at least")
+        return value
+
+    @field_validator("codec_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            parts = urlsplit(each)
+            if parts.scheme not in ("http", "https") or each != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError("each entry must be scheme://host[:port], without a path")
+        return value
+
+    @field_validator("payload_keys")
+    @classmethod
+    def _has_keys(cls, value: SecretStr) -> SecretStr:
+        if not PayloadKeys.parse(value.get_secret_value()).keys:
+            raise ValueError("the codec server has nothing to decrypt with")
+        return value
+
+    @property
+    def bind(self) -> tuple[str, int]:
+        """Host and port."""
+        return split_host_port(self.codec_bind)

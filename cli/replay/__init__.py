@@ -1,0 +1,1 @@
+"""`onebox replay`: replays a recorded history and explains it."""

@@ -1,0 +1,78 @@
+"""The table of settings for the documentation, made from the settings classes.
+
+`python -m cli.settings_reference > docs/settings.md` writes it; a test compares.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cli.codec.settings import CodecSettings
+from workers.settings.api import ApiSettings
+from workers.settings.common import PayloadSettings, StoreSettings
+from workers.settings.worker import WorkerSettings
+
+INTRODUCTION = """# Settings
+
+All settings are environment variables. A missing or wrong one ends the process at its start with
+exit code 2 and an error that names it. Besides these, the worker takes Temporal's standard `TEMPORAL_*`
+variables and profiles (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS*` …)
+and AWS's own (credentials, `AWS_ENDPOINT_URL` …); worker and register API take OpenTelemetry's `OTEL_…`
+([traces](telemetry.md#traces)).
+
+`onebox doctor` reads those of all processes, or with `--for` those of one, and names what is wrong with them.
+
+| variable | read by | default | meaning |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    return INTRODUCTION + "".join(f"{row}\n" for row in _rows())
+
+
+def _rows() -> Iterator[str]:
+    fields: dict[str, FieldInfo] = {}
+    for settings in (StoreSettings, PayloadSettings, WorkerSettings, ApiSettings, CodecSettings):
+        for name, field in settings.model_fields.items():
+            fields.setdefault(name, field)
+    for name, field in fields.items():
+        readers = [
+            process
+            for process, settings in (
+                ("worker", WorkerSettings),
+                ("api", ApiSettings),
+                ("migrate", StoreSettings),
+                ("codec", CodecSettings),
+                ("replay", PayloadSettings),
+            )
+            if name in settings.model_fields
+        ]
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        yield f"| {_variable(name, field)} | {', '.join(readers)} | {_default(field)} | {meaning} |"
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [name.upper()]
+    return " or ".join(f"`{each}`" for each in names)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "**required**"
+    if field.default is None:
+        return "unset"
+    if field.default == SecretStr(""):
+        return "empty"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(field.default)}`" if field.default else "empty"
+    return f"`{field.default}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

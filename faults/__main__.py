@@ -1,0 +1,56 @@
+"""The campaign as a program: `python -m faults --seed 1 --minutes 20`. Exit code 1 if an invariant broke.
+
+Only its arguments and its files; what is played is `running`'s.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from faults import full_disk
+from faults.campaign import play
+from faults.page import page
+from faults.schedule import rounds_in
+from faults.summary import as_json, table
+
+
+def main(arguments: list[str]) -> int:
+    """Play it, print the table, write JSON and page."""
+    options = _parser().parse_args(arguments)
+    full_disk.enter(["faults", *arguments])
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - began:7.1f} s  {text}\n")
+        sys.stdout.flush()
+
+    rounds = options.rounds or rounds_in(options.minutes)
+    tally = play(seed=options.seed, rounds=rounds, say=say)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / f"faults-{options.seed}"
+    stem.with_suffix(".json").write_text(json.dumps(as_json(tally), indent=1, default=str))
+    stem.with_suffix(".html").write_text(page(tally))
+    sys.stdout.write(f"\n{table(tally)}\n\nwritten: {stem}.json, {stem}.html\n")
+    return 0 if tally.passed else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="faults",
+        description="Break the whole stack in every way that is known, and judge by what really happened.",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the same seed brings the same faults")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long, about: a round is a minute")
+    parser.add_argument("--rounds", type=int, default=0, help="so many rounds, instead of minutes")
+    parser.add_argument("--out", type=Path, default=Path(), help="where the JSON and the page are written")
+    return parser
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    # Processes that have used Temporal's SDK may crash at the interpreter's exit, after their work.
+    os._exit(code)

@@ -1,0 +1,1 @@
+"""HTTP itself: configuration, limits, client address, error codes and bodies."""

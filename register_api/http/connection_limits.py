@@ -1,0 +1,64 @@
+"""Bounds on what a connection may send before it is a request: the size of its head, and the time for it.
+
+The server itself has neither; what comes after the head is bounded by `limits`.
+"""
+
+import asyncio
+
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers; runtimes send 1 KB. One read from the socket more may get in."""
+
+HEAD_TIMEOUT_SECONDS = 10.0
+"""As for a body: a caller that sends a byte a minute, or nothing, must not hold a connection."""
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with an end to waiting for a request."""
+
+    _head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_head_timeout()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timeout()
+        super().connection_lost(exc)
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._start_head_timeout()
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._cancel_head_timeout()
+        super().on_headers_complete()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._deadline is not None and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("The request's head is too large.")
+
+    def _start_head_timeout(self) -> None:
+        self._cancel_head_timeout()
+        self._head_bytes = 0
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
+
+    def _cancel_head_timeout(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_head_timeout(self) -> None:
+        self._deadline = None
+        self.transport.close()

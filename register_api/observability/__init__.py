@@ -1,0 +1,1 @@
+"""Metrics, spans, the request context of log lines, and health probes."""

@@ -1,0 +1,1 @@
+"""Register, heartbeat and card updates of boxes."""

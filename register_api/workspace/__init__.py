@@ -1,0 +1,1 @@
+"""The workspace record, its audit log and its tokens."""

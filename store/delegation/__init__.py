@@ -1,0 +1,1 @@
+"""Delegations, and whether agents process work."""

@@ -1,0 +1,1 @@
+"""What spans workspaces: recreate permits, watchdog queries, metrics."""

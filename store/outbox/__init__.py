@@ -1,0 +1,1 @@
+"""Transactional outboxes: events that a relay delivers to workflows."""

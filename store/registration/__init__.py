@@ -1,0 +1,1 @@
+"""Credentials, registrations, heartbeats, and the audit log."""

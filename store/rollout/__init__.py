@@ -1,0 +1,1 @@
+"""Fleet rollouts and their members."""

@@ -1,0 +1,143 @@
+"""Fleet rolls: their members, what the record says of all of them at once, and the image they are given.
+
+Every statement may run twice. Whose turn it is, and what the rows amount to, is decided elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from psycopg.rows import class_row, scalar_row
+
+from store.db.pool import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatus:
+    """A member as its record stands."""
+
+    workspace_id: str
+    intent: str
+    deleted: bool
+    generation: int
+    phase: str
+    available: bool
+    """Online by the record, beating, and nothing speaks against it (invariant I9)."""
+    image_id: str | None
+    """Of the newest generation."""
+    error: str | None
+    error_phase: str | None
+    error_generation: int | None
+
+
+_MEMBER_STATUS = """
+SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation, w.phase,
+       coalesce(w.phase = 'online' AND w.intent = 'run' AND w.deleted_at IS NULL
+                AND g.superseded_at IS NULL AND g.agent_unresponsive_since IS NULL
+                AND b.stale_since IS NULL AND b.credential_lost_at IS NULL
+                AND b.last_heartbeat_at > now() - %(fresh)s::interval, false) AS available,
+       g.spec ->> 'image_id' AS image_id,
+       (w.last_error ->> 'code') || ': ' || (w.last_error ->> 'message') AS error,
+       w.last_error ->> 'phase' AS error_phase,
+       (w.last_error ->> 'generation')::integer AS error_generation
+FROM workspaces w
+LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.generation = w.generation
+LEFT JOIN heartbeats b ON b.workspace_id = w.workspace_id AND b.generation = w.generation
+WHERE w.workspace_id = ANY(coalesce((SELECT workspaces FROM rollouts WHERE rollout_id = %(rollout_id)s),
+                                    ARRAY[%(workspace_id)s::text]))
+"""
+
+
+async def all_workspaces(conn: Connection) -> list[str]:
+    """Every workspace that is not deleted, nor meant to be."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        "SELECT workspace_id FROM workspaces WHERE deleted_at IS NULL AND intent <> 'delete'"
+        " ORDER BY workspace_id"
+    )
+    return await cursor.fetchall()
+
+
+async def existing(conn: Connection, workspaces: Sequence[str]) -> set[str]:
+    """Those of them that have a record, and are not deleted."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        "SELECT workspace_id FROM workspaces WHERE workspace_id = ANY(%s)"
+        " AND deleted_at IS NULL AND intent <> 'delete'",
+        [list(workspaces)],
+    )
+    return set(await cursor.fetchall())
+
+
+async def write_plan(
+    conn: Connection,
+    rollout_id: str,
+    *,
+    requested_by: str,
+    reason: str,
+    image_id: str | None,
+    workspaces: Sequence[str],
+) -> list[str]:
+    """Write the members down, and return them; written before, they are what they were."""
+    await conn.execute(
+        "INSERT INTO rollouts (rollout_id, requested_by, reason, image_id, workspaces) VALUES (%s,"
+        " %s, %s, %s, %s)"
+        " ON CONFLICT (rollout_id) DO NOTHING",
+        [rollout_id, requested_by, reason, image_id, list(workspaces)],
+    )
+    planned = await members(conn, rollout_id)
+    if planned is None:
+        raise LookupError(f"roll {rollout_id} was written a moment ago")
+    return planned
+
+
+async def members(conn: Connection, rollout_id: str) -> list[str] | None:
+    """The members of a roll; None if it has no plan."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT workspaces FROM rollouts WHERE rollout_id = %s", [rollout_id])
+    return await cursor.fetchone()
+
+
+async def member_statuses(
+    conn: Connection, rollout_id: str, *, heartbeat_fresh_for: timedelta
+) -> list[MemberStatus]:
+    """All members of a roll, in one query."""
+    cursor = conn.cursor(row_factory=class_row(MemberStatus))
+    await cursor.execute(
+        _MEMBER_STATUS, {"rollout_id": rollout_id, "workspace_id": None, "fresh": heartbeat_fresh_for}
+    )
+    return await cursor.fetchall()
+
+
+async def member_status(
+    conn: Connection, workspace_id: str, *, heartbeat_fresh_for: timedelta
+) -> MemberStatus | None:
+    """One workspace."""
+    cursor = conn.cursor(row_factory=class_row(MemberStatus))
+    await cursor.execute(
+        _MEMBER_STATUS, {"rollout_id": None, "workspace_id": workspace_id, "fresh": heartbeat_fresh_for}
+    )
+    return await cursor.fetchone()
+
+
+async def set_image(conn: Connection, workspace_id: str, *, rollout_id: str, image_id: str) -> bool:
+    """Have its next generations launched from that image; False if a later roll gave it another."""
+    cursor = await conn.execute(
+        """
+        UPDATE workspaces w SET rollout_image_id = %(image_id)s, rollout_number = r.sequence, updated_at =
+        now()
+        FROM rollouts r
+        WHERE r.rollout_id = %(rollout_id)s AND w.workspace_id = %(workspace_id)s
+          AND w.deleted_at IS NULL AND coalesce(w.rollout_number, 0) <= r.sequence
+        """,
+        {"workspace_id": workspace_id, "rollout_id": rollout_id, "image_id": image_id},
+    )
+    return cursor.rowcount > 0
+
+
+async def has_outcome(conn: Connection, workspace_id: str, request_id: str) -> bool:
+    """Whether the outcome of that request stands already."""
+    cursor = await conn.execute(
+        "SELECT FROM requests WHERE workspace_id = %s AND request_id = %s", [workspace_id, request_id]
+    )
+    return await cursor.fetchone() is not None

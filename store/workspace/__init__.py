@@ -1,0 +1,1 @@
+"""Workspaces, generations, launches, and the status on the workspace record."""

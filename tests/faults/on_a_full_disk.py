@@ -1,0 +1,23 @@
+"""A program with a small disk, as a campaign has one: fills it up, and writes while it is full, and after."""
+
+import sys
+from pathlib import Path
+
+from faults import full_disk
+
+BYTES = 8 * 1024 * 1024
+"""Such a disk is memory, and what runs beside this needs some, too."""
+
+directory = Path(sys.argv[1])
+full_disk.enter(["tests.faults.on_a_full_disk", str(directory)])
+if not full_disk.small_disk(directory, size=BYTES):
+    sys.exit("no disk")
+mine = directory / "mine"
+with full_disk.filled(directory):
+    try:
+        mine.write_text("x")
+    except OSError as error:
+        print(error.strerror)  # noqa: T201
+mine.write_text("x")
+print(mine.read_text())  # noqa: T201
+full_disk.leave(directory)

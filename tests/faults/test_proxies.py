@@ -1,0 +1,192 @@
+"""The proxies of a campaign, on real connections: what is cut, slow, or half open, and what is not."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from faults import proxies as module
+from faults.proxies import LATE_SECONDS, Place, Proxies
+
+PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the machine holds up on its way to whom it calls is no wire that was cut."""
+    monkeypatch.setattr(module, "CONNECT_SECONDS", PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that says everything back; its port."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return  # closed
+                threading.Thread(target=say_back, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def say_back(connection: socket.socket) -> None:
+    with connection:
+        try:
+            while data := connection.recv(1024):
+                connection.sendall(data)
+        except OSError:
+            return
+
+
+@pytest.fixture
+def proxies() -> Iterator[Proxies]:
+    with Proxies() as proxies:
+        yield proxies
+
+
+@pytest.fixture
+def port(proxies: Proxies, echo: int) -> int:
+    return proxies.open("wire", lambda _: ("127.0.0.1", echo))
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def says_back(connection: socket.socket) -> bool:
+    connection.sendall(b"hello")
+    return connection.recv(1024) == b"hello"
+
+
+def is_reset(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1024) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_an_undisturbed_wire_carries_both_ways(port: int) -> None:
+    with connect(port) as connection:
+        assert says_back(connection)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1024) == b""
+
+
+def test_a_cut_wire_resets_what_was_open_and_what_is_new_and_heals(proxies: Proxies, port: int) -> None:
+    with connect(port) as before:
+        assert says_back(before)
+        with proxies.disturbed("wire", "cut") as felt:
+            assert is_reset(before)
+            with connect(port) as during:
+                assert is_reset(during)
+            assert felt() == 2
+    with connect(port) as after:
+        assert says_back(after)
+
+
+def test_a_half_open_wire_swallows_and_forgets_the_connection_at_its_end(proxies: Proxies, port: int) -> None:
+    with connect(port) as connection:
+        assert says_back(connection)
+        with proxies.disturbed("wire", "half_open") as felt:
+            connection.sendall(b"hello")
+            until(lambda: felt() > 0)
+            connection.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                connection.recv(1024)
+        connection.settimeout(PATIENCE_SECONDS)
+        assert is_reset(connection)
+    with connect(port) as after:
+        assert says_back(after)
+
+
+def test_a_connection_on_which_nothing_was_lost_outlives_a_half_open_wire(
+    proxies: Proxies, port: int
+) -> None:
+    with connect(port) as connection:
+        assert says_back(connection)
+        with proxies.disturbed("wire", "half_open"):
+            pass
+        assert says_back(connection)
+
+
+def test_a_slow_wire_is_late_and_loses_nothing(proxies: Proxies, port: int) -> None:
+    with connect(port) as connection, proxies.disturbed("wire", "slow") as felt:
+        began = time.monotonic()
+        assert says_back(connection)
+        # Seen from its end: whoever looks for it in the middle may be late as well. Late each way.
+        assert time.monotonic() - began > 1.9 * LATE_SECONDS
+        assert felt() == 2
+
+
+def test_two_faults_of_one_wire_end_one_by_one(proxies: Proxies, port: int) -> None:
+    with proxies.disturbed("wire", "cut"):
+        with proxies.disturbed("wire", "cut"):
+            pass
+        with connect(port) as connection:
+            assert is_reset(connection)
+
+
+def test_other_wires_are_left_alone(proxies: Proxies, port: int, echo: int) -> None:
+    other = proxies.open("other", lambda _: ("127.0.0.1", echo))
+    with proxies.disturbed("wire", "cut"), connect(other) as connection:
+        assert says_back(connection)
+
+
+def test_who_is_called_sees_the_callers_own_address(proxies: Proxies) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = proxies.open("wire", lambda _: ("127.0.0.1", server.getsockname()[1]))
+        with socket.create_connection(("127.0.0.1", port), source_address=("127.66.1.2", 0)):
+            connection, (address, _) = server.accept()
+            connection.close()
+    assert address == "127.66.1.2"
+
+
+def test_one_door_leads_to_whom_the_caller_meant(proxies: Proxies, echo: int) -> None:
+    port = proxies.open("boxes", lambda door: (door[0], echo), host="0.0.0.0")
+    with connect(port) as connection:
+        assert says_back(connection)
+    with socket.create_connection(("127.66.1.3", port), timeout=PATIENCE_SECONDS) as nobody:
+        assert is_reset(nobody)
+
+
+def test_at_the_end_a_caller_is_reset_who_is_not_through_yet() -> None:
+    called = threading.Event()
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as deaf, ExitStack() as waiting:
+        address: Place = deaf.getsockname()[:2]
+
+        def upstream(_: Place) -> Place:
+            called.set()
+            return address
+
+        for _ in range(2):  # as many as wait for the deaf one: whoever comes now gets no answer at all
+            filler = waiting.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        with Proxies() as proxies:
+            caller = waiting.enter_context(connect(proxies.open("wire", upstream)))
+            assert called.wait(PATIENCE_SECONDS)
+        assert is_reset(caller)
+
+
+def test_at_the_end_a_caller_is_reset_who_has_just_come(echo: int) -> None:
+    for _ in range(50):
+        with Proxies() as proxies:
+            caller = connect(proxies.open("wire", lambda _: ("127.0.0.1", echo)))
+        with caller:
+            assert is_reset(caller)

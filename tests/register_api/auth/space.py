@@ -1,0 +1,30 @@
+"""What exhaustive tests of the decisions share: where a workspace may stand, and what a caller sees."""
+
+from typing import TypeAlias
+
+from register_api.auth.identity import RecordedWorkspace
+from register_api.auth.rules import Bearer, Refused
+from register_api.http.error_codes import ERROR_SPECS, Action, ErrorSpec
+from workflows.workspace.state import Intent
+
+RUNNING = RecordedWorkspace(intent=Intent.RUN, deleted=False, newest=3, current=3)
+STOPPED = RecordedWorkspace(intent=Intent.STOP, deleted=False, newest=3, current=None)
+DELETING = RecordedWorkspace(intent=Intent.DELETE, deleted=False, newest=3, current=None)
+DELETED = RecordedWorkspace(intent=Intent.DELETE, deleted=True, newest=3, current=None)
+STANDINGS = (None, RUNNING, STOPPED, DELETING, DELETED)
+
+WITHOUT_TOKEN = (Bearer.ABSENT, Bearer.NOT_VALID)
+
+Told: TypeAlias = tuple[ErrorSpec, Action, int | None]
+"""The code's words, what to do, and the seconds to wait."""
+
+
+def told(refused: Refused) -> Told:
+    """All that a caller sees of a refusal."""
+    answer = ERROR_SPECS[refused.code]
+    return answer, refused.action or answer.action, refused.retry_after or answer.retry_after
+
+
+def is_open(workspace: RecordedWorkspace | None) -> bool:
+    """Whether the workspace exists and is meant to run."""
+    return workspace is not None and workspace.intent is Intent.RUN and not workspace.deleted

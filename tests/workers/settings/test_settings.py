@@ -1,0 +1,89 @@
+"""Settings that cannot be used are refused at the start, and named."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from workers import wiring
+from workers.settings.api import ApiSettings
+from workers.settings.common import InvalidSettings, load
+from workers.settings.worker import WorkerSettings
+
+KEYED = {"DATABASE_URL": "postgresql://x@127.0.0.1/x", "SERVER_KEYS": f"k1:{'ab' * 32}"}
+WORKER = KEYED | {
+    "REGISTER_API_URL": "http://127.0.0.1:8080",
+    "DNS_ZONE_ID": "Z1",
+    "DNS_ZONE_NAME": "boxes.internal",
+    "BOX_IMAGE_ID": "ami-1",
+    "BOX_RUNTIME_COMMAND": "true",
+}
+
+
+@pytest.fixture(autouse=True)
+def _a_bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in WorkerSettings.model_fields.keys() | ApiSettings.model_fields.keys():
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, kind: type[WorkerSettings | ApiSettings], changed: dict[str, str]
+) -> str:
+    for name, value in ((WORKER if kind is WorkerSettings else KEYED) | changed).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refused:
+        load(kind)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [WorkerSettings, ApiSettings])
+def test_every_variable_that_is_missing_is_named(
+    kind: type[WorkerSettings | ApiSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(kind)
+    required = WORKER if kind is WorkerSettings else KEYED
+    assert {line.partition(":")[0] for line in str(refused.value).splitlines()} == set(required)
+
+
+@pytest.mark.parametrize("name", ["WORKER_METRICS_BIND", "SDK_METRICS_BIND", "WORKER_HEALTH_BIND"])
+def test_a_port_that_there_cannot_be_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, WorkerSettings, {name: "127.0.0.1:65536"}).startswith(f"{name}: ")
+
+
+def test_the_sdk_which_knows_addresses_only_is_given_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refusal(monkeypatch, WorkerSettings, {"SDK_METRICS_BIND": "localhost:9465"})
+    assert told.startswith("SDK_METRICS_BIND: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "binds"),
+    [
+        (WorkerSettings, {"WORKER_METRICS_BIND": "127.0.0.1:9464", "SDK_METRICS_BIND": "127.0.0.1:9464"}),
+        (WorkerSettings, {"WORKER_METRICS_BIND": "0.0.0.0:9464", "WORKER_HEALTH_BIND": "127.0.0.1:9464"}),
+        (WorkerSettings, {"SDK_METRICS_BIND": "[::]:9464", "WORKER_HEALTH_BIND": "127.0.0.1:9464"}),
+        (ApiSettings, {"REGISTER_API_BIND": "0.0.0.0:8080", "API_METRICS_BIND": "127.0.0.1:8080"}),
+    ],
+)
+def test_two_that_would_take_each_others_port_are_both_named(
+    kind: type[WorkerSettings | ApiSettings], binds: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = refusal(monkeypatch, kind, binds)
+    assert all(name in told for name in binds)
+
+
+def test_one_port_at_two_addresses_is_no_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    binds = {"WORKER_METRICS_BIND": "127.0.0.1:9464", "WORKER_HEALTH_BIND": "127.0.0.2:9464"}
+    for name, value in (WORKER | binds).items():
+        monkeypatch.setenv(name, value)
+    assert load(WorkerSettings).health_bind == ("127.0.0.2", 9464)
+
+
+def test_a_profile_that_cannot_be_read_is_not_taken_for_a_server_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "temporal.toml"
+    broken.write_text("[profile.default")
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(broken))
+    with pytest.raises(InvalidSettings, match=r"^TEMPORAL_"):
+        asyncio.run(wiring.connect())

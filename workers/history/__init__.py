@@ -1,0 +1,1 @@
+"""Replay of recorded histories with the present code, and where the two differ."""

@@ -1,0 +1,69 @@
+"""Recorded histories in clear text, for those who read events instead of running them.
+
+Knows no key: the codec is given. What isn't encrypted stays as it is.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.client import WorkflowHistory
+from temporalio.converter import PayloadCodec
+
+from workflows.shared.data_converter import DATA_CONVERTER
+from workflows.shared.encryption import ENCODING
+
+_ENCODED_FAILURE = b"Encoded failure"
+"""What the SDK leaves in the place of a failure's message."""
+
+
+async def decrypt(history: WorkflowHistory, codec: PayloadCodec) -> None:
+    """Decrypt all payloads of a history, in place. Raises `KeyUnknown`."""
+    for event in history.events:
+        raw = event.SerializeToString()
+        # Looking for a few bytes is far quicker than walking through an event, and most need no more.
+        if ENCODING in raw or _ENCODED_FAILURE in raw:
+            await decrypt_message(event, codec)
+
+
+async def decrypt_message(message: Message, codec: PayloadCodec) -> None:
+    """Decrypt all payloads in a message, in place. Raises `KeyUnknown`."""
+    parts = list(_parts(message))
+    payloads = [part for part in parts if isinstance(part, Payload)]
+    for payload, clear in zip(payloads, await codec.decode(payloads), strict=True):
+        payload.CopyFrom(clear)
+    for part in parts:
+        if isinstance(part, Failure) and part.HasField("encoded_attributes"):
+            _read_attributes(part)
+
+
+def _read_attributes(failure: Failure) -> None:
+    """As the SDK does before it makes an exception of a failure."""
+    attributes = DATA_CONVERTER.payload_converter.from_payloads([failure.encoded_attributes])[0]
+    if isinstance(attributes, dict):
+        failure.message = str(attributes.get("message", ""))
+        failure.stack_trace = str(attributes.get("stack_trace", ""))
+        failure.ClearField("encoded_attributes")
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """The payloads and failures anywhere in a message."""
+    if isinstance(message, Payload):
+        yield message
+        return
+    if isinstance(message, Failure):
+        yield message
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for part in _messages(value):
+                yield from _parts(part)
+
+
+def _messages(value: Any) -> list[Message]:
+    """The messages in a field's value: one, several, or those of a map."""
+    if isinstance(value, Message):
+        return [value]
+    members = value.values() if hasattr(value, "values") else value
+    return [member for member in members if isinstance(member, Message)]

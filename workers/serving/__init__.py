@@ -1,0 +1,1 @@
+"""Health endpoints, dependency checks and graceful shutdown."""

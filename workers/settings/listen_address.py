@@ -1,0 +1,51 @@
+"""Where a process listens: host and port as a setting gives them, and whether two of them would meet.
+
+It listens nowhere itself.
+"""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from itertools import combinations
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+MAX_PORT = 65_535
+
+WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to see that others would meet them
+
+
+def split_host_port(bind: str) -> tuple[str, int]:
+    """Host and port."""
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _valid_port(bind: str) -> str:
+    if split_host_port(bind)[1] > MAX_PORT:
+        raise ValueError(f"a port is at most {MAX_PORT}")
+    return bind
+
+
+def _valid_ip_address(bind: str) -> str:
+    try:
+        ip_address(split_host_port(bind)[0])
+    except ValueError:
+        raise ValueError("Temporal's SDK takes an IP address before the port, and no name") from None
+    return bind
+
+
+ListenAddress = Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$"), AfterValidator(_valid_port)]
+"""Host and port."""
+
+ListenIpAddress = Annotated[ListenAddress, AfterValidator(_valid_ip_address)]
+"""An IP address and a port."""
+
+
+def require_distinct(binds: Mapping[str, str | None]) -> None:
+    """Raise `ValueError` if two, named by their settings, would take the port from each other."""
+    given = [(name, *split_host_port(bind)) for name, bind in binds.items() if bind is not None]
+    for (one, host, port), (other, other_host, other_port) in combinations(given, 2):
+        meet = host == other_host or not WILDCARD_HOSTS.isdisjoint((host, other_host))
+        if port == other_port and meet:
+            raise ValueError(f"{one} and {other} are the same place: give each a port of its own")

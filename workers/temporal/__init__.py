@@ -1,0 +1,1 @@
+"""How workers use Temporal: schedules, versioning, and two SDK workarounds."""

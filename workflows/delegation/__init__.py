@@ -1,0 +1,1 @@
+"""One delegation, from queued to its end."""

@@ -1,0 +1,1 @@
+"""Rules about many workspaces at once: circuit breaker, concurrency limit, watchdog."""

@@ -1,0 +1,1 @@
+"""Garbage collection of instances and DNS names that no generation claims."""

@@ -1,0 +1,1 @@
+"""Automatic reset of workflow runs that fail with a non-determinism error."""

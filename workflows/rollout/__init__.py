@@ -1,0 +1,1 @@
+"""A fleet rollout: many workspaces recreated, a bounded share at a time."""

@@ -1,0 +1,1 @@
+"""What workflows of every domain use: names, activity options, payload conversion and encryption."""
