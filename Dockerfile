@@ -1,6 +1,6 @@
 # One entry point, `onebox`, for worker, register API, codec server and migrations.
 #
-#   docker build --target production .     what is deployed: no devstack (the last stage, so the default)
+#   docker build --target production .     for deployments, without the devstack (the last stage, so the default)
 #   docker build --target dev .            with the devstack: AWS endpoint, boxes, `onebox dev`
 
 FROM python:3.13-slim AS tools
@@ -19,7 +19,7 @@ COPY cli cli
 
 FROM tools AS build
 RUN /onebox/bin/pip install --no-cache-dir --require-hashes -r requirements/production.txt
-# The wheel's list of packages names the devstack: an empty directory stands for it.
+# The wheel's package list names the devstack, so an empty directory must exist.
 RUN mkdir devstack && /build/bin/python -m hatchling build -t wheel \
  && /onebox/bin/pip install --no-cache-dir --no-deps dist/*.whl
 
@@ -37,7 +37,7 @@ CMD ["--help"]
 
 FROM base AS dev
 COPY --from=build-dev /onebox /onebox
-# A volume that is mounted there for the first time belongs to whom this directory belongs to.
+# A new volume mounted here gets the owner of this directory.
 USER root
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /state
 USER 10001:10001

@@ -1,1 +1,1 @@
-"""Side effects on PostgreSQL, EC2, Route 53 and boxes, each safe to run twice."""
+"""Temporal activities: side effects on PostgreSQL, EC2, Route 53 and boxes. Each is safe to run twice."""

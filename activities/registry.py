@@ -1,7 +1,4 @@
-"""All implementations of the ports, by the task queue that they run on.
-
-The one place that knows them all; it opens nothing and reads no settings.
-"""
+"""All activities, grouped by the task queue that they run on."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -11,7 +8,9 @@ from typing import Any
 from activities.aws.client import Aws
 from activities.delegation.a2a import A2aClient
 from activities.delegation.delivery import Delivery, DeliveryConfig
-from activities.fleet.permits_and_watchdog import Fleet, FleetConfig
+from activities.fleet.health import FleetConfig, FleetHealth
+from activities.fleet.permits import Permits
+from activities.fleet.watchdog import Watchdog
 from activities.orphans.sweep import Orphans
 from activities.repair.repair import FindDivergence, Repair
 from activities.rollout.rollout import Rollouts
@@ -29,39 +28,39 @@ from activities.workspace.status import Records
 from store.db.pool import Pool
 from store.registration.credentials import ServerKeys
 from workflows.orphans.rules import OrphanPolicy
-from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.shared.names import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 Implementation = Callable[..., Coroutine[Any, Any, object]]
-"""An activity; its request and result are those of its port, and differ from port to port."""
+"""An activity. The contracts in `workflows` define the types of its request and result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivitiesConfig:
-    """All that the activities are told by the worker's settings."""
+    """The worker's settings for activities."""
 
     owner: str
-    """The control plane's name, on the tags of everything that it makes."""
+    """The control plane's ID: the owner tag of every resource that it creates."""
     boxes: BoxDefaults
     zone: Zone
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
-    patience: PollPolicy = field(default_factory=PollPolicy)
+    poll_policy: PollPolicy = field(default_factory=PollPolicy)
     heartbeat_stale: timedelta = timedelta(seconds=90)
     unavailable_offering_ttl: timedelta = timedelta(minutes=3)
-    """Capacity comes back in minutes; until then, nobody's time is spent on asking."""
+    """How long an instance type in a subnet is skipped after a capacity error."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
     orphans: OrphanPolicy = field(default_factory=OrphanPolicy)
     find_divergence: FindDivergence
-    """How a run's history is replayed, to see where it parts from what was recorded."""
+    """Replays the history of a workflow run and finds where the replay diverges from it."""
 
 
 def implementations(
     *, aws: Aws, pool: Pool, keys: ServerKeys, config: ActivitiesConfig
 ) -> dict[str, tuple[Implementation, ...]]:
-    """The activities of each task queue; EC2's mutations are on the rate-limited one, and only they."""
-    owner, boxes, patience = config.owner, config.boxes, config.patience
+    """The activities of each task queue. Only calls that change EC2 are on the rate-limited queue."""
+    owner, boxes, poll_policy = config.owner, config.boxes, config.poll_policy
     generations = Generations(pool=pool, keys=keys, defaults=boxes, heartbeat_stale=config.heartbeat_stale)
-    instances = Instances(aws=aws, pool=pool, owner=owner, patience=patience)
+    instances = Instances(aws=aws, pool=pool, owner=owner, poll_policy=poll_policy)
     eviction = Eviction(aws=aws, pool=pool, owner=owner)
     launching = Launching(
         aws=aws,
@@ -71,15 +70,15 @@ def implementations(
         defaults=boxes,
         unavailable_offering_ttl=config.unavailable_offering_ttl,
     )
-    addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, patience=patience)
-    fleet = Fleet(aws=aws, pool=pool, config=config.fleet)
-    volumes = Volumes(aws=aws, pool=pool, owner=owner, patience=patience)
+    addresses = Addresses(aws=aws, pool=pool, owner=owner, zone=config.zone, poll_policy=poll_policy)
+    fleet = FleetHealth(aws=aws, pool=pool, policy=config.fleet.policy)
+    volumes = Volumes(aws=aws, pool=pool, owner=owner, poll_policy=poll_policy)
     snapshots = Snapshots(aws=aws, pool=pool, owner=owner)
     sweep = Orphans(aws=aws, pool=pool, owner=owner, zone=config.zone, policy=config.orphans)
     sender = A2aClient()
     delivery = Delivery(pool=pool, sender=sender, config=config.delivery)
-    rolling = Rollouts(pool=pool, heartbeat_stale=config.heartbeat_stale, fleet_frozen=fleet.frozen)
-    rescuing = Repair(find_divergence=config.find_divergence)
+    rollouts = Rollouts(pool=pool, heartbeat_stale=config.heartbeat_stale, fleet_frozen=fleet.frozen)
+    repair = Repair(find_divergence=config.find_divergence)
     return {
         TASK_QUEUE: (
             generations.enroll,
@@ -90,15 +89,15 @@ def implementations(
             Canary(pool=pool, sender=sender, config=config.canary).ask_canary,
             Records(pool=pool).record_status,
             RegistrationProbe(pool=pool, heartbeat_stale=config.heartbeat_stale).check_registration,
-            fleet.request_fleet_permit,
-            fleet.watch,
+            Permits(pool=pool, health=fleet).request_fleet_permit,
+            Watchdog(pool=pool, health=fleet, thresholds=config.fleet.thresholds).watch,
             sweep.find_orphan_instances,
             sweep.find_orphan_names,
-            rolling.plan_rollout,
-            rolling.start_members,
-            rolling.watch_rollout,
-            rescuing.find_stuck,
-            rescuing.repair,
+            rollouts.plan_rollout,
+            rollouts.start_members,
+            rollouts.watch_rollout,
+            repair.find_stuck,
+            repair.repair,
         ),
         DELEGATIONS_TASK_QUEUE: (delivery.advance_delegation,),
         EC2_TASK_QUEUE: (

@@ -1,4 +1,4 @@
-"""The benchmarks: how far the product is from what the parts under it could do, and what rivals would cost.
+"""The benchmarks: the product compared with the ceilings of its parts and with alternative designs.
 
-Nobody imports it. It changes nothing of the product, and starts it as anyone would.
+No other package imports it. It starts the product with the usual commands.
 """

@@ -1,7 +1,4 @@
-"""The benchmarks as a program: `python -m bench --size full`. Results, plots, and docs/performance.md.
-
-Only its arguments and its files; what is measured is the benchmarks' own.
-"""
+"""Runs the benchmarks: `python -m bench --size full`. Writes results, plots and docs/performance.md."""
 
 import argparse
 import os
@@ -30,7 +27,7 @@ BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run them one after the other, and write what they found; 0 whatever it was."""
+    """Run the benchmarks in sequence and write the results. Returns 0, even if goals are missed."""
     options = _parser().parse_args(arguments)
     began = time.monotonic()
 
@@ -57,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def write(report: Report, *, results_dir: Path, page_file: Path) -> None:
-    """JSON, plots and page."""
+    """Write JSON, plots and page."""
     results_dir.mkdir(parents=True, exist_ok=True)
     (results_dir / f"{report.size}.json").write_text(report.model_dump_json(indent=1) + "\n")
     for result in report.results:
@@ -67,11 +64,12 @@ def write(report: Report, *, results_dir: Path, page_file: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="bench", description="Measure how far the product is from what the parts under it could do."
+        prog="bench",
+        description="Compare the product with the ceilings of its parts and with alternative designs.",
     )
-    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="how much is done")
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="amount of work")
     parser.add_argument("--only", nargs="*", choices=sorted(BENCHMARKS), help="these benchmarks, not all")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="where JSON and plots go")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="directory of JSON and plots")
     parser.add_argument(
         "--page", type=Path, default=HERE.parent / "docs" / "performance.md", help="the page to write"
     )

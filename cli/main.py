@@ -1,6 +1,6 @@
 """The `onebox` command: starts processes and runs operator commands.
 
-Commands of other packages (the devstack's) come in by entry points; this module imports none of them.
+Other packages, such as the devstack, add commands through the entry points `onebox.commands`.
 """
 
 import argparse
@@ -13,21 +13,21 @@ from importlib.metadata import entry_points
 from workers.settings.common import InvalidSettings
 
 EXIT_USAGE = 2
-"""As for other commands: what was given cannot be used."""
+"""The usual exit code for invalid arguments or settings."""
 
 Command = Callable[[list[str]], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     commands = _commands()
-    if not words or words[0] in ("-h", "--help") or words[0] not in commands:
-        _exit(_usage(words, commands))
+    if not given or given[0] not in commands:
+        _exit(_usage(given, commands))
     try:
-        code = commands[words[0]](words[1:])
+        code = commands[given[0]](given[1:])
     except InvalidSettings as error:
-        sys.stderr.write(f"onebox {words[0]}: the settings cannot be used\n{error}\n")
+        sys.stderr.write(f"onebox {given[0]}: invalid settings\n{error}\n")
         code = EXIT_USAGE
     except KeyboardInterrupt:
         code = 130
@@ -49,7 +49,7 @@ def _commands() -> dict[str, Command]:
 
 
 def _from_entry_point(name: str, load: Callable[[], Command]) -> Command:
-    def run(words: list[str]) -> int:
+    def run(arguments: list[str]) -> int:
         try:
             command = load()
         except ModuleNotFoundError as error:
@@ -58,83 +58,92 @@ def _from_entry_point(name: str, load: Callable[[], Command]) -> Command:
                 "pip install 'onebox[devstack]'\n"
             )
             return EXIT_USAGE
-        return command(words)
+        return command(arguments)
 
     return run
 
 
-def _usage(words: list[str], commands: dict[str, Command]) -> int:
-    wanted = not words or words[0] in ("-h", "--help")
-    out = sys.stdout if wanted else sys.stderr
-    if not wanted:
-        out.write(f"onebox: there is no command {words[0]!r}\n")
+def _usage(arguments: list[str], commands: dict[str, Command]) -> int:
+    unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
+    out = sys.stderr if unknown else sys.stdout
+    if unknown:
+        out.write(f"onebox: unknown command {arguments[0]!r}\n")
     out.write(
         "usage: onebox COMMAND …\n\n"
         "  worker    run workflows and activities\n"
         "  api       serve the register API\n"
-        "  migrate   bring the database's schema up to date\n"
-        "  doctor    look whether all that the processes need is there, and say what to fix\n"
-        "  replay    replay a workflow's history against this code, and tell its story\n"
-        "  codec     show operators clear text in Temporal's UI and CLI\n"
+        "  migrate   update the database schema\n"
+        "  doctor    check configuration and dependencies, and say what to fix\n"
+        "  replay    replay a workflow's history with this code, and show its timeline\n"
+        "  codec     serve a codec server that decrypts payloads for Temporal's UI and CLI\n"
         "  dev       start the whole stack on this machine (development)\n"
-        "  demo      play the incident on it, and check the invariants (development)\n\n"
-        f"available here: {', '.join(sorted(commands))}; each takes --help\n"
+        "  demo      run the example incident on it, and check the invariants (development)\n\n"
+        f"available here: {', '.join(sorted(commands))}; each has --help\n"
     )
-    return 0 if wanted else EXIT_USAGE
+    return EXIT_USAGE if unknown else 0
 
 
-def _no_arguments(name: str, description: str, words: list[str]) -> None:
-    argparse.ArgumentParser(prog=f"onebox {name}", description=description).parse_args(words)
+def _no_arguments(name: str, description: str, arguments: list[str]) -> None:
+    description = f"{description} Settings are environment variables (docs/settings.md)."
+    argparse.ArgumentParser(prog=f"onebox {name}", description=description).parse_args(arguments)
 
 
-def _worker(words: list[str]) -> int:
+def _worker(arguments: list[str]) -> int:
     _no_arguments(
-        "worker", "Run workflows and activities until SIGTERM. Settings come by environment.", words
+        "worker",
+        "Run workflows and activities until SIGTERM.",
+        arguments,
     )
     from workers.worker import run
 
     return asyncio.run(run())
 
 
-def _api(words: list[str]) -> int:
-    _no_arguments("api", "Serve the register API until SIGTERM. Settings come by environment.", words)
+def _api(arguments: list[str]) -> int:
+    _no_arguments(
+        "api",
+        "Serve the register API until SIGTERM.",
+        arguments,
+    )
     from workers.api import run
 
     return run()
 
 
-def _codec(words: list[str]) -> int:
+def _codec(arguments: list[str]) -> int:
     _no_arguments(
         "codec",
-        "Serve Temporal's UI and CLI as a codec server until SIGTERM. Settings come by environment.",
-        words,
+        "Serve a codec server for Temporal's UI and CLI until SIGTERM.",
+        arguments,
     )
     from cli.codec.command import run
 
     return run()
 
 
-def _migrate(words: list[str]) -> int:
-    _no_arguments("migrate", "Apply the migrations that DATABASE_URL lacks. Safe to run twice.", words)
+def _migrate(arguments: list[str]) -> int:
+    _no_arguments(
+        "migrate", "Apply missing migrations to the database at DATABASE_URL. Safe to run again.", arguments
+    )
     from cli.migrate import run
 
     return asyncio.run(run())
 
 
-def _doctor(words: list[str]) -> int:
+def _doctor(arguments: list[str]) -> int:
     from cli.doctor.command import run
 
-    return run(words)
+    return run(arguments)
 
 
-def _replay(words: list[str]) -> int:
+def _replay(arguments: list[str]) -> int:
     from cli.replay.command import run
 
-    return run(words)
+    return run(arguments)
 
 
 def _exit(code: int) -> None:
-    """Leave without the interpreter's finalisation, in which the Temporal SDK's threads sometimes crash.
+    """Exit without interpreter finalization, in which threads of the Temporal SDK sometimes crash.
 
     https://github.com/temporalio/sdk-python/issues/300
     """

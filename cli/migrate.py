@@ -1,4 +1,4 @@
-"""`onebox migrate`: bring the schema up to date, waiting a little for a server that is just starting."""
+"""The command `onebox migrate`: applies missing migrations; waits briefly for a server that is starting."""
 
 import asyncio
 import signal
@@ -11,26 +11,26 @@ from store.db.migrate import MigrationError, migrate
 from workers.settings.common import StoreSettings, load
 
 WAIT_SECONDS = 30.0
-"""A database that was started along with this command is up within seconds."""
+"""A database that starts together with this command is up within seconds."""
 
 
 INTERRUPTED = 128 + signal.SIGTERM
-"""As a shell says it: nothing is half done, but the schema may not be up to date."""
+"""A shell's exit code for SIGTERM. No migration is half applied, but some may be missing."""
 
 
 async def run() -> int:
-    """Apply what is missing; SIGTERM rolls back what isn't committed, also as a container's first process."""
+    """Apply missing migrations; SIGTERM rolls back the current one, also if this is a container's PID 1."""
     work = asyncio.ensure_future(_run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     try:
         return await work
     except asyncio.CancelledError:
-        sys.stderr.write("onebox migrate: interrupted; what was not committed is rolled back\n")
+        sys.stderr.write("onebox migrate: interrupted; the current migration was rolled back\n")
         return INTERRUPTED
 
 
 async def _run() -> int:
-    """Apply what is missing; say what was applied, or what is in the way."""
+    """Apply missing migrations and print their names; print the error otherwise."""
     url = load(StoreSettings).database_url.get_secret_value()
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
@@ -42,7 +42,7 @@ async def _run() -> int:
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
                 sys.stderr.write(
-                    f"onebox migrate: PostgreSQL cannot be reached after {WAIT_SECONDS:.0f} s "
+                    f"onebox migrate: PostgreSQL was not reachable for {WAIT_SECONDS:.0f} s "
                     f"({str(error).splitlines()[0]}); see DATABASE_URL\n"
                 )
                 return 1

@@ -1,6 +1,6 @@
-"""The table of settings for the documentation, made from the settings classes.
+"""Generates the settings reference from the settings classes.
 
-`python -m cli.settings_reference > docs/settings.md` writes it; a test compares.
+`python -m cli.settings_reference > docs/settings.md` writes it; a test compares the result.
 """
 
 import sys
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from cli.codec.settings import CodecSettings
 from workers.settings.api import ApiSettings
@@ -17,13 +16,13 @@ from workers.settings.worker import WorkerSettings
 
 INTRODUCTION = """# Settings
 
-All settings are environment variables. A missing or wrong one ends the process at its start with
-exit code 2 and an error that names it. Besides these, the worker takes Temporal's standard `TEMPORAL_*`
+All settings are environment variables. With a missing or invalid setting, a process exits at its start with
+code 2 and an error that names the variable. The worker also reads Temporal's standard `TEMPORAL_*`
 variables and profiles (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS*` …)
-and AWS's own (credentials, `AWS_ENDPOINT_URL` …); worker and register API take OpenTelemetry's `OTEL_…`
-([traces](telemetry.md#traces)).
+and AWS's (credentials, `AWS_ENDPOINT_URL` …). Worker and register API read OpenTelemetry's `OTEL_…`
+variables ([traces](telemetry.md#traces)).
 
-`onebox doctor` reads those of all processes, or with `--for` those of one, and names what is wrong with them.
+`onebox doctor` checks the settings of all processes, or with `--for` those of one.
 
 | variable | read by | default | meaning |
 |---|---|---|---|
@@ -31,7 +30,7 @@ and AWS's own (credentials, `AWS_ENDPOINT_URL` …); worker and register API tak
 
 
 def page() -> str:
-    """The whole page, as Markdown."""
+    """The whole page as Markdown."""
     return INTRODUCTION + "".join(f"{row}\n" for row in _rows())
 
 
@@ -63,7 +62,7 @@ def _variable(name: str, field: FieldInfo) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "**required**"
     if field.default is None:
         return "unset"

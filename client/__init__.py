@@ -1,1 +1,4 @@
-"""A typed Python client of workspaces: for watchdogs, tools and the `onebox` command."""
+"""Typed Python client of the control plane: for tools, the command line and tests.
+
+Imports `temporalio`, `pydantic` and the message contracts of `workflows`, and nothing else.
+"""

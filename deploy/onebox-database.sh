@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when PostgreSQL's volume is empty: Onebox's own role and database beside Temporal's.
+# Creates Onebox's role and database. PostgreSQL runs it once, when its volume is empty.
 set -eu
 psql --set ON_ERROR_STOP=1 --set password="${ONEBOX_DATABASE_PASSWORD}" --username "${POSTGRES_USER}" <<'SQL'
 CREATE ROLE onebox LOGIN PASSWORD :'password';

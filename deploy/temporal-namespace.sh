@@ -4,11 +4,11 @@
 set -eu
 temporal operator namespace describe --namespace "${TEMPORAL_NAMESPACE}" >/dev/null 2>&1 ||
   temporal operator namespace create --namespace "${TEMPORAL_NAMESPACE}" --retention 30d
-# A front end hears of a new namespace with its next refresh, up to 10 s later.
+# Temporal's front end refreshes its list of namespaces every 10 s.
 attempts=30
 until temporal operator search-attribute list --namespace "${TEMPORAL_NAMESPACE}" >/dev/null 2>&1; do
   attempts=$((attempts - 1))
-  [ "${attempts}" -gt 0 ] || { echo "namespace ${TEMPORAL_NAMESPACE} cannot be used" >&2; exit 1; }
+  [ "${attempts}" -gt 0 ] || { echo "namespace ${TEMPORAL_NAMESPACE} is not usable after 30 s" >&2; exit 1; }
   sleep 1
 done
 temporal operator search-attribute create --namespace "${TEMPORAL_NAMESPACE}" \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates Temporal's databases and brings their schemas up to date. Safe to run again.
+# Creates Temporal's databases and migrates their schemas. Safe to run again.
 # Environment: POSTGRES_SEEDS (host), POSTGRES_USER, SQL_PASSWORD. Steps as in Temporal's own compose samples.
 set -eu
 for pair in temporal:temporal temporal_visibility:visibility; do

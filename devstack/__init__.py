@@ -1,1 +1,1 @@
-"""The whole stack on one machine, for development and tests. Never in a production image."""
+"""The whole stack on one machine, for development and tests. Production images do not contain it."""

@@ -1,6 +1,6 @@
-"""A load balancer before several register APIs: sends calls to those that are ready, as production's would.
+"""A load balancer in front of several register APIs. It forwards calls to the APIs that are ready.
 
-It never sends a call twice, and mends no answer: a call that an API lost is a 502 of its own.
+It forwards each call once and does not change responses. A call that an API loses becomes a 502.
 """
 
 import argparse
@@ -19,23 +19,23 @@ from devstack.http_client import Answer, Headers, HttpClient, NoResponse
 from devstack.processes import LOCALHOST
 
 STATUS_PATH = "/_balancer"
-"""What it thinks of its APIs; all other paths are theirs."""
+"""Returns the balancer's view of its APIs; all other paths are forwarded."""
 
 PROBE_SECONDS = 0.5
 MAX_MISSES = 2
-"""One answer that is late says little; `not ready` is said by the API itself, and counts at once."""
+"""One late probe is tolerated. An API that answers `not ready` is skipped at once."""
 
 PROBE_TIMEOUT_SECONDS = 5.0
 
 CLIENT_IDLE_SECONDS = 75
 
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade"})
-"""Headers that are said to the next hop only (RFC 9110, section 7.6.1)."""
+"""Hop-by-hop headers (RFC 9110, section 7.6.1)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Upstream:
-    """One API, and what is known of it."""
+    """One API and the balancer's view of it."""
 
     name: str
     port: int
@@ -43,14 +43,14 @@ class Upstream:
     misses: int = 0
     open: int = 0
     last_call: int = 0
-    """Of its last call: calls are numbered, and who had none for longest is next among equals."""
+    """Sequence number of its last call. Among equally busy APIs, the one with the lowest is next."""
     answered: int = 0
     failed: int = 0
-    """Calls whose connection was refused or broke: each of them was a 502."""
+    """Calls whose connection was refused or broke; each was answered with a 502."""
 
 
 class Balancer:
-    """An ASGI application before the APIs."""
+    """ASGI application that forwards calls to the APIs."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
@@ -60,12 +60,12 @@ class Balancer:
         self._turns = itertools.count(1)
 
     def close(self) -> None:
-        """Let the connections to the APIs go."""
+        """Close the connections to the APIs."""
         for each in self._exchanges.values():
             each.close()
 
     async def watch(self) -> None:
-        """Ask all of them, again and again."""
+        """Probe all APIs until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for upstream in self._upstreams:
                 tasks.create_task(self._watch(upstream))
@@ -87,7 +87,7 @@ class Balancer:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call."""
+        """Forward one call."""
         if scope["path"] == STATUS_PATH:
             await _answer(send, 200, [asdict(each) for each in self._upstreams])
             return
@@ -111,7 +111,7 @@ class Balancer:
         await _send(send, answer.status, _end_to_end(answer.headers), answer.content)
 
     def _choose(self) -> Upstream:
-        """The least busy of those that are ready; if none says so, any may still answer."""
+        """Return the least busy ready API. If none is ready, return the least busy of all."""
         fit = [each for each in self._upstreams if each.ready] or self._upstreams
         chosen = min(fit, key=lambda each: (each.open, each.last_call))
         chosen.last_call = next(self._turns)
@@ -120,7 +120,7 @@ class Balancer:
     async def _forward(self, scope: Scope, upstream: Upstream, body: bytes) -> Answer:
         caller = scope["client"][0].encode() if scope["client"] else b"unknown"
         headers = [*_end_to_end(scope["headers"]), (b"x-forwarded-for", caller)]
-        if body and b"content-length" not in dict(headers):  # it came in chunks
+        if body and b"content-length" not in dict(headers):  # chunked request
             headers.append((b"content-length", str(len(body)).encode()))
         path, query = scope["raw_path"], scope["query_string"]
         target = path + b"?" + query if query else path
@@ -167,7 +167,7 @@ async def _run(port: int, upstreams: Sequence[Upstream]) -> None:
 
 
 def main() -> None:
-    """Balance until SIGTERM."""
+    """Run the balancer until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m devstack.balancer", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("upstreams", nargs="+", metavar="NAME=PORT")

@@ -1,6 +1,6 @@
-"""The box host: whenever an instance runs, its user data is executed as a process of its own.
+"""The box host: runs the user data of every running instance as a process.
 
-It does for a process what EC2 and systemd do for a machine; what the box does is in its user data.
+It stands in for EC2 and systemd. The user data decides what the box does.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-import httpx
+import httpx2
 
 from devstack.aws.client import AwsEndpoint, EndpointRefused
 from devstack.aws.values import InstanceView
@@ -24,10 +24,10 @@ from devstack.processes import Child
 POLL_SECONDS = 0.1
 
 HOST_FAULTS_DIR = Path(__file__).with_name("host_faults")
-"""What the Python processes of a box load first where `ONEBOX_AILMENTS` is set: see its own words."""
+"""Loaded first by the Python processes of a box if `ONEBOX_AILMENTS` is set; see `sitecustomize`."""
 
 RESTART_SECONDS = 0.5
-"""From the end of a box's process to its next start, as `Restart=always` does on the real image."""
+"""Delay before an ended process is started again, like `Restart=always` on the real image."""
 
 INHERITED_VARIABLES = (
     "PATH",
@@ -42,28 +42,28 @@ INHERITED_VARIABLES = (
     "ONEBOX_LISTEN_PORT",
     "ONEBOX_AILMENTS",
 )
-"""What a box gets from the host's environment: nothing that only a control plane may know."""
+"""Environment variables of the host that a box inherits. None of them is a control plane secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxView:
-    """A box as `boxes.json` tells of it."""
+    """A box as listed in `boxes.json`."""
 
     workspace: str | None
     generation: int | None
     instance_id: str
     private_ip: str
     pid: int
-    """Of the box's process, which is the leader of its process group."""
+    """Process ID of the box's process, which leads its process group."""
     starts: int
-    """How often its process was started; 1 if it never crashed."""
+    """Number of starts of its process; 1 if it never crashed."""
     directory: str
     configs: str
     log: str
 
 
 class Box:
-    """The process of one instance, and its files, which outlive it."""
+    """The process of one instance and its files. The files outlive the process."""
 
     def __init__(self, view: InstanceView, user_data: str, *, directory: Path) -> None:
         self.view = view
@@ -88,21 +88,21 @@ class Box:
 
     @property
     def powered_off(self) -> bool:
-        """Whether it asked to be switched off."""
+        """Whether the box requested a power-off."""
         return self._powered_off.exists()
 
     def start(self) -> None:
-        """Start its process."""
+        """Start the process."""
         self._starts += 1
         self._ended_at = None
         self._child.start()
 
     def kill(self) -> None:
-        """Switch the machine off: everything of it ends at once."""
+        """Power off: kill all processes of the box."""
         self._child.kill()
 
     def connect(self, data_volumes: Sequence[str], *, volumes: Path) -> None:
-        """Let it find the data volume that is attached to it: a directory stands for the volume."""
+        """Expose the attached data volume to the box. A directory stands in for the volume."""
         wanted = volumes / data_volumes[0] if data_volumes else None
         if (self._device.readlink() if self._device.is_symlink() else None) == wanted:
             return
@@ -112,15 +112,15 @@ class Box:
             self._device.symlink_to(wanted)
 
     def forget_power_off(self) -> None:
-        """It was switched off; when it is started again, it stays on."""
+        """Clear the power-off request, so that a later start keeps running."""
         self._powered_off.unlink(missing_ok=True)
 
     def revive(self, *, now: float) -> bool:
-        """Start its process again a moment after its end; True if it did."""
+        """Restart an ended process after `RESTART_SECONDS`. Returns True if it was restarted."""
         if self._child.running:
             return False
         if self._ended_at is None:
-            self._child.kill()  # what it left behind in its process group
+            self._child.kill()  # remaining processes of its group
             self._ended_at = now
         if now - self._ended_at < RESTART_SECONDS:
             return False
@@ -128,7 +128,7 @@ class Box:
         return True
 
     def describe(self) -> BoxView:
-        """What others may know of it."""
+        """The box as other processes see it."""
         return BoxView(
             workspace=self.view.workspace,
             generation=self.view.generation,
@@ -165,7 +165,7 @@ class Host:
         self._boxes: dict[str, Box] = {}
 
     def reconcile(self) -> None:
-        """Do what the instances' states ask for, once."""
+        """Match the boxes to the instance states, once."""
         running = {view.instance_id: view for view in self._endpoint.instances() if view.state == "running"}
         changed = False
         for instance_id in [name for name in self._boxes if name not in running]:
@@ -196,7 +196,7 @@ class Host:
         new.replace(self._directory / "boxes.json")
 
     def close(self) -> None:
-        """Kill all boxes; they start again with the next host."""
+        """Kill all boxes. The next host starts them again."""
         for box in self._boxes.values():
             box.kill()
         self._boxes.clear()
@@ -204,7 +204,7 @@ class Host:
 
 
 def read_boxes(directory: Path) -> list[BoxView]:
-    """The boxes that run now, as their host tells of them."""
+    """The running boxes, read from `boxes.json`."""
     try:
         text = (directory / "boxes.json").read_text()
     except FileNotFoundError:
@@ -230,8 +230,8 @@ def main(arguments: list[str]) -> None:
             while True:
                 try:
                     host.reconcile()
-                except (httpx.TransportError, EndpointRefused) as error:
-                    # No word from EC2 changes nothing: machines run on when its API is away.
+                except (httpx2.TransportError, EndpointRefused) as error:
+                    # While the EC2 API is unreachable, machines keep running.
                     sys.stderr.write(f"boxes: the endpoint does not answer: {error!r}\n")
                     sys.stderr.flush()
                 time.sleep(POLL_SECONDS)

@@ -1,7 +1,4 @@
-"""`onebox dev`: the stack on this machine, until Ctrl-C or SIGTERM.
-
-Says where everything is; what is started, and how, is the stack's matter.
-"""
+"""`onebox dev`: runs the stack on this machine until Ctrl-C or SIGTERM, and prints its addresses."""
 
 import argparse
 import json
@@ -21,15 +18,15 @@ EXIT_FAILED = 1
 
 
 def dev(arguments: list[str]) -> int:
-    """Start the stack, say where it is, and wait; the exit code is 0 if it was ended from outside."""
+    """Start the stack, print its addresses, and wait. Returns 0 after a signal, 1 if the start failed."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _on_signal)
     with suppress(KeyboardInterrupt):
         try:
-            # Without a directory nothing outlives the stack, so nothing has to be on the disk.
+            # Without --data the data is temporary, so fsync is not needed.
             stack = Stack(options.data, free_ports=options.free_ports, fsync=options.data is not None)
-            sys.stderr.write("starting the stack …\n")
+            sys.stderr.write("Starting the stack …\n")
             with stack:
                 sys.stdout.write(json.dumps(stack.describe()) + "\n" if options.json else _summary(stack))
                 sys.stdout.flush()
@@ -37,7 +34,7 @@ def dev(arguments: list[str]) -> int:
         except (ChildFailed, PortInUse, DirectoryInUse) as error:
             sys.stderr.write(f"onebox dev: {error}\n")
             return EXIT_FAILED
-    sys.stderr.write("the stack is stopped\n")
+    sys.stderr.write("The stack has stopped.\n")
     return 0
 
 
@@ -45,12 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="onebox dev",
         description="Start Temporal, PostgreSQL, an AWS endpoint, worker, register API and boxes on this "
-        "machine, and leave them up until Ctrl-C. Settings can be given by environment.",
+        "machine, and run them until Ctrl-C. Environment variables override settings.",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="keep everything there; else it is temporary"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep all data in this directory",
     )
-    parser.add_argument("--free-ports", action="store_true", help="take free ports, not the usual ones")
+    parser.add_argument("--free-ports", action="store_true", help="use free ports, not the default ones")
     parser.add_argument("--json", action="store_true", help="print one line of JSON when everything is ready")
     return parser
 
@@ -71,8 +71,8 @@ def _summary(stack: Stack) -> str:
     temporal = f"{shlex.quote(temporal_cli())} workflow"
     where = f"--address {address} --workflow-id ws-1"
     return (
-        f"The stack is up; Ctrl-C ends it.\n\n{shown}\n"
-        "A workspace, and its recreation:\n\n"
+        f"The stack is running. Press Ctrl-C to stop it.\n\n{shown}\n"
+        "Start a workspace, recreate its box, and read its status:\n\n"
         f"  {temporal} start {where} --type WorkspaceWorkflow --task-queue workspaces --input '{{}}'\n"
         f"  {temporal} signal {where} --name recreate\n"
         f"  {temporal} query {where} --type status\n\n"
@@ -80,7 +80,7 @@ def _summary(stack: Stack) -> str:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """End in order; a second signal must not cut that short. SIGKILL does: the kernel ends the children."""
+    """Stop in order and ignore further signals. After SIGKILL, the kernel ends the children."""
     del number, frame
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(other, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""`onebox demo`: the incident of June, played on real parts, with the invariants checked at the end.
+"""`onebox demo`: replays the June incident on a real stack and checks the invariants at the end.
 
-Shows what happens as it happens; what is true is read from Temporal, PostgreSQL and the AWS endpoint.
+It reads the results from Temporal, PostgreSQL and the AWS endpoint.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from rich.table import Table
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
+from workflows.workspace.enums import Phase
 from workflows.workspace.messages import RequestOutcome, WorkspaceStatus
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 WORKSPACES = ("ws-anna", "ws-ben", "ws-cleo")
 VICTIM = WORKSPACES[0]
@@ -31,12 +31,12 @@ SETTINGS = {
     "HEARTBEAT_STALE_SECONDS": "2",
     "ONEBOX_WATCH_SECONDS": "1",
 }
-"""Everything else as in production; only waiting for silence is shorter than 90 s."""
+"""Shorter heartbeat limits than in production, where a heartbeat is stale after 90 s."""
 
 
 @dataclass(slots=True)
 class DemoResults:
-    """What the demo saw."""
+    """Results of the demo run."""
 
     online_after: dict[str, float] = field(default_factory=dict)
     replaced_after: float = 0.0
@@ -44,13 +44,13 @@ class DemoResults:
     broken: list[str] = field(default_factory=list)
 
     def expect(self, what: str, seen: object, wanted: object) -> None:
-        """Note what is not as it must be."""
+        """Record a violation if the two values differ."""
         if seen != wanted:
-            self.broken.append(f"{what}: {seen!r}, not {wanted!r}")
+            self.broken.append(f"{what}: found {seen!r}, expected {wanted!r}")
 
 
 class ProgressPrinter:
-    """Prints each change once, with the seconds since the beginning."""
+    """Prints each change once, with the seconds since the start."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -58,11 +58,12 @@ class ProgressPrinter:
         self._last: dict[str, str] = {}
 
     def say(self, text: str) -> None:
-        """One line."""
-        self._screen.print(f"[dim]{time.monotonic() - self._start:5.1f} s[/]  {text}", highlight=False)
+        """Print one line."""
+        elapsed = time.monotonic() - self._start
+        self._screen.print(f"[dim]{elapsed:5.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     def watch(self, status: WorkspaceStatus) -> None:
-        """One line where a workspace's status has changed."""
+        """Print one line if the workspace's status has changed."""
         instance = f", {status.instance_id}" if status.instance_id else ""
         text = f"{status.workspace_id}: [bold]{status.phase}[/], generation {status.generation}{instance}"
         if self._last.get(status.workspace_id) != text:
@@ -71,38 +72,38 @@ class ProgressPrinter:
 
 
 def demo(arguments: list[str]) -> int:
-    """Play it; 0 if every invariant held, 1 if not."""
+    """Run the demo. Returns 0 if every invariant held, 1 if not."""
     parser = argparse.ArgumentParser(
         prog="onebox demo",
-        description="Play the incident (three recreate requests within a second, and again later) on real "
-        "parts: Temporal, PostgreSQL, an AWS endpoint, and boxes that are processes.",
+        description="Replay the incident (three recreate requests within a second, and again later) on a "
+        "real stack: Temporal, PostgreSQL, a local AWS endpoint, and boxes that run as processes.",
     )
     parser.add_argument(
         "--page",
         type=Path,
         metavar="FILE",
-        help=f"write what happened to {VICTIM} as a page to be read later",
+        help=f"write the timeline of {VICTIM} as an HTML page",
     )
     page: Path | None = parser.parse_args(arguments).page
     screen = Screen()
-    story = ProgressPrinter(screen)
+    progress = ProgressPrinter(screen)
     with tempfile.TemporaryDirectory(prefix="onebox-demo-") as directory:
-        story.say("starting Temporal, PostgreSQL, the AWS endpoint, worker, register API and box host …")
+        progress.say("Starting Temporal, PostgreSQL, AWS endpoint, worker, register API and box host …")
         with Stack(Path(directory), free_ports=True, settings=SETTINGS) as stack:
-            findings = asyncio.run(_play(stack, story, screen))
+            findings = asyncio.run(_play(stack, progress, screen))
             if page is not None:
-                story.say(f"what happened to {VICTIM} can be read in {page}: onebox replay {VICTIM} --html …")
+                progress.say(f"Writing the timeline of {VICTIM} to {page}: onebox replay {VICTIM} --html …")
                 findings.expect("onebox replay: exit code", _replayed(stack, page), 0)
-            story.say("stopping everything")
+            progress.say("Stopping the stack")
     for broken in findings.broken:
-        screen.print(f"[bold red]BROKEN[/]  {broken}", highlight=False)
+        screen.print(f"[bold red]VIOLATED[/]  {broken}", highlight=False)
     if not findings.broken:
-        screen.print("[bold green]All invariants held.[/] `make dev` leaves the stack up for you to try.")
+        screen.print("[bold green]All invariants held.[/] Run `make dev` to try it yourself.")
     return 1 if findings.broken else 0
 
 
 def _replayed(stack: Stack, page: Path) -> int:
-    """As an operator would have it written: replayed, with the register API's trail beside it."""
+    """Write the timeline page as an operator would. Returns the exit code of `onebox replay`."""
     command = [sys.executable, "-m", "cli", "replay", VICTIM, "--html", str(page)]
     environment = {**stack.environment, "TEMPORAL_ADDRESS": stack.temporal_address}
     return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode  # noqa: S603
@@ -111,7 +112,7 @@ def _replayed(stack: Stack, page: Path) -> int:
 async def _play(stack: Stack, progress: ProgressPrinter, screen: Screen) -> DemoResults:
     findings = DemoResults()
     async with connected(stack) as console:
-        progress.say("three workspaces are started: temporal workflow start … --input '{}'")
+        progress.say("Starting three workspaces: temporal workflow start … --input '{}'")
         started = time.monotonic()
 
         async def provision(workspace: str) -> None:
@@ -128,27 +129,28 @@ async def _play(stack: Stack, progress: ProgressPrinter, screen: Screen) -> Demo
 
 async def _incident(console: Console, progress: ProgressPrinter, results: DemoResults) -> None:
     await console.set_box_mode(VICTIM, "silent")
-    progress.say(f"the box of {VICTIM} goes silent: it runs, but neither beats nor answers")
+    progress.say(f"The box of {VICTIM} hangs: it runs, but sends no heartbeats and answers no calls")
     await console.until_phase(VICTIM, Phase.DEGRADED, tell=progress.watch)
     observed = (await console.status(VICTIM)).generation
 
-    progress.say("watchdog, auto-recovery and an admin ask for its recreation, all within a second")
-    asked_at = time.monotonic()
+    progress.say("Watchdog, auto-recovery and an admin each request a recreate within a second")
+    requested_at = time.monotonic()
     await _send_requests(console, observed)
     await console.until_phase(VICTIM, Phase.ONLINE, generation=observed + 1, tell=progress.watch)
-    results.replaced_after = time.monotonic() - asked_at
+    results.replaced_after = time.monotonic() - requested_at
 
-    progress.say(f"later, the same three ask again, still about generation {observed}")
+    progress.say(f"Later, the same three request it again, still for generation {observed}")
     await _send_requests(console, observed)
     results.outcomes = await eventually(
         lambda: console.requests(VICTIM), lambda requests: len(requests) >= 6, seconds=60
     )
+    progress.say("The outcomes of all six:")
     for outcome in results.outcomes:
         progress.say(f"  {outcome.requested_by}: [bold]{outcome.outcome}[/] — {outcome.detail}")
 
 
 async def _send_requests(console: Console, observed: int) -> None:
-    """The watchdogs send signals, the admin an update, as in the field."""
+    """Send two requests as signals and one as an update, as the real callers do."""
     await asyncio.gather(
         console.signal(VICTIM, requested_by="watchdog", reason="no heartbeat", observed_generation=observed),
         console.signal(
@@ -176,14 +178,14 @@ async def _check(console: Console, results: DemoResults) -> None:
             f"{workspace}: live tokens (I4)", tokens, [{"generation": generations, "state": "active"}]
         )
         record = await console.record(workspace)
-        results.expect(f"{workspace}: phase on the record", record.get("phase"), "online")
-        results.expect(f"{workspace}: last_error on the record", record.get("last_error"), None)
+        results.expect(f"{workspace}: recorded phase", record.get("phase"), "online")
+        results.expect(f"{workspace}: recorded last_error", record.get("last_error"), None)
 
 
 async def _report(console: Console, screen: Screen, results: DemoResults) -> None:
     outcomes = Counter(str(outcome.outcome) for outcome in results.outcomes)
-    told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    screen.print(f"\n{VICTIM}: 6 requests: {told}; replaced after {results.replaced_after:.1f} s")
+    outcome_counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+    screen.print(f"\n{VICTIM}: 6 requests ({outcome_counts}); replaced after {results.replaced_after:.1f} s")
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for heading in (
         "workspace",

@@ -1,7 +1,4 @@
-"""What a stack is made of before anything runs: its ports, its secrets, and its children's environment.
-
-It starts nothing.
-"""
+"""The ports, secrets and child environment of a stack, computed before anything runs."""
 
 import hashlib
 import json
@@ -20,8 +17,8 @@ from devstack.processes import LOCALHOST, PortInUse, free_port, port_is_free
 REGION = "us-east-1"
 
 BALANCER = "127.0.0.2"
-"""A balancer calls the register APIs from there: they can trust its word on where a call comes from, and
-nobody else's."""
+"""Source address of the balancer's calls. The register APIs trust `X-Forwarded-For` from this address
+only."""
 
 OVERRIDABLE_DEFAULTS = {
     "BOX_INSTANCE_TYPES": "t3.small,t3.medium",
@@ -33,16 +30,16 @@ OVERRIDABLE_DEFAULTS = {
     "LOG_FORMAT": "json",
     "ONEBOX_WATCH_SECONDS": "5",
 }
-"""What suits one machine and an impatient person; the caller's environment may say otherwise."""
+"""Defaults for one machine; the caller's environment overrides them."""
 
 EXCLUDED_VARIABLES = ("AWS_", "TEMPORAL_", "BOX_", "DNS_", "DATABASE_", "PG")
-"""A shell that is set up for the real AWS, or another Temporal, must not lead a devstack there."""
+"""Removed from the environment, so that a shell set up for real AWS or Temporal does not leak in."""
 
 API_PORT_SUFFIX = "-calls"
-"""The end of the name of a port that one of several register APIs listens on."""
+"""Suffix of the port names of additional register APIs."""
 
 NO_PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
-"""Everything is on this machine."""
+"""All servers listen on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +50,22 @@ class Ports:
     temporal_ui: int = 8233
     register_api: int = 8080
     postgres: int = 5433
-    """Not 5432, which a PostgreSQL of the machine's own has."""
+    """Not 5432, which a PostgreSQL installed on the machine uses."""
     aws: int = 4566
     codec: int = 8081
-    """Needed with PAYLOAD_KEYS only."""
+    """Used with PAYLOAD_KEYS only."""
     worker_metrics: int = 9464
     """OpenTelemetry's port for Prometheus; the next two follow it."""
     sdk_metrics: int = 9465
     api_metrics: int = 9466
     box_runtime: int = 8000
-    """Each box has an address of its own, and this port on it."""
+    """Each box has its own address and listens on this port."""
     others: Mapping[str, int] = field(default_factory=dict)
-    """Of the workers and register APIs beside the first, by name; always free ones."""
+    """Ports of additional workers and register APIs, by name; always free ones."""
 
     @property
     def temporal_address(self) -> str:
-        """Temporal's front end, as host:port."""
+        """Temporal's frontend, as host:port."""
         return f"{LOCALHOST}:{self.temporal}"
 
     @property
@@ -78,7 +75,7 @@ class Ports:
 
     @property
     def register_api_url(self) -> str:
-        """What boxes call."""
+        """The register API as boxes reach it."""
         return f"http://{LOCALHOST}:{self.register_api}"
 
     @property
@@ -88,7 +85,7 @@ class Ports:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """What Prometheus scrapes, by job; those of a second worker are `worker-2` and `sdk-2`."""
+        """Metrics endpoints for Prometheus, by job; a second worker adds `worker-2` and `sdk-2`."""
         ports = {"worker": self.worker_metrics, "sdk": self.sdk_metrics, "api": self.api_metrics}
         ports |= {name: port for name, port in self.others.items() if not name.endswith(API_PORT_SUFFIX)}
         return {job: f"http://{LOCALHOST}:{port}/metrics" for job, port in ports.items()}
@@ -100,9 +97,10 @@ class Ports:
 
     @classmethod
     def chosen(cls, file: Path, *, free: bool, others: Sequence[str] = ()) -> "Ports":
-        """The default ports, or free ones: those of the last time if they still are. Raises `PortInUse`.
+        """Return the default ports, or free ones; earlier free ports are kept if possible.
 
-        Boxes were told the register API's address when they were launched. `others` are always free ones.
+        Raises `PortInUse`. Running boxes know the register API's address from their launch. The ports of
+        `others` are always free ones.
         """
         names = [each.name for each in fields(cls) if each.name != "others"]
         if not free:
@@ -122,7 +120,7 @@ class Ports:
 
 
 def _free(names: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
-    """A free port for each name: that of before if it still is."""
+    """Return a free port for each name, and the earlier one if it is still free."""
     numbers: dict[str, int] = {}
     for name in names:
         port = before.get(name)
@@ -134,16 +132,16 @@ def _free(names: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """Made once for each data directory."""
+    """Generated once per data directory."""
 
     server_keys: str
     operator_token: str
     owner: str
-    """Which control plane this is; no secret, but as lasting."""
+    """The control plane's ID; not secret, but equally permanent."""
 
     @classmethod
     def load_or_create(cls, file: Path) -> "Secrets":
-        """Those of the last time, or new ones."""
+        """Load the stored secrets, or create new ones."""
         if file.exists():
             return cls(**json.loads(file.read_text()))
         made = cls(
@@ -159,9 +157,9 @@ class Secrets:
 def base_environment(
     ports: Ports, keys: Secrets, *, caller: Mapping[str, str], settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """The children's environment, as far as it is known before anything runs.
+    """Return the children's environment as far as it is known before anything runs.
 
-    `settings` wins over everything; the caller's environment over what is tunable.
+    `settings` overrides everything; the caller's environment overrides the defaults.
     """
     inherited = {
         name: value
@@ -200,7 +198,7 @@ def base_environment(
 
 
 def cloud_environment(info: Info) -> dict[str, str]:
-    """What is known once the AWS endpoint is up."""
+    """Return the variables that are known once the AWS endpoint is up."""
     return {
         "DNS_ZONE_ID": info.hosted_zone_id,
         "DNS_ZONE_NAME": info.hosted_zone_name,
@@ -210,16 +208,16 @@ def cloud_environment(info: Info) -> dict[str, str]:
 
 
 def _our_name() -> str:
-    """Runtimes run as we do: as root, the box script would look for the image's user."""
+    """Run agent runtimes as the current user; as root, the box script would look for the image's user."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        return "agent"  # nobody is asked for who isn't root
+        return "agent"  # only root needs a user name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessCounts:
-    """How many workers and register APIs there are, what they are called, and where each of them listens."""
+    """Number, names and ports of the workers and register APIs."""
 
     workers: int = 1
     apis: int = 1
@@ -236,28 +234,28 @@ class ProcessCounts:
 
     @property
     def balanced(self) -> bool:
-        """Whether there is a balancer before the register APIs, at their address."""
+        """Whether a balancer listens at the register API's address."""
         return self.apis > 1
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """What it needs beside the ports of a stack with one of each."""
+        """Names of the additional ports, beyond those of a stack with one worker and one API."""
         sdks = _numbered("sdk", self.workers)
         calls = tuple(name + API_PORT_SUFFIX for name in self.api_names) if self.balanced else ()
         return (*self.worker_names[1:], *sdks[1:], *self.api_names[1:], *calls)
 
     def overrides(self, name: str, ports: Ports) -> dict[str, str]:
-        """What one of them is told that the others are not."""
-        told: dict[str, str] = {}
+        """Return the variables that only this process gets."""
+        values: dict[str, str] = {}
         if name in self.worker_names[1:]:
-            told["WORKER_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
-            told["SDK_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name.replace('worker', 'sdk')]}"
+            values["WORKER_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
+            values["SDK_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name.replace('worker', 'sdk')]}"
         if name in self.api_names[1:]:
-            told["API_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
+            values["API_METRICS_BIND"] = f"{LOCALHOST}:{ports.others[name]}"
         if name in self.api_names and self.balanced:
-            told["REGISTER_API_BIND"] = f"{LOCALHOST}:{ports.others[name + API_PORT_SUFFIX]}"
-            told["TRUSTED_PROXIES"] = BALANCER
-        return told
+            values["REGISTER_API_BIND"] = f"{LOCALHOST}:{ports.others[name + API_PORT_SUFFIX]}"
+            values["TRUSTED_PROXIES"] = BALANCER
+        return values
 
 
 def _numbered(name: str, number: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""One HTTP call after the other to a server of the devstack, on connections that are kept for a moment.
+"""Sequential HTTP calls to a server of the devstack over keep-alive connections.
 
-Knows only what the register API says: every answer has a length. A call is sent once, whatever becomes of it.
+Every response of the register API has a length, so other framings are not supported. A call is sent once.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 Headers = list[tuple[bytes, bytes]]
 
 IDLE_SECONDS = 2.0
-"""Shorter than the APIs keep an idle connection: none is closed just as a call goes out on it."""
+"""Shorter than the APIs' idle timeout, so that no connection closes just as a call is sent."""
 
 CALL_SECONDS = 30.0
 
@@ -19,12 +19,12 @@ _WITHOUT_BODY = frozenset({204, 304})
 
 
 class NoResponse(Exception):
-    """There was no answer: the connection was refused, or broke, or nothing came in time."""
+    """No response: the connection was refused or broke, or the call timed out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server said."""
+    """The server's response."""
 
     status: int
     headers: Headers
@@ -44,7 +44,7 @@ class _Connection:
 
 
 class HttpClient:
-    """The calls to one server."""
+    """Client of one server."""
 
     def __init__(self, host: str, port: int, *, local_address: str) -> None:
         self._place = host, port
@@ -60,7 +60,7 @@ class HttpClient:
         body: bytes = b"",
         seconds: float = CALL_SECONDS,
     ) -> Answer:
-        """Send it, and await the answer. Raises `NoResponse`."""
+        """Send the call and return the response. Raises `NoResponse`."""
         head = [b"%s %s HTTP/1.1" % (method.encode(), target), *(b"%s: %s" % each for each in headers)]
         connection: _Connection | None = None
         try:
@@ -81,7 +81,7 @@ class HttpClient:
                 connection.writer.close()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close idle connections."""
         while self._idle:
             self._idle.pop().writer.close()
 
@@ -97,7 +97,7 @@ class HttpClient:
 
 
 async def _answer(reader: asyncio.StreamReader, method: str) -> tuple[Answer, bool]:
-    """The answer, and whether the connection can be used again."""
+    """Return the response, and whether the connection can be reused."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")
     status = int(first.split(b" ")[1])
     headers: Headers = []

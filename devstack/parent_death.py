@@ -1,6 +1,6 @@
-"""Become another program that the kernel ends as soon as its parent is gone.
+"""Exec a program that the kernel ends as soon as its parent has exited.
 
-Run as a script between fork and exec; it imports nothing of the project, so that it starts in milliseconds.
+Runs as a script between fork and exec. It imports nothing of the project, to start in milliseconds.
 """
 
 import ctypes
@@ -13,12 +13,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: the signal to die of, the parent's process ID, and the program with its arguments."""
+    """Arguments: the death signal, the parent's process ID, and the program with its arguments."""
     death_signal, parent, *program = arguments
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+    # The kernel does not report a parent that has already exited.
     if os.getppid() != int(parent):
-        sys.exit("the parent ended before its child began")  # the kernel tells only of later deaths
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would hand that on
+        sys.exit("the parent ended before its child began")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and exec would inherit that
     os.execvp(program[0], program)  # noqa: S606
 
 

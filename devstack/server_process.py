@@ -1,4 +1,4 @@
-"""A server that is one process: made when it is first started, and started again after its end."""
+"""A server that is one process, created at its first start and restarted after its end."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -8,22 +8,22 @@ from devstack.processes import Child, ChildFailed
 
 
 class ChildServer(ABC):
-    """What it is and when it is ready is its subclass's; its data outlives it."""
+    """Base class. Subclasses define the command and the readiness check. The data outlives the process."""
 
     def __init__(self) -> None:
         self._made: Child | None = None
 
     @abstractmethod
     def start(self) -> None:
-        """Start it, and wait until it can be used."""
+        """Start it and wait until it is ready."""
 
     @abstractmethod
     def _make(self) -> Child:
-        """The process, which is not started yet."""
+        """Create the process without starting it."""
 
     @property
     def pid(self) -> int:
-        """The process's ID; `ChildFailed` if it was never started."""
+        """The process ID. Raises `ChildFailed` if the process was never started."""
         if self._made is None:
             raise ChildFailed(f"{type(self).__name__} was not started")
         return self._made.pid
@@ -34,12 +34,12 @@ class ChildServer(ABC):
         return self._made is not None and self._made.running
 
     def stop(self) -> None:
-        """Have it end in an orderly way, and wait for that."""
+        """Stop it in order and wait for its end."""
         if self._made is not None:
             self._made.stop()
 
     def kill(self) -> None:
-        """SIGKILL it, with all the processes that it began."""
+        """SIGKILL it and all its descendants."""
         if self._made is not None:
             self._made.kill()
 

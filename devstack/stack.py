@@ -1,7 +1,4 @@
-"""The whole stack on one machine: starts its parts in order, keeps them up, ends them without a trace.
-
-What the parts do is their own matter; production processes are started as anyone would start them.
-"""
+"""The whole stack on one machine: starts its parts in order, restarts them, and ends them completely."""
 
 import fcntl
 import json
@@ -28,21 +25,21 @@ from devstack.supervision import Server, Supervised
 from devstack.temporal import Temporal
 
 PARTS = ("postgres", "temporal", "aws", "worker", "api", "codec", "boxes")
-"""In the order of their start. There is a codec server where payloads are encrypted."""
+"""In start order. The codec server runs only if payloads are encrypted."""
 
 STATEFUL_PARTS = ("temporal", "aws", "postgres")
-"""They keep what the others work with: first to start, last to end."""
+"""Parts that hold data: started first, ended last."""
 
 RESTART_SECONDS = 120.0
-"""How long a part may be away: what it needs may have to be back first, and pauses grow between starts."""
+"""How long a part may be down: its dependencies may have to return first, and restarts back off."""
 
 
 class DirectoryInUse(RuntimeError):
-    """Another stack works with the same data."""
+    """Another stack uses the same data directory."""
 
 
 class Stack:
-    """Temporal, PostgreSQL, AWS endpoint, worker, register API, codec server and boxes; or some of them."""
+    """Temporal, PostgreSQL, AWS endpoint, worker, register API, codec server and boxes, or some of them."""
 
     def __init__(
         self,
@@ -51,7 +48,7 @@ class Stack:
         free_ports: bool = False,
         parts: Iterable[str] = PARTS,
         settings: Mapping[str, str] | None = None,
-        told_instead: Callable[[str, Mapping[str, str]], Mapping[str, str]] | None = None,
+        override: Callable[[str, Mapping[str, str]], Mapping[str, str]] | None = None,
         workers: int = 1,
         apis: int = 1,
         pending_seconds: float = 1.0,
@@ -59,25 +56,24 @@ class Stack:
         fsync: bool = True,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        """Without a directory everything is in a temporary one, which is removed at the end.
+        """Without `directory`, all data is temporary and removed at the end.
 
-        `settings` are environment variables of the children; they win over everything else.
-        `told_instead` gets the name of worker, API or box host and its environment, and says what it is told
-        instead: so parts reach each other by detours.
-        With several `workers` or `apis` the others are the parts `worker-2`, `api-2` …; before several APIs
-        there is a `balancer`, at the address of the one.
-        `pending_seconds` and `terminating_seconds` are how long instances take to run and to end.
-        `report` is told what a person should know, in one line.
+        `settings` are environment variables of the children; they override everything else.
+        `override` gets the name and the environment of a worker, API or box host and returns
+        replacements, so that tests can place proxies between parts.
+        Further `workers` and `apis` are the parts `worker-2`, `api-2` …; several APIs get a `balancer`.
+        `pending_seconds` and `terminating_seconds` are how long instances take to start and to terminate.
+        `report` receives one line for each event that concerns the user.
         """
         self.parts = tuple(part for part in PARTS if part in set(parts))
         self.operator_token = ""
         self.state_dir = Path()
         self.environment: dict[str, str] = {}
-        """Of the children; complete once the stack is started."""
+        """Environment of the children; complete once the stack has started."""
         self._directory = directory
         self._free_ports = free_ports
         self._settings = dict(settings or {})
-        self._told_instead = told_instead
+        self._override = override
         self._crew = ProcessCounts(workers=workers, apis=apis)
         self._delays = (pending_seconds, terminating_seconds)
         self._fsync = fsync
@@ -89,11 +85,11 @@ class Stack:
         self._file_lock = threading.Lock()
         self._closed = False
 
-    # --- where things are
+    # --- addresses
 
     @property
     def temporal_address(self) -> str:
-        """Temporal's front end, as host:port."""
+        """Temporal's frontend, as host:port."""
         return self._ports.temporal_address
 
     @property
@@ -103,27 +99,27 @@ class Stack:
 
     @property
     def register_api_url(self) -> str:
-        """What boxes call."""
+        """The register API as boxes reach it."""
         return self._ports.register_api_url
 
     @property
     def codec_url(self) -> str | None:
-        """The codec server, which takes the operator token; None where payloads are in clear text."""
+        """The codec server, which accepts the operator token; None without encryption."""
         return self._ports.codec_url if self.payload_keys and "codec" in self.parts else None
 
     @property
     def payload_keys(self) -> str:
-        """What the stack's processes encrypt payloads with."""
+        """The encryption of the stack's processes."""
         return self.environment.get("PAYLOAD_KEYS", "")
 
     @property
     def aws_url(self) -> str:
-        """The AWS endpoint; `AwsEndpoint` takes it, and boto3 as `endpoint_url`."""
+        """The AWS endpoint, for `AwsEndpoint` and as boto3's `endpoint_url`."""
         return self._ports.aws_url
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """What Prometheus scrapes: worker, sdk (Temporal's, in the worker), api."""
+        """Metrics endpoints: worker, sdk (Temporal's, in the worker), api."""
         return self._ports.metrics_urls
 
     @property
@@ -134,7 +130,7 @@ class Stack:
         return self._postgres.url
 
     def balanced(self) -> dict[str, Upstream]:
-        """What the balancer thinks of the register APIs. Raises `ChildFailed` if it doesn't answer."""
+        """Return the balancer's view of the register APIs. Raises `ChildFailed` if it does not answer."""
         upstreams = self._programs.balanced()
         if upstreams is None:
             raise ChildFailed("there is no balancer that answers")
@@ -142,12 +138,12 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process IDs of what runs now."""
+        """Process IDs of the running parts."""
         return {name: pid for name, server in self._servers.items() if (pid := server.pid) is not None}
 
     @property
     def boxes(self) -> list[BoxView]:
-        """The boxes that run now."""
+        """The running boxes."""
         return read_boxes(self._programs.boxes_dir)
 
     def log(self, name: str) -> Path:
@@ -155,7 +151,7 @@ class Stack:
         return self._programs.log(name)
 
     def describe(self) -> dict[str, object]:
-        """Where everything is, as `--json` prints it."""
+        """Addresses and process IDs, as `--json` prints them."""
         return {
             "temporal": self.temporal_address,
             "temporal_ui": self.temporal_ui_url,
@@ -180,10 +176,10 @@ class Stack:
             terminating_seconds=terminating,
         )
 
-    # --- parts, one by one
+    # --- single parts
 
     def start(self, name: str) -> None:
-        """Start a part, wait until it is ready, and keep it up from now on."""
+        """Start a part, wait until it is ready, and restart it from now on."""
         self._servers[name].start()
 
     def stop(self, name: str) -> None:
@@ -191,20 +187,20 @@ class Stack:
         self._servers[name].stop()
 
     def kill(self, name: str) -> None:
-        """SIGKILL a part; it stays down until it is started. (Killed by others, it comes back.)"""
+        """SIGKILL a part; it stays down until it is started. (A part killed from outside is restarted.)"""
         self._servers[name].kill()
 
     def restart(self, name: str) -> None:
-        """Stop a part in order, and start it."""
+        """Stop a part in order and start it."""
         self.stop(name)
         self.start(name)
 
     def wait_ready(
         self, name: str, *, other_than: int | None = None, seconds: float = RESTART_SECONDS
     ) -> int:
-        """Wait until a part is ready, and return its process ID.
+        """Wait until a part is ready and return its process ID.
 
-        `other_than` is the ID of a process that was killed from outside: it has to be another one.
+        `other_than` is the ID of a process that was killed from outside; the result differs from it.
         """
         server = self._servers[name]
         deadline = time.monotonic() + seconds
@@ -216,7 +212,7 @@ class Stack:
                 raise ChildFailed(f"{name} was not ready after {seconds:g} s")
             time.sleep(POLL_SECONDS)
 
-    # --- all of it
+    # --- the whole stack
 
     def __enter__(self) -> "Stack":
         try:
@@ -232,11 +228,11 @@ class Stack:
         self.close()
 
     def close(self) -> None:
-        """End everything, and remove what was temporary."""
+        """End everything and remove temporary data."""
         if self._closed:
             return
         self._closed = True
-        # Nobody starts from temporary data again: what only keeps data need not be asked to.
+        # Temporary data is never used again, so the stateful parts are killed at once.
         temporary = self._directory is None
         keepers = [self._servers[name] for name in STATEFUL_PARTS if name in self._servers]
         others = [server for server in list(self._servers.values()) if server not in keepers]
@@ -268,7 +264,7 @@ class Stack:
         self._write_state()
 
     def _others(self) -> list[str]:
-        """What is started once everything is there that it works with."""
+        """Names of the parts that start after the stateful parts."""
         crew = self._crew
         names = {
             "worker": crew.worker_names,
@@ -285,7 +281,7 @@ class Stack:
                 for future in running:
                     future.result()
             except BaseException:
-                self.close()  # at once: it ends the starts that this pool still waits for
+                self.close()  # at once: this ends the starts that the pool still waits for
                 raise
 
     def _open_postgres(self) -> None:
@@ -319,8 +315,8 @@ class Stack:
         return lambda: self._supervise(name, self._programs.production(name, self._overrides(name)))
 
     def _overrides(self, name: str) -> dict[str, str]:
-        told = self.environment | self._crew.overrides(name, self._ports)
-        return told if self._told_instead is None else {**told, **self._told_instead(name, told)}
+        values = self.environment | self._crew.overrides(name, self._ports)
+        return values if self._override is None else {**values, **self._override(name, values)}
 
     def _supervise(self, name: str, server: Server) -> None:
         supervised = Supervised(name, server, changed=self._write_state, report=self._report)
@@ -330,7 +326,7 @@ class Stack:
         supervised.start()
 
     def _write_state(self) -> None:
-        """Tell other processes where everything is: `stack.json`, for its owner only."""
+        """Write the addresses to `stack.json`, readable by its owner only."""
         if self._postgres is None or "DATABASE_URL" not in self.environment or self._closed:
             return
         with self._file_lock:

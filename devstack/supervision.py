@@ -1,7 +1,4 @@
-"""Keeping one server up: whoever kills it sees it come back, unless it was asked to be down.
-
-It knows how to start and stop things, and not what they are.
-"""
+"""Keeps one server running: restarts it after an unexpected end."""
 
 import threading
 import time
@@ -15,11 +12,11 @@ WATCH_SECONDS = 0.05
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 STEADY_SECONDS = 30.0
-"""A server that was up for so long didn't fail at its start."""
+"""A server that ran this long did not fail at its start."""
 
 
 class Server(Protocol):
-    """Something that runs in a process."""
+    """A server in a process."""
 
     @property
     def pid(self) -> int:
@@ -30,25 +27,25 @@ class Server(Protocol):
         """Whether the process runs."""
 
     def ready(self) -> bool:
-        """Whether it can be used."""
+        """Whether it is ready."""
 
     def start(self) -> None:
-        """Start it, and wait until it is ready. Raises `ChildFailed`."""
+        """Start it and wait until it is ready. Raises `ChildFailed`."""
 
     def stop(self) -> None:
-        """Stop it in order, and wait for its end."""
+        """Stop it in order and wait for its end."""
 
     def kill(self) -> None:
-        """SIGKILL it, and wait for its end."""
+        """SIGKILL it and wait for its end."""
 
 
 class Supervised:
-    """A server with a thread that starts it again when it ends by itself."""
+    """A server and a thread that restarts it after an unexpected end."""
 
     def __init__(
         self, name: str, server: Server, *, changed: Callable[[], None], report: Callable[[str], None]
     ) -> None:
-        """`changed` is called after each start and end; `report` gets what a person should know."""
+        """`changed` is called after each start and end; `report` receives lines for the user."""
         self.name = name
         self._server = server
         self._changed = changed
@@ -64,11 +61,11 @@ class Supervised:
         return self._server.pid if self._server.running else None
 
     def ready(self) -> bool:
-        """Whether it runs and can be used."""
+        """Whether it runs and is ready."""
         return self._server.running and self._server.ready()
 
     def start(self) -> None:
-        """Start it, wait until it is ready, and keep it up from now on. Raises `ChildFailed`."""
+        """Start it, wait until it is ready, and keep it running from now on. Raises `ChildFailed`."""
         with self._lock:
             if self._closing.is_set():
                 raise ChildFailed(f"{self.name} is not started: the stack is being stopped")
@@ -88,7 +85,7 @@ class Supervised:
         self._end(self._server.kill)
 
     def close(self, *, kill: bool) -> None:
-        """End it for good."""
+        """End it permanently."""
         self._closing.set()
         self._end(self._server.kill if kill else self._server.stop)
         if self._watcher is not None:
@@ -96,16 +93,16 @@ class Supervised:
 
     def _end(self, end: Callable[[], None]) -> None:
         self._wanted = False
-        end()  # without the lock: it cuts short a start that goes on now
+        end()  # without the lock, to interrupt a start in progress
         with self._lock:
-            end()  # what that start may have left
+            end()  # leftovers of that start
         self._changed()
 
     def _watch(self) -> None:
         next_pause = FIRST_PAUSE_SECONDS
         started = time.monotonic()
         while not self._closing.wait(WATCH_SECONDS):
-            with self._lock:  # a start that goes on is no end
+            with self._lock:  # a start in progress is not an end
                 ended = self._wanted and not self._server.running
             if not ended:
                 continue
@@ -126,7 +123,7 @@ class Supervised:
             try:
                 self._server.start()
             except ChildFailed as error:
-                if self._wanted:  # else it was ended on purpose in the middle of its start
+                if self._wanted:  # otherwise it was ended on purpose during its start
                     self._report(str(error))
                 return
         self._report(f"{self.name} is back, process {self._server.pid}")

@@ -1,7 +1,4 @@
-"""A Temporal dev server with its UI, from the CLI that comes as a wheel.
-
-It knows the names of our search attributes and nothing else of the workflows.
-"""
+"""A Temporal dev server with its UI, from the CLI in a wheel. Registers Onebox's search attributes."""
 
 import shutil
 import subprocess
@@ -12,25 +9,25 @@ from typing_extensions import override
 
 from devstack.processes import LOCALHOST, READY_SECONDS, Child, ChildFailed, accepts_connections
 from devstack.server_process import ChildServer
-from workflows.workspace.messages import SEARCH_ATTRIBUTES
+from workflows.shared.names import SEARCH_ATTRIBUTES
 
 DYNAMIC_CONFIG = {
-    # Else each timer and each backoff rounds up to a second.
+    # By default, each timer and each backoff rounds up to a second.
     "history.timerProcessorMaxTimeShift": '"10ms"',
-    # Else each workflow task waits for the next poll of a queue: 40 ms.
+    # By default, each workflow task waits up to 40 ms for the next poll of a queue.
     "history.transferProcessorMaxPollRPS": "10000",
     "history.timerProcessorMaxPollRPS": "10000",
     "history.visibilityProcessorMaxPollRPS": "10000",
-    # Else a run that stands still is told of after five tasks that failed, a minute later.
+    # By default, a stuck run is reported after five failed tasks, a minute later.
     "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": "2",
 }
 
 SQLITE_PRAGMAS = {"journal_mode": "wal", "synchronous": "1"}
-"""Twice as fast as the default journal, and as safe against a killed process."""
+"""Twice as fast as the default journal, and equally safe against a killed process."""
 
 
 class Temporal(ChildServer):
-    """One dev server on 127.0.0.1; workflows outlive it in an SQLite file."""
+    """One dev server on 127.0.0.1. Workflows outlive it in an SQLite file."""
 
     def __init__(
         self,
@@ -41,9 +38,9 @@ class Temporal(ChildServer):
         ui_codec: str | None = None,
         dynamic_config: dict[str, str] | None = None,
     ) -> None:
-        """`dynamic_config` holds more of the server's settings, as JSON values.
+        """`dynamic_config` adds server settings, as JSON values.
 
-        `ui_codec` is the codec server that the UI asks for clear text.
+        `ui_codec` is the codec server that decrypts payloads for the UI.
         """
         super().__init__()
         self.port = port
@@ -59,12 +56,12 @@ class Temporal(ChildServer):
 
     @property
     def ui_url(self) -> str:
-        """Where people look."""
+        """URL of the UI."""
         return f"http://{LOCALHOST}:{self.ui_port}"
 
     @override
     def start(self) -> None:
-        """Start it, and wait until the namespace and the search attributes are there."""
+        """Start it and wait until the namespace and the search attributes exist."""
         child = self._child()
         child.start()
         child.wait_ready(self.ready, seconds=READY_SECONDS)
@@ -92,7 +89,7 @@ class Temporal(ChildServer):
         )
 
     def ready(self) -> bool:
-        """Whether the namespace and the search attributes are there."""
+        """Whether the namespace and the search attributes exist."""
         if not accepts_connections(self.port) or not accepts_connections(self.ui_port):
             return False
         listing = subprocess.run(  # noqa: S603
@@ -109,7 +106,7 @@ class Temporal(ChildServer):
 
 
 def temporal_cli() -> str:
-    """The path of the `temporal` CLI: beside our interpreter, else on the PATH."""
+    """Return the path of the `temporal` CLI: next to the interpreter, else on the PATH."""
     beside = Path(sys.executable).with_name("temporal")
     found = str(beside) if beside.exists() else shutil.which("temporal")
     if found is None:

@@ -1,4 +1,4 @@
-"""The fault campaign: the whole stack under faults of every kind, judged by what really happened.
+"""Fault injection: runs the whole stack under faults of every kind and checks the invariants.
 
-Nothing of it is part of a production image; its judges import nothing of the product.
+Not part of a production image. The checks of `invariants` import nothing of the product.
 """

@@ -1,7 +1,4 @@
-"""The campaign as a program: `python -m faults --seed 1 --minutes 20`. Exit code 1 if an invariant broke.
-
-Only its arguments and its files; what is played is `running`'s.
-"""
+"""Runs fault injection: `python -m faults --seed 1 --minutes 20`. Exit code 1 if an invariant broke."""
 
 import argparse
 import json
@@ -11,14 +8,14 @@ import time
 from pathlib import Path
 
 from faults import full_disk
-from faults.campaign import play
 from faults.page import page
+from faults.runner import play
 from faults.schedule import rounds_in
 from faults.summary import as_json, table
 
 
 def main(arguments: list[str]) -> int:
-    """Play it, print the table, write JSON and page."""
+    """Run it, print the table, write the JSON and the page."""
     options = _parser().parse_args(arguments)
     full_disk.enter(["faults", *arguments])
     began = time.monotonic()
@@ -40,12 +37,14 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="faults",
-        description="Break the whole stack in every way that is known, and judge by what really happened.",
+        description="Inject every kind of fault into the whole stack, and check the invariants.",
     )
-    parser.add_argument("--seed", type=int, default=1, help="the same seed brings the same faults")
-    parser.add_argument("--minutes", type=float, default=20.0, help="how long, about: a round is a minute")
-    parser.add_argument("--rounds", type=int, default=0, help="so many rounds, instead of minutes")
-    parser.add_argument("--out", type=Path, default=Path(), help="where the JSON and the page are written")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same faults")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="approximate duration; a round takes a minute"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help="number of rounds, instead of minutes")
+    parser.add_argument("--out", type=Path, default=Path(), help="directory of the JSON and the page")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Collects what really happened: the AWS endpoint's journal, PostgreSQL by SQL, raw histories, logs, files.
+"""Collects the evidence: the AWS endpoint's journal, SQL, raw workflow histories, logs, files.
 
-It shares no code with the product, and judges nothing.
+Shares no code with the product and judges nothing.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 from psycopg.rows import dict_row
 
@@ -24,13 +24,13 @@ TRACKED_COLUMNS = {
     "delegations": ("target_id", "state, dead_lettered, stalled"),
     "workspace_outbox": ("workspace_id", ""),
 }
-"""By table: whose a row is, and a change of which columns is worth a line."""
+"""By table: the columns of the owner, and the columns whose changes are recorded."""
 
 _SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
 
 _JOURNAL = """
-CREATE SCHEMA campaign;
-CREATE TABLE campaign.changes (
+CREATE SCHEMA fault_injection;
+CREATE TABLE fault_injection.changes (
     seq          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     transaction  bigint NOT NULL DEFAULT txid_current(),
@@ -38,9 +38,9 @@ CREATE TABLE campaign.changes (
     workspace_id text NOT NULL,
     "row"        jsonb NOT NULL
 );
-CREATE FUNCTION campaign.note() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION fault_injection.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO campaign.changes ("table", workspace_id, "row")
+    INSERT INTO fault_injection.changes ("table", workspace_id, "row")
     SELECT TG_TABLE_NAME, it ->> TG_ARGV[0],
            it - '{nonce,sha256,agent_card,spec,conditions,task,response_preview}'::text[]
     FROM to_jsonb(NEW) AS it;
@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collectors:
-    """Where the parts are, directly: no proxy of the campaign's lies between."""
+    """Direct addresses of the parts, without the proxies of the run."""
 
     database_url: str
     aws_url: str
@@ -69,7 +69,7 @@ class Collectors:
     temporal_cli: str
 
     def begin(self) -> None:
-        """Have PostgreSQL note each change; to be called before there is any."""
+        """Install triggers that record each change. Call it before the first change."""
         with self._database() as database:
             database.execute(_JOURNAL)
             for table, (owner, columns) in TRACKED_COLUMNS.items():
@@ -80,27 +80,27 @@ class Collectors:
                 )
                 for event, condition in (("INSERT", "true"), ("UPDATE", changed)):
                     database.execute(
-                        f"CREATE TRIGGER campaign_{event} AFTER {event} ON public.{table} FOR EACH ROW"
-                        f" WHEN ({condition}) EXECUTE FUNCTION campaign.note('{owner}')".encode()
+                        f"CREATE TRIGGER fault_injection_{event} AFTER {event} ON public.{table} FOR EACH ROW"
+                        f" WHEN ({condition}) EXECUTE FUNCTION fault_injection.note('{owner}')".encode()
                     )
 
     def truth(self, workspace: str) -> BoxTruth:
-        """What PostgreSQL says of the current box now. Raises psycopg's errors."""
+        """Return the current box from PostgreSQL. Raises psycopg's errors."""
         rows = self._rows(_TRUTH, workspace)
         row: Mapping[str, object] = rows[0] if rows else {}
-        generation, age = row.get("generation"), row.get("beat_age")
+        generation, age = row.get("generation"), row.get("heartbeat_age")
         return BoxTruth(
             at=_number(row.get("at", 0.0)),
             generation=int(str(generation)) if generation is not None else None,
             registered=bool(row.get("registered")),
             live_tokens=int(str(row.get("live_tokens") or 0)),
-            beat_age=None if age is None else _number(age),
+            heartbeat_age=None if age is None else _number(age),
             not_processing=bool(row.get("not_processing")),
             canary_answered=bool(row.get("canary_answered")),
         )
 
     def aws_calls(self) -> tuple[AwsCall, ...]:
-        """The journal of the AWS endpoint."""
+        """Return the journal of the AWS endpoint."""
         return tuple(
             AwsCall(
                 at=datetime.fromisoformat(it["at"]).timestamp(),
@@ -116,10 +116,10 @@ class Collectors:
         )
 
     def changes(self) -> tuple[Change, ...]:
-        """What the triggers have noted."""
+        """Return the changes that the triggers recorded."""
         rows = self._rows(
             'SELECT seq, extract(epoch FROM at) AS at, transaction, "table", workspace_id, "row"'
-            " FROM campaign.changes ORDER BY seq"
+            " FROM fault_injection.changes ORDER BY seq"
         )
         return tuple(
             Change(
@@ -134,7 +134,7 @@ class Collectors:
         )
 
     def recorded(self) -> tuple[RecordedRequest, ...]:
-        """All requests with their outcomes."""
+        """Return all requests with their outcomes."""
         rows = self._rows(
             "SELECT *, extract(epoch FROM decided_at) AS epoch FROM requests ORDER BY decided_at"
         )
@@ -153,7 +153,7 @@ class Collectors:
         )
 
     def audited(self) -> tuple[AuditRow, ...]:
-        """The audit trail."""
+        """Return the audit log."""
         rows = self._rows("SELECT *, extract(epoch FROM at) AS epoch FROM audit_log ORDER BY audit_id")
         return tuple(
             AuditRow(
@@ -168,7 +168,7 @@ class Collectors:
         )
 
     def addresses(self) -> dict[str, tuple[str, int]]:
-        """Whose each address was: by the launches on record, and by the endpoint's tags."""
+        """Return the owner of each address, from the recorded launches and the endpoint's tags."""
         found: dict[str, tuple[str, int]] = {}
         for row in self._rows("SELECT workspace_id, generation, host(private_ip) AS ip FROM launches"):
             if row["ip"] is not None:
@@ -179,7 +179,7 @@ class Collectors:
         return found
 
     def bootstrap_secrets(self) -> dict[str, str]:
-        """What the user data of the instances holds."""
+        """Return the bootstrap secrets from the instances' user data."""
         found: dict[str, str] = {}
         for it in self._get("/_onebox/instances").json():
             text = self._get(f"/_onebox/instances/{it['instance_id']}/user-data").text
@@ -188,7 +188,7 @@ class Collectors:
         return found
 
     def histories(self, workspaces: Iterable[str]) -> tuple[tuple[Event, ...], tuple[Run, ...]]:
-        """The events of the workspaces' workflows, all runs, and the histories' texts."""
+        """Return the events of all workspace runs, and the text of their histories."""
         events: list[Event] = []
         runs: list[Run] = []
         for workspace in workspaces:
@@ -214,8 +214,8 @@ class Collectors:
         done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)  # noqa: S603
         return done.stdout
 
-    def _get(self, path: str) -> httpx.Response:
-        answer = httpx.get(f"{self.aws_url}{path}", timeout=60.0, trust_env=False)
+    def _get(self, path: str) -> httpx2.Response:
+        answer = httpx2.get(f"{self.aws_url}{path}", timeout=60.0, trust_env=False)
         answer.raise_for_status()
         return answer
 
@@ -231,7 +231,7 @@ _TRUTH = """
 SELECT extract(epoch FROM now()) AS at, g.generation, g.registered_at IS NOT NULL AS registered,
        (SELECT count(*) FROM tokens t WHERE t.workspace_id = g.workspace_id
         AND t.generation = g.generation AND t.state <> 'revoked') AS live_tokens,
-       extract(epoch FROM now() - b.last_heartbeat_at) AS beat_age,
+       extract(epoch FROM now() - b.last_heartbeat_at) AS heartbeat_age,
        g.agent_unresponsive_since IS NOT NULL AS not_processing,
        g.last_processed_at IS NOT NULL AS canary_answered
 FROM generations g LEFT JOIN heartbeats b ON b.workspace_id = g.workspace_id AND b.generation = g.generation
@@ -240,7 +240,7 @@ WHERE g.workspace_id = %s AND g.superseded_at IS NULL
 
 
 def read_texts(files: Iterable[Path]) -> dict[str, str]:
-    """What files hold, byte for byte, by their names."""
+    """Return the bytes of files, by name."""
     return {str(file.name): file.read_bytes().decode("latin-1") for file in files if file.is_file()}
 
 

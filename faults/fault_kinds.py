@@ -1,6 +1,6 @@
-"""The kinds of faults that the campaign knows, and how long each of them lasts. Standard library only.
+"""The kinds of faults and their durations. Standard library only.
 
-How they are brought about is in `processes`, `proxies`, `clouds`, `databases` and `machines`.
+`injection` implements them, with `proxies` for the connections and `full_disk` for the disk.
 """
 
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ from enum import StrEnum
 
 
 class Family(StrEnum):
-    """What is done."""
+    """Type of fault."""
 
     KILL = "kill"
-    """SIGKILL; what keeps the part up starts it again."""
+    """SIGKILL; the supervisor restarts the part."""
     FREEZE = "freeze"
-    """SIGSTOP, and later SIGCONT: a process that hangs, or a machine that is moved."""
+    """SIGSTOP, later SIGCONT: a process that hangs, or a machine that is migrated."""
     CUT = "cut"
-    """All connections are reset, new ones too."""
+    """All connections are reset, including new ones."""
     SLOW = "slow"
-    """Every chunk is late."""
+    """Every chunk is delayed."""
     HALF_OPEN = "half_open"
-    """Connections stay open, new ones are taken, and nothing gets through."""
+    """Connections stay open and new ones are accepted, but no data passes."""
     AWS = "aws"
     """The AWS endpoint misbehaves."""
     DATABASE = "database"
-    """PostgreSQL runs, and can't write."""
+    """PostgreSQL runs but cannot write."""
     MACHINE = "machine"
-    """What ails the machines of boxes."""
+    """The hosts of boxes misbehave."""
 
 
 PARTS = ("worker", "api", "temporal", "postgres", "box")
-"""What is killed and frozen."""
+"""Parts that are killed and frozen."""
 
 WIRES = (
     "worker-temporal",
@@ -39,7 +39,7 @@ WIRES = (
     "box-api",
     "worker-box",
 )
-"""Who speaks to whom, the one who calls first."""
+"""Connections as caller-callee."""
 
 AWS_FAULTS = ("lost_answer", "throttling", "capacity", "empty_list", "late_list", "slow_change")
 DATABASE_FAULTS = ("read_only", "disk_full")
@@ -48,14 +48,14 @@ MACHINE_FAULTS = ("clock_jump", "disk_full")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Kind:
-    """One kind of fault: what is done, and to what."""
+    """One kind of fault: its type and its target."""
 
     family: Family
     what: str
 
     @property
     def name(self) -> str:
-        """As reports have it."""
+        """Name in reports."""
         return f"{self.family}: {self.what}"
 
 
@@ -69,8 +69,8 @@ LASTS: dict[Family, tuple[float, float]] = {
     Family.DATABASE: (1.0, 5.0),
     Family.MACHINE: (3.0, 6.0),
 }
-"""From and to, in seconds. Beyond the timeouts of calls (10 s) where a fault can only be noticed by them;
-shorter than the deadlines of the lifecycle, since who misses those gets another box, which is no fault."""
+"""Minimum and maximum, in seconds. Longer than call timeouts (10 s) where only a timeout reveals the fault;
+shorter than the workflow's deadlines, because missing those leads to a recreate, which is not an error."""
 
 KINDS: tuple[Kind, ...] = (
     *(Kind(family=family, what=part) for family in (Family.KILL, Family.FREEZE) for part in PARTS),

@@ -1,6 +1,6 @@
-"""A small disk for PostgreSQL: a mount namespace of our own, a tmpfs in it, and a file that fills it up.
+"""A small disk for PostgreSQL: a private mount namespace with a tmpfs, and a file that fills it.
 
-It changes nothing for other processes of the machine; where the kernel forbids it, there is no such disk.
+Other processes of the machine are not affected. Where the kernel forbids it, there is no such disk.
 """
 
 import ctypes
@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-IN_NAMESPACE = "ONEBOX_CAMPAIGN_NAMESPACE"
-"""Set in the process that is in a namespace of its own."""
+IN_NAMESPACE = "ONEBOX_FAULTS_NAMESPACE"
+"""Set in the process that has its own namespace."""
 
 DISK_BYTES = 768 * 1024 * 1024
-"""A campaign's database with its WAL takes a third of it."""
+"""The database and the WAL of a run take a third of it."""
 
 NAMESPACES = (["--mount"], ["--user", "--map-current-user", "--keep-caps", "--mount"])
-"""For root, and for others. These stay who they are: PostgreSQL and the box script look at that."""
+"""unshare options for root, and for other users. Other users keep their ID, because PostgreSQL and the
+box script check it."""
 
 MNT_DETACH = 2
 """From sys/mount.h."""
@@ -28,13 +29,13 @@ _TRIAL = """
 import ctypes, sys
 sys.exit(ctypes.CDLL(None).mount(b"none", b"/mnt", b"tmpfs", ctypes.c_ulong(0), b""))
 """
-# By the system call: the program `mount` insists on root, who is nobody in such a namespace.
+# By system call: the program `mount` requires root, which this user is not in the namespace.
 
 _CHUNK = bytes(256 * 1024)
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Become the same program in a mount namespace of its own, if that is possible and not done yet."""
+    """Re-execute this program in its own mount namespace, if possible and not done yet."""
     if IN_NAMESPACE in os.environ or not shutil.which("unshare"):
         return
     for options in NAMESPACES:
@@ -45,7 +46,7 @@ def enter(arguments: Sequence[str]) -> None:
 
 
 def small_disk(directory: Path, *, size: int = DISK_BYTES) -> bool:
-    """Put a disk of so many bytes there; whether that was possible."""
+    """Mount a disk of this size. Returns whether it was possible."""
     if IN_NAMESPACE not in os.environ:
         return False
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,13 +58,13 @@ def small_disk(directory: Path, *, size: int = DISK_BYTES) -> bool:
 
 
 def leave(directory: Path) -> None:
-    """Take the disk away, so that the directory can be removed."""
+    """Unmount the disk, so that the directory can be removed."""
     ctypes.CDLL(None).umount2(os.fsencode(directory), MNT_DETACH)
 
 
 @contextmanager
 def filled(directory: Path) -> Iterator[None]:
-    """Leave no byte free on the disk for the block."""
+    """Fill the disk for the duration of the block."""
     filler = directory / "filler"
     try:
         with filler.open("wb", buffering=0) as file:
@@ -71,7 +72,7 @@ def filled(directory: Path) -> Iterator[None]:
                 while True:
                     file.write(_CHUNK)
             except OSError:
-                pass  # that is all there was
+                pass  # the disk is full
         yield
     finally:
         filler.unlink(missing_ok=True)

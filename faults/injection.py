@@ -1,6 +1,6 @@
-"""Brings faults about, and ends them: processes, wires, the AWS endpoint, PostgreSQL, the machines of boxes.
+"""Injects faults and ends them: processes, connections, the AWS endpoint, PostgreSQL, the hosts of boxes.
 
-It says of each fault whether it was felt; what follows from it is nothing to it.
+Reports for each fault whether it was effective; the evidence shows the consequences.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import psycopg
 from temporalio.client import RPCError
@@ -28,16 +28,16 @@ from faults.stage import Stage
 POLL_SECONDS = 0.1
 
 EFFECT_SECONDS = 45.0
-"""A fault that nobody has met by then is none: it ends, and isn't counted."""
+"""A fault that affects nothing within this time ends and does not count."""
 
 TRIGGERED_EFFECT_SECONDS = 120.0
-"""The same for one that somebody is asked to meet: when all others have passed, there is somebody."""
+"""The same for a fault with a trigger: once the other faults have passed, the trigger works."""
 
 TRIGGER_INTERVAL_SECONDS = 6.0
-"""Who was asked to meet it may have been down."""
+"""Pause between triggers; the triggered part may be down."""
 
 CLOCK_JUMPS = (-86_400.0, -45.0, 75.0, 3_600.0)
-"""Seconds: a machine that was suspended, one whose battery is empty, one that was set wrong."""
+"""Clock offsets in seconds: a suspended machine, an empty battery, a wrong setting."""
 
 AWS_ACTIONS = {
     "lost_answer": ("RunInstances", "TerminateInstances", "ChangeResourceRecordSets"),
@@ -50,18 +50,18 @@ AWS_ACTIONS = {
 
 FULL_DATABASE = Kind(family=Family.DATABASE, what="disk_full")
 
-UNAVAILABLE = (RPCError, httpx.HTTPError, psycopg.Error, TimeoutError)
+UNAVAILABLE = (RPCError, httpx2.HTTPError, psycopg.Error, TimeoutError)
 
 Trigger = Callable[[str], Awaitable[None]]
 
 
 class Injector:
-    """Everything that goes wrong on a stage."""
+    """Injects the faults of one stage."""
 
     def __init__(
         self, stage: Stage, aws: AwsEndpoint, workspaces: list[str], *, replace: Trigger, delegate: Trigger
     ) -> None:
-        """`replace` has a workspace's box replaced, `delegate` has it hand on work: so faults are met."""
+        """`replace` requests a recreate and `delegate` sends work, so that a fault takes effect."""
         self._stage = stage
         self._aws = aws
         self._workspaces = workspaces
@@ -69,7 +69,7 @@ class Injector:
         self._delegate = delegate
 
     async def inject(self, fault: Fault) -> bool:
-        """Bring it about, let it last, end it; whether it was felt."""
+        """Inject the fault, keep it for its duration, end it. Returns whether it was effective."""
         try:
             match fault.kind.family:
                 case Family.KILL:
@@ -86,10 +86,10 @@ class Injector:
                 case Family.MACHINE:
                     return await self._host_fault(fault)
         except (psutil.NoSuchProcess, ProcessLookupError):
-            return False  # something else has ended it just now
+            return False  # another fault has just ended the process
 
     async def end_all(self) -> None:
-        """End what may still last, whatever became of who began it."""
+        """End all remaining faults, whatever happened to the tasks that injected them."""
         await asyncio.to_thread(self._aws.clear)
         await self._set_read_only("off", seconds=60)
         for file in ("clock", "full"):
@@ -120,7 +120,7 @@ class Injector:
         return True
 
     async def _process(self, fault: Fault) -> int | None:
-        """The process ID of a part, or of some box, as soon as there is one: a kill must meet something."""
+        """Return the process ID of a part or of a box, once one runs; a kill needs a target."""
         part = fault.kind.what
         found: list[int] = []
 
@@ -134,24 +134,24 @@ class Injector:
         return fault.choose(found) if await _wait_until(is_up) else None
 
     async def _disturb(self, fault: Fault) -> bool:
-        """A wire is disturbed; few words go to boxes, unless somebody has work for them."""
+        """Disturb a connection; boxes get little traffic unless they have work."""
         wire = fault.kind.what
 
         async def delegate(attempt: int) -> None:
             await self._delegate(fault.choose(self._workspaces, attempt=attempt))
 
-        with self._stage.proxies.disturbed(wire, fault.kind.family) as felt:
+        with self._stage.proxies.disturbed(wire, fault.kind.family) as effective:
             provoke = delegate if wire == "worker-box" else None
-            return await _hold(fault.seconds, lambda: felt() > 0, provoke)
+            return await _hold(fault.seconds, lambda: effective() > 0, provoke)
 
     async def _misbehave(self, fault: Fault) -> bool:
-        """AWS does; somebody is made to ask it for something."""
+        """Inject an AWS fault, and trigger requests that it affects."""
         what = fault.kind.what
         actions = AWS_ACTIONS[what]
         action = actions[int(fault.draw * 1000) % len(actions)]
         kind, code, status = FaultKind.ERROR, "RequestLimitExceeded", 503
         if what == "throttling" and action == "ChangeResourceRecordSets":
-            code, status = "Throttling", 400  # as Route 53 says it
+            code, status = "Throttling", 400  # Route 53's format
         elif what == "capacity":
             code, status = "InsufficientInstanceCapacity", 500
         elif what != "throttling":
@@ -208,7 +208,7 @@ class Injector:
         return True
 
     async def _host_fault(self, fault: Fault) -> bool:
-        """The machines of all boxes do, until one has felt it."""
+        """Disturb the hosts of all boxes until one is affected."""
         befell = self._stage.host_faults_dir / "befell"
         word = "full" if fault.kind.what == "disk_full" else "clock"
         before = _lines(befell, word)
@@ -221,18 +221,18 @@ class Injector:
             )
 
     async def _lose_token(self, fault: Fault, attempt: int) -> None:
-        """Have a box lose its token file: it has one to write then."""
+        """Make a box lose its token file, so that it has to write a new one."""
         if addresses := [box.private_ip for box in self._stage.stack.boxes]:
             address = fault.choose(addresses, attempt=attempt)
             url = f"http://{address}:{self._stage.listen_port}/_control"
-            async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
+            async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
                 await http.post(url, json={"mode": "lose_token"})
 
 
 async def _hold(
     seconds: float, effective: Callable[[], bool], trigger: Callable[[int], Awaitable[None]] | None = None
 ) -> bool:
-    """Wait for so long, and on until it is felt; whether it was. `trigger` helps, again and again."""
+    """Wait for the duration, or longer until it is effective; repeat `trigger`. Returns whether it was."""
     began = time.monotonic()
     patience = EFFECT_SECONDS if trigger is None else TRIGGERED_EFFECT_SECONDS
     for attempt in itertools.count():
@@ -249,7 +249,7 @@ async def _hold(
 
 
 async def _wait_until(condition: Callable[[], bool], *, seconds: float = EFFECT_SECONDS) -> bool:
-    """Wait until it is so; False if it is not in time."""
+    """Poll until the condition holds. Returns False on timeout."""
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(condition):
         if time.monotonic() > deadline:
@@ -259,7 +259,7 @@ async def _wait_until(condition: Callable[[], bool], *, seconds: float = EFFECT_
 
 
 def supported_kinds(*, disk: bool) -> tuple[Kind, ...]:
-    """The kinds that this machine allows."""
+    """Return the kinds that this machine supports."""
     return tuple(kind for kind in KINDS if disk or kind != FULL_DATABASE)
 
 
@@ -272,7 +272,7 @@ def _lines(file: Path, word: str) -> int:
 
 @contextmanager
 def _temporary_file(file: Path, text: str) -> Iterator[None]:
-    """A file that is there for the block."""
+    """Create a file for the duration of the block."""
     file.write_text(text)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The outcome of a campaign as one self-contained page: no script, nothing fetched. Pure."""
+"""The result of a run as one self-contained HTML page, without scripts or external resources."""
 
 from collections.abc import Iterable
 from html import escape
@@ -21,7 +21,7 @@ _BAR_REM = 20.0
 
 
 def page(tally: RunSummary) -> str:
-    """The page."""
+    """Return the page."""
     verdict = (
         '<p class="good"><b>No invariant was violated.</b></p>'
         if tally.passed
@@ -31,18 +31,18 @@ def page(tally: RunSummary) -> str:
         [
             '<!doctype html><html lang="en"><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Fault campaign, seed {tally.seed}</title><style>{_STYLE}</style>",
-            f"<h1>Fault campaign <small>seed {tally.seed}, {escape(tally.machine)}</small></h1>",
+            f"<title>Fault injection, seed {tally.seed}</title><style>{_STYLE}</style>",
+            f"<h1>Fault injection <small>seed {tally.seed}, {escape(tally.machine)}</small></h1>",
             verdict,
             _table((), ([escape(name), escape(value)] for name, value in summary(tally))),
             *_violations(tally),
             "<h2>Faults</h2>",
-            "<p>A fault counts as felt if somebody met it: a process that ran, a connection that was used, "
+            "<p>A fault is effective if it hit something: a running process, a connection in use, "
             "a request that was refused.</p>",
-            _table(("kind", "felt", "", "unfelt"), _kinds(tally)),
+            _table(("kind", "effective", "", "ineffective"), _kinds(tally)),
             "<h2>Rounds</h2>",
             _table(
-                ("round", "faults", "settled after", "", "online", "stopped", "deleted", "left to a human"),
+                ("round", "faults", "settled after", "", "online", "stopped", "deleted", "held back"),
                 _rounds(tally),
             ),
             "<h2>Requests</h2>",
@@ -60,22 +60,28 @@ def _violations(tally: RunSummary) -> Iterable[str]:
 
 def _kinds(tally: RunSummary) -> Iterable[list[str]]:
     rows = by_kind(tally)
-    most = max((felt for _, felt, _ in rows), default=0)
-    for name, felt, unfelt in rows:
-        yield [escape(name), str(felt), _bar(felt, most), str(unfelt)]
+    highest = max((effective for _, effective, _ in rows), default=0)
+    for name, effective, ineffective in rows:
+        yield [escape(name), str(effective), _bar(effective, highest), str(ineffective)]
 
 
 def _rounds(tally: RunSummary) -> Iterable[list[str]]:
-    most = tally.settling[-1] if tally.settling else 0.0
+    highest = tally.settling[-1] if tally.settling else 0.0
     for it in tally.rounds:
         after = it.settled_after
-        told = "not in time" if after is None else f"{after:.1f} s"
+        text = "not in time" if after is None else f"{after:.1f} s"
         numbers = [str(n) for n in (it.online, it.stopped, it.deleted, it.held_back)]
-        yield [str(it.number), str(sum(it.effective.values())), told, _bar(after or 0.0, most), *numbers]
+        yield [
+            str(it.number),
+            str(sum(it.effective.values())),
+            text,
+            _bar(after or 0.0, highest),
+            *numbers,
+        ]
 
 
-def _bar(value: float, most: float) -> str:
-    width = _BAR_REM * value / most if most else 0.0
+def _bar(value: float, highest: float) -> str:
+    width = _BAR_REM * value / highest if highest else 0.0
     return f'<span class="bar" style="width:{width:.2f}rem"></span>'
 
 

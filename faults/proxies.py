@@ -1,7 +1,4 @@
-"""TCP proxies between the parts: connections that are cut, slow, or half open. A thread of their own.
-
-They know addresses, and nothing of what is said over them.
-"""
+"""TCP proxies between the parts, on one thread: they cut, slow down or half-open connections."""
 
 import asyncio
 import contextlib
@@ -15,7 +12,7 @@ from typing import TypeVar
 CHUNK = 64 * 1024
 
 LATE_SECONDS = 0.3
-"""Each chunk, each way: a call of one question and one answer takes 0.6 s longer."""
+"""Delay per chunk and direction; a call with one request and one response takes 0.6 s longer."""
 
 CONNECT_SECONDS = 5.0
 
@@ -25,38 +22,38 @@ _T = TypeVar("_T")
 
 
 class Wire:
-    """Whatever goes from one part to another. Its members are changed in the thread of its proxies only."""
+    """A proxied connection type. Only the proxies' thread changes its members."""
 
     def __init__(self, name: str, upstream: Callable[[Place], Place]) -> None:
-        """`upstream` says where a connection goes that came in at an address of ours."""
+        """`upstream` maps the local address of a connection to its target."""
         self.name = name
         self.upstream = upstream
         self.cut = 0
         self.slow = 0
         self.half_open = 0
-        """How many faults of each sort last now."""
+        """Number of active faults of each sort."""
         self.befell = 0
-        """How many chunks and connections a fault has met so far."""
+        """Number of chunks and connections affected so far."""
         self.server: asyncio.Server | None = None
         self.pipes: set[Pipe] = set()
 
 
 class Pipe:
-    """One connection, both ways."""
+    """One connection, both directions."""
 
     def __init__(self, wire: Wire, writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
         self.wire = wire
         self.writers = writers
         self.swallowed = False
-        """Whether something was lost on it: what comes later would make no sense to the other side."""
+        """Whether data was lost. Later data would make no sense to the other side."""
 
     def abort(self) -> None:
-        """Reset it, towards both sides."""
+        """Reset it in both directions."""
         for writer in self.writers:
             writer.transport.abort()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one direction until its end."""
+        """Forward one direction until its end."""
         wire = self.wire
         while data := await reader.read(CHUNK):
             if wire.half_open or self.swallowed:
@@ -73,7 +70,7 @@ class Pipe:
 
 
 class Proxies:
-    """The proxies of a campaign; safe to use from other threads."""
+    """The proxies of a run. Thread-safe."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -96,7 +93,7 @@ class Proxies:
     def open(
         self, name: str, upstream: Callable[[Place], Place], *, host: str = "127.0.0.1", port: int = 0
     ) -> int:
-        """Listen for a wire's connections; the port."""
+        """Listen for a wire's connections. Returns the port."""
         wire = Wire(name, upstream)
         self._wires[name] = wire
 
@@ -113,7 +110,7 @@ class Proxies:
 
     @contextmanager
     def disturbed(self, name: str, how: str) -> Iterator[Callable[[], int]]:
-        """Disturb a wire for the block: `cut`, `slow` or `half_open`. Yields how often it was felt so far."""
+        """Disturb a wire for the block: `cut`, `slow` or `half_open`. Yields the number of effects so far."""
         wire = self._wires[name]
         before = self._do(self._begin(wire, how))
         try:
@@ -133,17 +130,17 @@ class Proxies:
     async def _end(self, wire: Wire, how: str) -> None:
         setattr(wire, how, getattr(wire, how) - 1)
         if how == "half_open" and not wire.half_open:
-            # What lies between has forgotten them: the next word on such a connection is answered by a reset.
+            # Like a router that lost its state: the next data on such a connection gets a reset.
             for pipe in [pipe for pipe in wire.pipes if pipe.swallowed]:
                 pipe.abort()
 
     def _served(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            writer.transport.abort()  # also where it was about to connect, and where it had not begun
+            writer.transport.abort()  # including connections that are being established
 
     async def _close(self) -> None:
-        # Servers last, with nobody on the way in: asyncio loses whom it accepts for a server that closed.
+        # Servers last, without pending connections: asyncio loses connections accepted by a closed server.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for wire in self._wires.values():
                 for pipe in list(wire.pipes):
@@ -160,7 +157,7 @@ class Proxies:
 
 
 async def _serve(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection, from its beginning to its end."""
+    """Serve one connection."""
     if wire.cut:
         wire.befell += 1
         writer.transport.abort()
@@ -168,7 +165,7 @@ async def _serve(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.Strea
     caller: Place = writer.get_extra_info("peername")[:2]
     place = wire.upstream(writer.get_extra_info("sockname")[:2])
     try:
-        # From the caller's own address: who is called may look at it.
+        # From the caller's own address, because the callee may check it.
         async with asyncio.timeout(CONNECT_SECONDS):
             beyond_reader, beyond_writer = await asyncio.open_connection(
                 *place, local_addr=(caller[0], 0), family=socket.AF_INET
@@ -183,7 +180,7 @@ async def _serve(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.Strea
             ways.create_task(pipe.carry(reader, beyond_writer))
             ways.create_task(pipe.carry(beyond_reader, writer))
     except* OSError:
-        pass  # one side is gone: so is the other
+        pass  # one side has closed, so close the other
     finally:
         wire.pipes.discard(pipe)
         if pipe.swallowed:

@@ -1,7 +1,4 @@
-"""Whether all is at rest, as PostgreSQL has it: online, stopped, deleted, or left to a human.
-
-It looks, and does nothing about what it sees.
-"""
+"""Whether everything is settled according to PostgreSQL: online, stopped, deleted, or held back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,54 +8,54 @@ import psycopg
 from psycopg.rows import dict_row
 
 FRESH_SECONDS = 3.0
-"""Six beats of a campaign's box."""
+"""Six heartbeat intervals of a run's box."""
 
 NEEDS_OPERATOR = frozenset({"BudgetSpent", "FailedAlike", "Spacing"})
-"""Why nothing automatic is done, by the condition `RecreateAllowed`: rest, and reported as what it is."""
+"""Reasons of the condition `RecreateAllowed` that need an operator; such a workspace counts as settled."""
 
 
 class RestState(StrEnum):
-    """How a workspace is."""
+    """State of a workspace."""
 
     ONLINE = "online"
     STOPPED = "stopped"
     DELETED = "deleted"
     HELD_BACK = "held_back"
-    """Its budget of automatic recreates is spent, or the like: a human's word is waited for."""
+    """Its budget of automatic recreates is exhausted, or similar; it waits for an operator."""
     MOVING = "moving"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceState:
-    """A workspace, as it was seen."""
+    """A workspace as last seen."""
 
     workspace: str
     rest: RestState
     generation: int
     detail: str
-    """In words, for whoever reads why it did not settle."""
+    """Explains why it did not settle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiescence:
-    """All of them, and what is still on its way."""
+    """All workspaces, and the pending work."""
 
     seen: tuple[WorkspaceState, ...]
     pending: tuple[str, ...]
-    """Facts not told, delegations under way, requests without an outcome, workspaces without a row."""
+    """Unsent events, open delegations, requests without an outcome, workspaces without a row."""
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way."""
+        """Whether nothing is pending."""
         return not self.pending and all(it.rest is not RestState.MOVING for it in self.seen)
 
     def in_state(self, rest: RestState) -> list[str]:
-        """The workspaces that are at rest like that."""
+        """Return the workspaces in that state."""
         return [it.workspace for it in self.seen if it.rest is rest]
 
 
 def read_quiescence(database_url: str, workspaces: list[str], requests: set[tuple[str, str]]) -> Quiescence:
-    """Look at all of them. Raises psycopg's errors."""
+    """Read the state of all workspaces. Raises psycopg's errors."""
     with psycopg.connect(database_url, row_factory=dict_row, autocommit=True, connect_timeout=5) as database:
         rows = database.execute(_WORKSPACES, [workspaces]).fetchall()
         [counts] = database.execute(_PENDING).fetchall()
@@ -73,7 +70,7 @@ def read_quiescence(database_url: str, workspaces: list[str], requests: set[tupl
 
 def _seen(row: Mapping[str, object]) -> WorkspaceState:
     phase, intent, reason = str(row["phase"]), str(row["intent"]), str(row["recreate_allowed"])
-    age = row["beat_age"]
+    age = row["heartbeat_age"]
     fresh = age is not None and float(str(age)) < FRESH_SECONDS and row["stale_since"] is None
     match intent, phase:
         case "delete", "deleted":
@@ -86,18 +83,18 @@ def _seen(row: Mapping[str, object]) -> WorkspaceState:
             rest = RestState.HELD_BACK
         case _:
             rest = RestState.MOVING
-    told = (
-        f"meant to {intent}, {phase}, generation {row['generation']}, last beat {age} s ago,"
+    detail = (
+        f"intent {intent}, {phase}, generation {row['generation']}, last heartbeat {age} s ago,"
         f" {row['live_tokens']} live tokens, RecreateAllowed {reason}, last error {row['error']}"
     )
     generation = int(str(row["generation"]))
-    return WorkspaceState(workspace=str(row["workspace_id"]), rest=rest, generation=generation, detail=told)
+    return WorkspaceState(workspace=str(row["workspace_id"]), rest=rest, generation=generation, detail=detail)
 
 
 _WORKSPACES = """
 SELECT w.workspace_id, w.intent, w.phase, w.generation, b.stale_since,
-       round(extract(epoch FROM now() - b.last_heartbeat_at), 1) AS beat_age, w.last_error ->> 'code' AS
-       error,
+       round(extract(epoch FROM now() - b.last_heartbeat_at), 1) AS heartbeat_age,
+       w.last_error ->> 'code' AS error,
        (SELECT count(*) FROM tokens t WHERE t.workspace_id = w.workspace_id AND t.state <> 'revoked')
            AS live_tokens,
        (SELECT c ->> 'reason' FROM jsonb_array_elements(w.conditions) c
@@ -106,11 +103,11 @@ FROM workspaces w LEFT JOIN heartbeats b ON b.workspace_id = w.workspace_id AND 
 WHERE w.workspace_id = ANY(%s) ORDER BY w.workspace_id
 """
 
-# What waits for a stopped workspace, or for a human's word, is not on its way.
+# Work for a stopped workspace or for an operator's decision is not pending.
 _PENDING = """
-SELECT (SELECT count(*) FROM workspace_outbox) AS facts, (SELECT count(*) FROM delegation_outbox) AS
-stirrings,
+SELECT (SELECT count(*) FROM workspace_outbox) AS workspace_events,
+       (SELECT count(*) FROM delegation_outbox) AS delegation_events,
        (SELECT count(*) FROM delegations d JOIN workspaces w ON w.workspace_id = d.target_id
-        WHERE d.ended_at IS NULL AND NOT d.dead_lettered AND d.type <> 'canary' AND w.phase = 'online') AS
-        delegations
+        WHERE d.ended_at IS NULL AND NOT d.dead_lettered AND d.type <> 'canary' AND w.phase = 'online')
+           AS delegations
 """

@@ -1,6 +1,6 @@
-"""Replays the runs of a campaign's workspaces, as on-call and the next worker do.
+"""Replays the workflow runs of the workspaces, as an operator and the next worker do.
 
-It judges nothing; the replay is the product's own, for it is what has to work.
+Uses the product's own replay, because that is what has to work.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from faults.invariants.evidence import ReplayResult
 from workers.history.replay_run import replay_run
 
 RESET = "workflow_execution_terminated"
-"""How a run ends that is reset; nobody terminates one in a campaign."""
+"""Status of a run that was reset; fault injection terminates no run."""
 
 
 async def replayed(runs: Iterable[Run]) -> tuple[ReplayResult, ...]:
-    """What comes of each."""
+    """Replay the runs and return the results."""
     return tuple([await _replayed(run) for run in runs])
 
 

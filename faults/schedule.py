@@ -1,7 +1,4 @@
-"""Which faults come when: a function of a seed and a number of rounds. Standard library only.
-
-Nothing is injected here; the same seed gives the same schedule for ever.
-"""
+"""The schedule of faults: a function of a seed and a number of rounds. Standard library only."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,13 +10,13 @@ from faults.fault_kinds import KINDS, LASTS, Family, Kind
 _T = TypeVar("_T")
 
 FAULTS_IN_A_ROUND = 32
-"""Of some forty kinds: so many at once that most meet others, and every kind comes in two rounds."""
+"""Out of some forty kinds. Most faults overlap with others, and every kind occurs within two rounds."""
 
 ROUND_SECONDS = 28.0
-"""For so long faults begin; the last ones may last for some seconds more."""
+"""Faults begin within this time; the last ones may end some seconds later."""
 
 ROUNDS_IN_A_MINUTE = 1
-"""A round takes about a minute: the faults, what settles after them, the quiet look."""
+"""A round takes about a minute: the faults, the settling, the quiet period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,37 +25,37 @@ class Fault:
 
     kind: Kind
     at: float
-    """Seconds from the round's beginning."""
+    """Seconds since the start of the round."""
     seconds: float
-    """How long it lasts."""
+    """Duration."""
     draw: float
-    """In [0, 1): whom it befalls, of those that are there by then."""
+    """In [0, 1): selects the target among those that exist at the time."""
 
     def choose(self, among: Sequence[_T], *, attempt: int = 0) -> _T:
-        """Whom it befalls; another one at the next attempt."""
+        """Return the target; another attempt selects another one."""
         return among[(int(self.draw * len(among)) + attempt) % len(among)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """Faults that come together."""
+    """The faults of one round."""
 
     number: int
-    """From 1."""
+    """Starts at 1."""
     faults: tuple[Fault, ...]
-    """By the time of their beginning."""
+    """Sorted by start time."""
 
 
 def schedule(seed: int, *, rounds: int, kinds: Sequence[Kind] = KINDS) -> tuple[Round, ...]:
-    """The rounds. No kind comes much more often than another: they are dealt like cards, pack by pack."""
-    drawing = random.Random(seed)  # noqa: S311 - it is to be repeatable, not secret
-    dealt = _draw(drawing, kinds)
+    """Return the rounds. Kinds are drawn without replacement, so that they occur equally often."""
+    drawing = random.Random(seed)  # noqa: S311 - repeatable on purpose, not a secret
+    drawn = _draw(drawing, kinds)
     return tuple(
         Round(
             number=number,
             faults=tuple(
                 sorted(
-                    (_fault(drawing, next(dealt)) for _ in range(FAULTS_IN_A_ROUND)),
+                    (_fault(drawing, next(drawn)) for _ in range(FAULTS_IN_A_ROUND)),
                     key=lambda fault: fault.at,
                 )
             ),
@@ -68,7 +65,7 @@ def schedule(seed: int, *, rounds: int, kinds: Sequence[Kind] = KINDS) -> tuple[
 
 
 def rounds_in(minutes: float) -> int:
-    """How many rounds fill so many minutes; one at least."""
+    """Return the number of rounds that fit into this time; at least one."""
     return max(1, round(minutes * ROUNDS_IN_A_MINUTE))
 
 
@@ -84,7 +81,7 @@ def _fault(drawing: random.Random, kind: Kind) -> Fault:
     slow_to_meet = kind.family in (Family.AWS, Family.MACHINE)
     return Fault(
         kind=kind,
-        # Who is to meet these has to be asked for a box first: that takes a while under all others.
+        # A recreate has to be requested before these take effect, which takes a while under other faults.
         at=drawing.uniform(0.0, ROUND_SECONDS / 2 if slow_to_meet else ROUND_SECONDS),
         seconds=drawing.uniform(least, most),
         draw=drawing.random(),

@@ -1,7 +1,4 @@
-"""The stack of a campaign: every wire through a proxy, PostgreSQL on a small disk, boxes that can ail.
-
-It starts and wires parts; what happens to them is decided elsewhere.
-"""
+"""The stack of a run: proxied connections, PostgreSQL on a small disk, boxes with host faults."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,30 +31,30 @@ SETTINGS = {
     "FLEET_FREEZE_PERCENT": "60",
     "FLEET_MAX_CONCURRENT_PERCENT": "50",
 }
-"""Waiting is shorter than in production, so that a round takes a minute; what is decided is the same."""
+"""Shorter waits than in production, so that a round takes a minute. The decisions are the same."""
 
 STALE_SECONDS = float(SETTINGS["HEARTBEAT_STALE_SECONDS"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stack that runs, and what can be done to it."""
+    """A running stack and its fault controls."""
 
     stack: Stack
     proxies: Proxies
     host_faults_dir: Path
-    """Where the boxes look for what ails them."""
+    """Directory of the hosts' fault files."""
     ledgers: Path
-    """Where runtimes write down what they have processed."""
+    """Directory in which runtimes record processed messages."""
     disk: Path | None
     """PostgreSQL's own disk; None where the kernel forbids one."""
     listen_port: int
-    """Where runtimes listen; the port that they tell is the proxy's."""
+    """Where runtimes listen; they advertise the proxy's port."""
 
 
 @contextmanager
 def staged() -> Iterator[Stage]:
-    """A stack for the block; everything of it is removed at the end."""
+    """Run a stack for the block; all of it is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="onebox-faults-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         disk = directory / "postgres"
@@ -89,7 +86,7 @@ def _wired(directory: Path, *, disk: Path | None) -> Iterator[Stage]:
             free_ports=True,
             fsync=False,
             settings=settings,
-            told_instead=lambda part, told: _detours(proxies, part, told, listen_port),
+            override=lambda part, environment: _detours(proxies, part, environment, listen_port),
             pending_seconds=0.3,
             terminating_seconds=0.3,
             report=lambda _: None,
@@ -105,18 +102,18 @@ def _wired(directory: Path, *, disk: Path | None) -> Iterator[Stage]:
             )
 
 
-def _detours(proxies: Proxies, part: str, told: Mapping[str, str], listen_port: int) -> dict[str, str]:
-    """What a part is told instead of the others' addresses."""
-    database = told["DATABASE_URL"]
+def _detours(proxies: Proxies, part: str, environment: Mapping[str, str], listen_port: int) -> dict[str, str]:
+    """Return the proxied addresses for a part."""
+    database = environment["DATABASE_URL"]
     match part:
         case "worker":
-            temporal, aws = told["TEMPORAL_ADDRESS"], told["AWS_ENDPOINT_URL"]
-            # One door for all boxes: each has an address of its own, and the door is at all of them.
+            temporal, aws = environment["TEMPORAL_ADDRESS"], environment["AWS_ENDPOINT_URL"]
+            # One proxy listens at the addresses of all boxes.
             proxies.open(
                 "worker-box",
                 lambda door: (door[0], listen_port),
                 host="0.0.0.0",  # noqa: S104 - the boxes' own addresses are not known yet
-                port=int(told["BOX_RUNTIME_PORT"]),
+                port=int(environment["BOX_RUNTIME_PORT"]),
             )
             return {
                 "DATABASE_URL": _through(proxies, "worker-postgres", database),
@@ -132,7 +129,7 @@ def _detours(proxies: Proxies, part: str, told: Mapping[str, str], listen_port: 
 
 
 def _through(proxies: Proxies, wire: str, url: str) -> str:
-    """The same URL, by way of a proxy."""
+    """Return the same URL through a proxy."""
     beyond = _place(url)
     port = proxies.open(wire, lambda _: beyond)
     parts = urlsplit(url)

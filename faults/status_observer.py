@@ -1,33 +1,33 @@
-"""Looks at what is shown, all the time: the API's word, and PostgreSQL's just before and just after (I9).
+"""Samples the displayed status: the API's response, and PostgreSQL just before and just after (I9).
 
-A thread of its own; a look that fails, because something is down, is none.
+Runs on its own thread. A sample that fails because a part is down is dropped.
 """
 
 import threading
 import time
 from types import TracebackType
 
-import httpx
+import httpx2
 import psycopg
 
 from faults.collectors import Collectors
 from faults.invariants.evidence import StatusSample
 
 SAMPLE_SECONDS = 0.2
-"""Between two looks, of all workspaces in turn."""
+"""Pause between two samples; each covers all workspaces."""
 
 
 class StatusObserver:
-    """Looks until the end of the block."""
+    """Samples until the end of the block."""
 
     def __init__(
         self, collectors: Collectors, *, api_url: str, operator_token: str, workspaces: list[str]
     ) -> None:
-        """`workspaces` is looked at afresh each time."""
+        """`workspaces` is read again for each sample."""
         self._looks: list[StatusSample] = []
-        self._witnesses = collectors
+        self._collectors = collectors
         self._workspaces = workspaces
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             base_url=api_url,
             headers={"Authorization": f"Bearer {operator_token}"},
             timeout=5.0,
@@ -38,7 +38,7 @@ class StatusObserver:
 
     @property
     def status_samples(self) -> tuple[StatusSample, ...]:
-        """What was seen so far."""
+        """Return the samples so far."""
         return tuple(self._looks)
 
     def __enter__(self) -> "StatusObserver":
@@ -59,15 +59,15 @@ class StatusObserver:
                     return
                 try:
                     self._sample(workspace)
-                except (httpx.HTTPError, psycopg.Error):
+                except (httpx2.HTTPError, psycopg.Error):
                     continue
 
     def _sample(self, workspace: str) -> None:
-        before = self._witnesses.truth(workspace)
+        before = self._collectors.truth(workspace)
         answer = self._client.get(f"/workspaces/{workspace}")
         if answer.status_code != 200:
             return
-        after = self._witnesses.truth(workspace)
+        after = self._collectors.truth(workspace)
         shown = answer.json()
         self._looks.append(
             StatusSample(

@@ -1,4 +1,4 @@
-"""The outcome of a campaign as numbers: the table, the JSON. Pure: functions of values."""
+"""The result of a run as a table and as JSON. Pure functions of values."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from faults.invariants.evidence import Violation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundResult:
-    """One round, as it went."""
+    """The result of one round."""
 
     number: int
     effective: Mapping[str, int]
-    """Faults that somebody met, by kind."""
+    """Faults that had an observable effect, by kind."""
     ineffective: Mapping[str, int]
-    """Faults that were begun and that nobody met; they count for nothing."""
+    """Faults without an observable effect, by kind; they do not count."""
     settled_after: float | None
-    """Seconds from the end of the last fault until all was at rest; None if it was not in time."""
+    """Seconds from the end of the last fault until everything settled; None on timeout."""
     online: int
     stopped: int
     deleted: int
     held_back: int
-    """Left to a human, by the rules: budget spent, failed alike, spacing."""
+    """Workspaces that wait for an operator: budget exhausted, repeated failures, backoff."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A campaign's outcome."""
+    """The result of a run."""
 
     seed: int
     machine: str
@@ -43,14 +43,14 @@ class RunSummary:
     delegations: Mapping[str, int]
     """By state."""
     reset: int
-    """Runs that no replay could go on with, and that the rescue reset."""
+    """Runs stuck on non-determinism that automatic repair reset."""
     evidence: Mapping[str, int]
-    """How much of each sort was judged: a judge who saw nothing has nothing to say."""
+    """Amount of evidence of each sort; without evidence, an invariant was not checked."""
     violations: tuple[Violation, ...] = field(default=())
 
     @property
     def faults(self) -> Counter[str]:
-        """Faults that were felt, by kind."""
+        """Effective faults, by kind."""
         total: Counter[str] = Counter()
         for each in self.rounds:
             total.update(each.effective)
@@ -58,7 +58,7 @@ class RunSummary:
 
     @property
     def settling(self) -> list[float]:
-        """The times to settle, sorted."""
+        """The settling times, sorted."""
         return sorted(each.settled_after for each in self.rounds if each.settled_after is not None)
 
     @property
@@ -68,27 +68,27 @@ class RunSummary:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so many of the sorted values don't exceed; 0 of none."""
+    """Return the smallest value that is at least this share of the sorted values; 0 without values."""
     return values[max(0, ceil(share * len(values)) - 1)] if values else 0.0
 
 
 def summary(tally: RunSummary) -> list[tuple[str, str]]:
-    """The table's upper part: a name and a value each."""
+    """Return the table's upper part as pairs of name and value."""
     faults, settling = tally.faults, tally.settling
     held_back = sum(each.held_back for each in tally.rounds)
     return [
         ("seed", str(tally.seed)),
         ("rounds", f"{len(tally.rounds)} in {tally.minutes:.1f} min"),
         (
-            "faults felt",
+            "effective faults",
             f"{faults.total()} of {len(faults)} kinds, the rarest {min(faults.values(), default=0)}×",
         ),
         ("requests", f"{sum(tally.requests.values())} of {len(tally.requests)} kinds"),
         ("outcomes", ", ".join(f"{number} {name}" for name, number in sorted(tally.outcomes.items()))),
         ("recreates", str(tally.recreates)),
         ("delegations", ", ".join(f"{number} {name}" for name, number in sorted(tally.delegations.items()))),
-        ("left to a human", f"{held_back} (budget spent, failed alike, spacing)"),
-        ("taken up by the rescue", str(tally.reset)),
+        ("held back", f"{held_back} (budget exhausted, repeated failures, backoff)"),
+        ("reset by repair", str(tally.reset)),
         ("evidence", ", ".join(f"{number} {name}" for name, number in tally.evidence.items())),
         (
             "time to settle",
@@ -100,18 +100,18 @@ def summary(tally: RunSummary) -> list[tuple[str, str]]:
 
 
 def by_kind(tally: RunSummary, kinds: Sequence[Kind] = KINDS) -> list[tuple[str, int, int]]:
-    """Each kind with how often it was felt, and how often it was not."""
-    unfelt: Counter[str] = Counter()
+    """Return each kind with the number of its effective and ineffective faults."""
+    ineffective: Counter[str] = Counter()
     for each in tally.rounds:
-        unfelt.update(each.ineffective)
-    return [(kind.name, tally.faults[kind.name], unfelt[kind.name]) for kind in kinds]
+        ineffective.update(each.ineffective)
+    return [(kind.name, tally.faults[kind.name], ineffective[kind.name]) for kind in kinds]
 
 
 def table(tally: RunSummary) -> str:
-    """The table as text."""
+    """Return the table as text."""
     lines = [f"{name:<24}{value}" for name, value in summary(tally)]
-    lines += ["", f"{'fault':<28}{'felt':>6}{'unfelt':>8}"]
-    lines += [f"{name:<28}{felt:>6}{unfelt:>8}" for name, felt, unfelt in by_kind(tally)]
+    lines += ["", f"{'fault':<28}{'effective':>6}{'ineffective':>8}"]
+    lines += [f"{name:<28}{effective:>6}{ineffective:>8}" for name, effective, ineffective in by_kind(tally)]
     for violation in tally.violations:
         lines += ["", f"VIOLATION {violation.invariant} {violation.workspace}: {violation.what}"]
         lines += [f"    {line}" for line in violation.timeline]
@@ -119,7 +119,7 @@ def table(tally: RunSummary) -> str:
 
 
 def as_json(tally: RunSummary) -> dict[str, object]:
-    """All of it, for machines."""
+    """Return everything, for machines."""
     settling = tally.settling
     return asdict(tally) | {
         "passed": tally.passed,

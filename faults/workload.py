@@ -1,6 +1,6 @@
-"""Requests of every kind, at random but seeded: recreates, intents, delegations, tokens, nonsense, intruders.
+"""Seeded random requests: recreates, intents, delegations, tokens, malformed and unauthorized calls.
 
-It remembers what its callers were told, for the judges; what became of it is theirs to find out.
+Records the responses that callers got; `invariants` compares them with the results.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 import psycopg
 from temporalio.client import RPCError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 
@@ -18,7 +18,7 @@ from devstack.console import Console
 from faults.invariants.evidence import PromisedDelegation, SentRequest, UnauthorizedAttempt
 
 CALLERS = 8
-"""So many at once: one that waits for what is down holds up none of the others."""
+"""Concurrent callers. A caller that waits for a part that is down does not delay the others."""
 
 ANSWER_SECONDS = 15.0
 PAUSE_SECONDS = (0.05, 0.8)
@@ -29,34 +29,34 @@ UNAVAILABLE = (
     RPCError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
     WorkflowUpdateFailedError,
-    httpx.HTTPError,
+    httpx2.HTTPError,
     psycopg.Error,
     TimeoutError,
 )
-"""What a caller sees while something is down; the request may or may not have been taken."""
+"""Errors that a caller sees while a part is down; the request may or may not have been accepted."""
 
 
 @dataclass(slots=True)
 class CallLog:
-    """What the callers know."""
+    """Requests and responses as the callers know them."""
 
-    asked: list[SentRequest] = field(default_factory=list)
+    sent: list[SentRequest] = field(default_factory=list)
     delegated: list[PromisedDelegation] = field(default_factory=list)
     unauthorized_attempts: list[UnauthorizedAttempt] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
-    """API tokens that were handed out."""
+    """API tokens that were issued."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Requests by kind, answered or not."""
+    """Requests by kind, with or without a response."""
 
 
 class Callers:
-    """Everyone who wants something."""
+    """All callers."""
 
     def __init__(self, console: Console, *, seed: int, workspaces: list[str]) -> None:
-        """`workspaces` is looked at afresh each time."""
+        """`workspaces` is read again for each request."""
         self.log = CallLog()
         self._console = console
-        self._random = random.Random(f"callers {seed}")  # noqa: S311 - it is to be repeatable, not secret
+        self._random = random.Random(f"callers {seed}")  # noqa: S311 - repeatable on purpose, not a secret
         self._workspaces = workspaces
         self._numbers = 0
         self._generations: dict[str, int] = {}
@@ -75,16 +75,16 @@ class Callers:
         }
 
     async def call_until(self, over: asyncio.Event) -> None:
-        """Ask, and ask again, until it is over."""
+        """Send requests until the event is set."""
         await asyncio.gather(*(self._caller(over) for _ in range(CALLERS)))
 
     async def trigger(self, workspace: str) -> None:
-        """Have a box replaced, so that a fault of AWS is met."""
+        """Request a recreate, so that an AWS fault takes effect."""
         self._generations[workspace] = await self._generation(workspace)
         await self._signalled(workspace, self._asked(workspace, self._generations[workspace], "admin:alice"))
 
     async def operator_request(self, workspace: str, name: str, /, **payload: object) -> None:
-        """A human's word: an update, tried until it is answered."""
+        """Send an operator's update, and retry until it is answered."""
         while True:
             try:
                 await self._updated(workspace, name, {"requested_by": "admin:carol", **payload})
@@ -108,7 +108,7 @@ class Callers:
         self._numbers += 1
         return {
             "requested_by": source,
-            "reason": f"request {self._numbers} of the campaign",
+            "reason": f"request {self._numbers} of the run",
             "observed_generation": observed,
             "request_id": f"{workspace}-{self._numbers}",
             "force": source.startswith("admin"),
@@ -129,30 +129,30 @@ class Callers:
         await self._updated(workspace, "request_recreate", await self._some_recreate(workspace))
 
     async def _twice(self, workspace: str) -> None:
-        """The same request, by a sender that heard nothing, and at the same time."""
-        asked = await self._some_recreate(workspace)
+        """Send the same request from a sender without a response, at the same time."""
+        payload = await self._some_recreate(workspace)
         await asyncio.gather(
-            self._signalled(workspace, asked), self._updated(workspace, "request_recreate", asked)
+            self._signalled(workspace, payload), self._updated(workspace, "request_recreate", payload)
         )
 
     async def _stop_or_start(self, workspace: str) -> None:
         kind = self._random.choice(["stop", "start", "start"])
         self._numbers += 1
-        asked: dict[str, object] = {
+        payload: dict[str, object] = {
             "requested_by": self._source(),
             "request_id": f"{workspace}-{self._numbers}",
         }
         if self._random.random() < 0.5:
-            await self._signalled(workspace, asked, kind)
+            await self._signalled(workspace, payload, kind)
         else:
-            await self._updated(workspace, f"request_{kind}", asked)
+            await self._updated(workspace, f"request_{kind}", payload)
 
     async def _delete(self, workspace: str) -> None:
-        if self._random.random() < 0.2:  # a new one takes its place only after the round
+        if self._random.random() < 0.2:  # its replacement starts only after the round
             self._numbers += 1
-            asked: dict[str, object] = {"requested_by": self._source()}
+            payload: dict[str, object] = {"requested_by": self._source()}
             await self._updated(
-                workspace, "request_delete", {**asked, "request_id": f"{workspace}-{self._numbers}"}
+                workspace, "request_delete", {**payload, "request_id": f"{workspace}-{self._numbers}"}
             )
 
     async def _freeze(self, workspace: str) -> None:
@@ -162,7 +162,7 @@ class Callers:
         )
 
     async def _declare_dead(self, workspace: str) -> None:
-        """Nobody may believe it: its termination is not in doubt."""
+        """Send `declare_dead`, which must be refused: the termination is not in doubt."""
         boxes = await asyncio.to_thread(self._console.aws.instances, workspace)
         if boxes:
             self._numbers += 1
@@ -181,7 +181,7 @@ class Callers:
         await self._console.signal(workspace, "recreate", observed_generatoin=1, reason=7)
 
     async def delegate(self, workspace: str) -> None:
-        """Hand on work, often twice with the same key: both are to get the same promise."""
+        """Delegate work, often twice with the same key; both must get the same response."""
         target = self._random.choice([name for name in self._workspaces if name != workspace])
         self._numbers += 1
         body = {
@@ -206,10 +206,10 @@ class Callers:
             self.log.secrets[f"an API token of {workspace}"] = answer.json()["auth_token"]
 
     async def _call_without_credentials(self, workspace: str) -> None:
-        """Ask for a token with nothing, with nonsense, with a token that is somebody else's."""
+        """Request a token without evidence, with malformed evidence, or with another workspace's token."""
         bearer = self._random.choice(["", "x" * 43, "ob1.k1.1." + "y" * 43, *self.log.secrets.values()])
-        self.log.counts["intrusion"] += 1
-        async with httpx.AsyncClient(
+        self.log.counts["unauthorized"] += 1
+        async with httpx2.AsyncClient(
             base_url=self._console.http.base_url, timeout=10, trust_env=False
         ) as stranger:
             answer = await stranger.post(
@@ -226,26 +226,26 @@ class Callers:
             )
         )
 
-    async def _signalled(self, workspace: str, asked: dict[str, object], name: str = "recreate") -> None:
+    async def _signalled(self, workspace: str, payload: dict[str, object], name: str = "recreate") -> None:
         self.log.counts[f"{name}, signal"] += 1
-        await self._console.signal(workspace, name, **asked)
-        self._remember(workspace, asked, None)
+        await self._console.signal(workspace, name, **payload)
+        self._remember(workspace, payload, None)
 
-    async def _updated(self, workspace: str, name: str, asked: dict[str, object]) -> None:
+    async def _updated(self, workspace: str, name: str, payload: dict[str, object]) -> None:
         self.log.counts[f"{name.removeprefix('request_')}, update"] += 1
         async with asyncio.timeout(ANSWER_SECONDS):
-            answer = await self._console.ask(workspace, name, **asked)
+            answer = await self._console.ask(workspace, name, **payload)
         self._remember(workspace, {"request_id": answer.request_id}, str(answer.outcome))
 
-    def _remember(self, workspace: str, asked: dict[str, object], outcome: str | None) -> None:
-        self.log.asked.append(
+    def _remember(self, workspace: str, payload: dict[str, object], outcome: str | None) -> None:
+        self.log.sent.append(
             SentRequest(
-                workspace=workspace, request_id=str(asked["request_id"]), at=time.time(), outcome=outcome
+                workspace=workspace, request_id=str(payload["request_id"]), at=time.time(), outcome=outcome
             )
         )
 
     async def _generation(self, workspace: str) -> int:
-        """The current one, or the last that was known where the database is away."""
+        """Return the current generation, or the last known one while the database is down."""
         try:
             rows = await self._console.rows(
                 "SELECT generation FROM workspaces WHERE workspace_id = %s", workspace

@@ -1,7 +1,4 @@
-"""The register API as an ASGI application: routes, limits, and an answer for every failure.
-
-Opens nothing: configuration and pool come from whoever runs it.
-"""
+"""The register API as an ASGI application: routes, limits, and an error body for every failure."""
 
 import json
 import re
@@ -11,6 +8,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
@@ -20,7 +18,6 @@ from register_api.auth.access import Access
 from register_api.auth.audit import Auditor
 from register_api.auth.priority_pool import PriorityPool
 from register_api.delegation.handlers import DelegationRoutes
-from register_api.fixed_routes import FixedPaths, Methods, OnError
 from register_api.http.config import ApiConfig
 from register_api.http.error_codes import ErrorCode
 from register_api.http.errors import ErrorDetail, error_response, request_id
@@ -39,11 +36,27 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = lambda: False) -> ASGIApp:
-    """The application; it is stateless but for counts, so any number of processes may serve it.
+    """The ASGI application. It keeps no state but caches, so any number of processes may serve it.
 
-    `draining` says whether the process is about to end: it serves, and is not ready.
+    `draining` returns whether the process is shutting down: then it still serves, and is not ready.
     """
-    handlers = _handlers(config, pool, ProbeRoutes(pool, draining))
+    starlette = Starlette(
+        routes=_routes(_handlers(config, pool, ProbeRoutes(pool, draining))),
+        middleware=[
+            Middleware(LimitsMiddleware, limits=config.limits, path_body_bytes=_path_body_bytes()),
+        ],
+        exception_handlers={
+            HTTPException: _on_http_exception,
+            BodyInvalid: _on_body_invalid,
+            StoreUnavailable: _on_store_unavailable,
+            Exception: _on_exception,
+        },
+    )
+    # Outside of Starlette's own middleware, so that metrics and log lines include its 500 responses.
+    return RequestContextMiddleware(starlette)
+
+
+def _routes(handlers: Mapping[str, Handler]) -> list[Route]:
     served = json.dumps(openapi.document()).encode()
 
     async def serve_document(_: Request) -> Response:
@@ -51,34 +64,24 @@ def create_app(config: ApiConfig, pool: Pool, *, draining: Callable[[], bool] = 
 
     by_path: dict[str, dict[str, Handler]] = defaultdict(dict)
     for operation in OPERATIONS:
-        by_path[operation.path][operation.method] = set_request_fields(
-            operation.name, handlers[operation.name]
-        )
-    routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in by_path.items()]
-    on_error: dict[type[Exception], OnError] = {
-        HTTPException: _on_http_exception,
-        BodyInvalid: _on_body_invalid,
-        StoreUnavailable: _on_store_unavailable,
-        Exception: _on_exception,
-    }
-    fixed = FixedPaths(
-        {
-            (method, path): handler
-            for path, methods in by_path.items()
-            if "{" not in path
-            for method, handler in methods.items()
-        },
-        others=Starlette(
-            routes=[*routes, Route("/openapi.json", serve_document, methods=["GET"])],
-            exception_handlers=on_error,
-        ),
-        on_error=on_error,
-    )
-    return RequestContextMiddleware(LimitsMiddleware(fixed, limits=config.limits, larger=_larger_bodies()))
+        handler = set_request_fields(operation.name, handlers[operation.name])
+        by_path[operation.path][operation.method] = handler
+    return [
+        *(Route(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()),
+        Route("/openapi.json", serve_document, methods=["GET"]),
+    ]
 
 
-def _larger_bodies() -> dict[re.Pattern[str], int]:
-    """The paths that take more than others, with how much."""
+def _by_method(handlers: Mapping[str, Handler]) -> Handler:
+    """One endpoint for a path, so that a 405 lists all methods of the path (RFC 9110, section 15.5.6)."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle
+
+
+def _path_body_bytes() -> dict[re.Pattern[str], int]:
     return {
         compile_path(operation.path)[0]: operation.body_bytes
         for operation in OPERATIONS
@@ -92,7 +95,7 @@ def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str
     boxes = BoxRoutes(config, priority_pool, auditor)
     reads = ReadRoutes(config, priority_pool, access)
     tokens = TokenRoutes(config, priority_pool, access)
-    work = DelegationRoutes(config, priority_pool, access)
+    delegations = DelegationRoutes(config, priority_pool, access)
     return {
         "register": boxes.register,
         "heartbeat": boxes.heartbeat,
@@ -104,10 +107,10 @@ def _handlers(config: ApiConfig, pool: Pool, probes: ProbeRoutes) -> Mapping[str
         "list_tokens": tokens.index,
         "create_token": tokens.create,
         "revoke_token": tokens.revoke,
-        "delegate": work.delegate,
-        "list_delegations": work.index,
-        "record_delegation": work.record,
-        "update_delegation": work.update,
+        "delegate": delegations.delegate,
+        "list_delegations": delegations.index,
+        "record_delegation": delegations.record,
+        "update_delegation": delegations.update,
         "healthz": probes.healthz,
         "readyz": probes.readyz,
     }
@@ -134,7 +137,7 @@ async def _on_store_unavailable(request: Request, error: Exception) -> Response:
 
 
 async def _on_exception(request: Request, error: Exception) -> Response:
-    # The server logs the traceback; this line ties it to the request that the caller can name.
+    # uvicorn logs the traceback; this line links it to the request ID that the caller has.
     _log.error(
         "request.failed",
         path=request.url.path,

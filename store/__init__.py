@@ -1,1 +1,1 @@
-"""PostgreSQL: the schema, its migrations, and all SQL. Knows neither Temporal nor HTTP."""
+"""PostgreSQL: the schema, its migrations, and all SQL. Imports neither Temporal nor HTTP."""

@@ -1,4 +1,4 @@
-"""Databases for tests: one server for a session, one migrated database for a module."""
+"""Databases for tests: one server per session, one migrated database per module."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ from store.db.pool import Pool, open_pool
 PATIENCE_SECONDS = 120.0
 
 PATIENCE = timedelta(minutes=1)
-"""What is waited for comes, however long the machine takes about it."""
+"""A timeout that only a bug reaches, however slow the machine is."""
 
 
 @contextmanager
 def server(directory: Path) -> Iterator[Postgres]:
-    """A server whose data may be lost."""
+    """A PostgreSQL server without durability."""
     postgres = _started(directory)
     try:
         yield postgres
@@ -32,7 +32,7 @@ def server(directory: Path) -> Iterator[Postgres]:
 
 
 def _started(directory: Path) -> Postgres:
-    """Making the cluster takes seconds: until the server listens, another process may take the port."""
+    """Start the server. While it creates its cluster, another process may take the port: then use another."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     postgres = Postgres(directory, port=free_port(), fsync=False)
     while True:
@@ -65,7 +65,7 @@ def migrated_database(postgres: Postgres, name: str) -> str:
 
 
 async def patiently_migrate(url: str, known: Sequence[Migration] | None = None) -> None:
-    """Try again where the server does not answer in time, as the command does: it is the caller's matter."""
+    """Migrate, with retries while the server is unavailable, as the command does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -80,10 +80,7 @@ async def patiently_migrate(url: str, known: Sequence[Migration] | None = None) 
 
 @asynccontextmanager
 async def patient_pool(url: str, *, maximum: int) -> AsyncIterator[Pool]:
-    """Connections that wait: a machine that stands still for seconds is no outage.
-
-    In production locks are given up after 2 s, and checkouts after 3 s: whoever asked comes again.
-    """
+    """A pool with long timeouts, so that a slow machine is not an outage. Production uses 2 s to 5 s."""
     async with open_pool(
         url,
         maximum=maximum,

@@ -1,7 +1,7 @@
-"""Commands and their output in Markdown documents: read, and compared with what is really said.
+"""Parses commands and their output in Markdown documents, and compares the output with the actual one.
 
-Runs nothing. In a shown output `…` stands for anything within a line, and alone on a line for any lines;
-how wide the columns of a table are does not count.
+In a documented output, `…` matches any text within a line, and any lines if it stands alone. The width of
+table columns is ignored.
 """
 
 import re
@@ -18,44 +18,44 @@ _HEADING = re.compile(r"^#{1,4} (.+)$", flags=re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A command, and what the document says that it prints."""
+    """A command and its documented output."""
 
     command: str
     output: str
 
-    def difference(self, really: str) -> str | None:
-        """What to say if the document is wrong; None if it is right."""
-        if re.fullmatch(_pattern(self.output), _narrow(really)):
+    def difference(self, actual: str) -> str | None:
+        """A report of both outputs if the actual one does not match; None if it does."""
+        if re.fullmatch(_pattern(self.output), _narrow(actual)):
             return None
-        return f"$ {self.command}\n--- the document says\n{self.output}\n--- it really says\n{really}"
+        return f"$ {self.command}\n--- documented\n{self.output}\n--- actual\n{actual}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading, and the commands until the next one."""
+    """A heading, and the commands up to the next one."""
 
     title: str
     shown: tuple[Shown, ...]
 
     @property
     def anchor(self) -> str:
-        """Where a link to it leads, as on GitHub."""
+        """The anchor that GitHub gives the heading."""
         return re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    """The fenced blocks in this language."""
-    return [text for _, _, found, text in _FENCE.findall(document.read_text()) if found == language]
+    """The fenced blocks in a language."""
+    return [text for _, _, tag, text in _FENCE.findall(document.read_text()) if tag == language]
 
 
 def block(document: Path, language: str, containing: str) -> str:
-    """The one block in this language that contains the words."""
-    [found] = [text for text in blocks(document, language) if containing in text]
-    return found
+    """The only block in a language that contains a text. Raises `ValueError` unless there is exactly one."""
+    [match] = [text for text in blocks(document, language) if containing in text]
+    return match
 
 
 def sections(document: Path) -> list[Section]:
-    """The document's sections, with the commands of their `console` blocks."""
+    """The sections of a document, with the commands of their `console` blocks."""
     text = document.read_text()
     fences = [(fence.start(), fence.end(), fence) for fence in _FENCE.finditer(text)]
     heads = [

@@ -1,4 +1,4 @@
-"""Whole stacks for tests, whose instances come and go faster than EC2's."""
+"""Whole stacks for tests, with fast instance state changes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from devstack.stack import Stack
 
 
 def hurried(settings: Mapping[str, str], directory: Path | None = None) -> Stack:
-    """A stack of all parts, on ports of its own; not started."""
+    """Return a stack of all parts on free ports, not started."""
     return Stack(
         directory,
         free_ports=True,

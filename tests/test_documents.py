@@ -1,4 +1,4 @@
-"""The reader of commands in documents: what it takes, and what it finds wrong."""
+"""The parser of commands in documents, and the links and file names in all documents."""
 
 import re
 from pathlib import Path
@@ -36,7 +36,7 @@ def document(tmp_path: Path) -> Path:
     return path
 
 
-def test_commands_stand_under_their_headings_with_their_output(document: Path) -> None:
+def test_commands_are_found_under_their_headings_with_their_output(document: Path) -> None:
     _, listing, nothing = sections(document)
     assert listing.anchor == "list-whats-not-online"
     first, second = listing.shown
@@ -46,12 +46,12 @@ def test_commands_stand_under_their_headings_with_their_output(document: Path) -
     assert (nothing.title, nothing.shown) == ("Nothing here", ())
 
 
-def test_a_block_is_found_by_its_words(document: Path) -> None:
+def test_a_block_is_found_by_its_text(document: Path) -> None:
     assert block(document, "sh", "other") == "# not a heading\necho other\n"
 
 
 @pytest.mark.parametrize(
-    ("shown", "really", "same"),
+    ("documented", "actual", "matches"),
     [
         ("Running  ws-1", "  Running      ws-1   \n", True),
         ("Running  ws-1", "Running ws-2", False),
@@ -66,14 +66,16 @@ def test_a_block_is_found_by_its_words(document: Path) -> None:
         ("a (b) [c] *", "a (b) [c] *", True),
     ],
 )
-def test_what_is_shown_is_compared_with_what_is_said(shown: str, really: str, same: bool) -> None:
-    said = Shown(command="look", output=shown).difference(really)
-    assert (said is None) is same
-    if said is not None:
-        assert really in said
+def test_a_documented_output_is_compared_with_the_actual_one(
+    documented: str, actual: str, matches: bool
+) -> None:
+    difference = Shown(command="ls", output=documented).difference(actual)
+    assert (difference is None) is matches
+    if difference is not None:
+        assert actual in difference
 
 
-def test_every_test_that_the_security_model_leans_on_is_there() -> None:
+def test_every_test_that_the_security_model_names_exists() -> None:
     named = set(re.findall(r"test_\w+\.py", (ROOT / "docs" / "security.md").read_text()))
     assert len(named) > 15
     assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
@@ -84,28 +86,29 @@ FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
 def links(document: Path) -> list[tuple[Path, str]]:
-    """What it links to, and the section of that."""
-    found = LINK.findall(document.read_text())
+    """The targets of its relative links: file and anchor."""
     return [
-        ((document.parent / target).resolve() if target else document, anchor) for target, anchor in found
+        ((document.parent / target).resolve() if target else document, anchor)
+        for target, anchor in LINK.findall(document.read_text())
     ]
 
 
 @pytest.mark.parametrize("document", [*FRONT, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda it: it.name)
-def test_links_between_the_documents_lead_to_sections(document: Path) -> None:
-    for there, anchor in links(document):
-        assert there.exists(), f"{document.name} links to {there}"
-        assert not anchor or anchor in {it.anchor for it in sections(there)}, f"{there.name}#{anchor}"
+def test_every_link_between_documents_leads_to_a_file_and_a_section(document: Path) -> None:
+    for target, anchor in links(document):
+        assert target.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in {it.anchor for it in sections(target)}, f"{target.name}#{anchor}"
 
 
 def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
-    named = {there for there, _ in links(ROOT / "README.md")}
-    assert set((ROOT / "docs").glob("*.md")) <= named
+    linked = {target for target, _ in links(ROOT / "README.md")}
+    assert set((ROOT / "docs").glob("*.md")) <= linked
 
 
-def test_what_documents_say_about_files_of_the_repository_is_true() -> None:
+def test_every_file_that_a_document_names_exists() -> None:
     for document in (*FRONT, *(ROOT / "docs").glob("*.md")):
         for named in re.findall(
-            r"`((?:deploy|docs|tests|workflows|workers)/[\w./-]+\.\w+)`", document.read_text()
+            r"`((?:activities|cli|deploy|docs|faults|register_api|store|tests|workers|workflows)/[\w./-]+\.\w+)`",
+            document.read_text(),
         ):
             assert (ROOT / named).exists(), f"{document.name} names {named}"

@@ -1,6 +1,6 @@
 """`onebox api`: serves the register API until SIGTERM.
 
-Puts settings, pool and application together; what is answered is `register_api`'s.
+Builds the application of `register_api` from settings and a database pool.
 """
 
 import asyncio
@@ -21,22 +21,23 @@ from workers.settings.common import load
 from workers.telemetry import logs, metrics, tracing
 
 GRACE_SECONDS = 10
-"""A request takes milliseconds; one that waits for a lock, two seconds."""
+"""How long running requests may take after the last connection was accepted. A request takes milliseconds;
+one that waits for a row lock, up to two seconds."""
 
 GC_THRESHOLD = 10_000
-"""Before the collector looks for cycles. A few hundred calls under way have more than Python's 700 at any
-moment, and none of them in a cycle."""
+"""Allocations between garbage collections. A few hundred concurrent requests exceed Python's default of 700
+all the time, and none of their objects is in a cycle."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 
 
 def run() -> int:
-    """Serve until a signal asks to end; running requests are answered first."""
+    """Serve until SIGTERM or SIGINT, finish running requests, and return the exit code."""
     settings = load(ApiSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
     close_metrics, end_tracing = metrics.serve(settings.api_metrics_bind), tracing.start("onebox-api")
     try:
-        # uvloop where it is installed: uvicorn would choose it itself if the loop were its own.
+        # uvicorn chooses uvloop only for a loop that it creates itself.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             return runner.run(_serve(settings))
     finally:
@@ -80,7 +81,7 @@ async def _serve(settings: ApiSettings) -> int:
             delay=settings.shutdown_delay,
         )
         log.info("api.started", bind=settings.register_api_bind)
-        # What was imported stays: the collector need not walk through it again and again while requests wait.
+        # Imported modules live as long as the process: exclude them from every later collection.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)

@@ -1,6 +1,7 @@
-"""Taking transitions of boxes from PostgreSQL to their workflows, and noticing silence.
+"""Relays outbox rows from PostgreSQL to workflows as signals, and marks boxes with stale heartbeats.
 
-At least once, and in any order: the lifecycle knows a fact that it has by its time. No beat passes here.
+Delivery is at least once and in any order; workflows recognize a repeated event by its time. Heartbeats
+themselves stay in PostgreSQL.
 """
 
 import asyncio
@@ -23,20 +24,20 @@ from store.delegation import agent_liveness
 from store.delegation.agent_liveness import LivenessThresholds
 from store.outbox import delegation_wakeups, workspace_events
 from store.registration import heartbeats
-from workflows.workspace.messages import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
+from workflows.shared.names import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
 from workflows.workspace.workflow import WorkspaceWorkflow
 
 SIGNAL_BATCH = 50
-"""So many signals are sent at once, while their rows are locked."""
+"""Signals that are sent concurrently, while their rows are locked."""
 
 WAKEUP_ROWS = 1000
-"""So many are read at once: each delegation among them is told once."""
+"""Rows in one batch; each delegation in the batch gets one signal."""
 
 SIGNAL_TIMEOUT = timedelta(seconds=3)
-"""A signal takes milliseconds. The rows must be free again before the database gives the session up."""
+"""A signal takes milliseconds. The row locks must be released before PostgreSQL ends the idle session."""
 
 POLL_INTERVAL = timedelta(seconds=2)
-"""A notification comes at once; polling only covers those that were lost with a connection."""
+"""Polling covers the notifications that were lost with a connection."""
 
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
 
@@ -45,16 +46,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("relay")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """One per worker process; several share the work by locking rows."""
+    """One relay per worker process; relays share the work by row locks."""
 
     pool: Pool
     client: Client
     database_url: str
     heartbeat_stale: timedelta
-    patience: LivenessThresholds
+    thresholds: LivenessThresholds
 
     async def run(self) -> None:
-        """Relay and scan until cancelled; failures of the database or the server are waited out."""
+        """Relay and scan until cancelled. Retries while PostgreSQL or Temporal is unavailable."""
         await asyncio.gather(
             _run_forever(
                 "workspace_outbox.relay", lambda: self._relay("onebox_workspace_outbox", self.forward)
@@ -78,22 +79,23 @@ class Relay:
                     pass
 
     async def wake(self, refused: set[int]) -> bool:
-        """Have the workflows of one batch of delegations look again; whether to go on."""
+        """Wake the workflows of one batch of delegation rows; return whether any row was delivered.
+
+        Adds the IDs of undelivered rows to `refused`; the next call skips them.
+        """
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await delegation_wakeups.claim_delegation_events(
-                connection, WAKEUP_ROWS, exclude=tuple(refused)
-            )
+            batch = await delegation_wakeups.claim_batch(connection, WAKEUP_ROWS, exclude=tuple(refused))
             names = list(dict.fromkeys(each.delegation_id for each in batch))[:SIGNAL_BATCH]
             sent = await asyncio.gather(*map(self._wake, names))
-            told = {name for name, taken in zip(names, sent, strict=True) if taken}
-            done = [each.event_id for each in batch if each.delegation_id in told]
-            await delegation_wakeups.delete_delegation_events(connection, done)
-        untold = set(names) - told
-        refused.update(each.event_id for each in batch if each.delegation_id in untold)
+            delivered = {name for name, accepted in zip(names, sent, strict=True) if accepted}
+            done = [each.event_id for each in batch if each.delegation_id in delivered]
+            await delegation_wakeups.delete(connection, done)
+        failed = set(names) - delivered
+        refused.update(each.event_id for each in batch if each.delegation_id in failed)
         return bool(done)
 
     async def _wake(self, delegation_id: str) -> bool:
-        """Start its workflow, or wake it: one that was terminated, too, but none that has completed."""
+        """Signal the delegation's workflow; start it if it does not run and has not completed."""
         try:
             await self.client.start_workflow(
                 DELEGATION_TYPE,
@@ -101,7 +103,7 @@ class Relay:
                 task_queue=DELEGATIONS_TASK_QUEUE,
                 start_signal="stirred",
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                static_summary="a delegation; its row is in the ledger",
+                static_summary="a delegation; its row is in the table delegations",
                 rpc_timeout=SIGNAL_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
@@ -112,49 +114,50 @@ class Relay:
         return True
 
     async def forward(self, refused: set[int]) -> bool:
-        """Signal one batch of facts, without those that were refused before; whether to go on."""
+        """Signal one batch of workspace events; return whether any was delivered.
+
+        Adds the IDs of undelivered events to `refused`; the next call skips them.
+        """
         async with self.pool.connection() as connection, connection.transaction():
-            batch = await workspace_events.claim_workspace_events(
-                connection, SIGNAL_BATCH, exclude=tuple(refused)
-            )
-            sent = await asyncio.gather(*(self._signal_workspace(fact) for fact in batch))
-            done = [fact.event_id for fact, taken in zip(batch, sent, strict=True) if taken]
-            await workspace_events.delete_workspace_events(connection, done)
-        refused.update(fact.event_id for fact in batch if fact.event_id not in done)
+            batch = await workspace_events.claim_batch(connection, SIGNAL_BATCH, exclude=tuple(refused))
+            sent = await asyncio.gather(*(self._signal_workspace(event) for event in batch))
+            done = [event.event_id for event, accepted in zip(batch, sent, strict=True) if accepted]
+            await workspace_events.delete(connection, done)
+        refused.update(event.event_id for event in batch if event.event_id not in done)
         return bool(done)
 
-    async def _signal_workspace(self, fact: workspace_events.WorkspaceEvent) -> bool:
-        handle = self.client.get_workflow_handle(fact.workspace_id)
+    async def _signal_workspace(self, event: workspace_events.WorkspaceEvent) -> bool:
+        handle = self.client.get_workflow_handle(event.workspace_id)
         message: dict[str, object] = {
-            "kind": fact.kind,
-            "generation": fact.generation,
-            "at": fact.occurred_at,
+            "kind": event.kind,
+            "generation": event.generation,
+            "at": event.occurred_at,
         }
-        if fact.detail:
-            message["detail"] = fact.detail
+        if event.detail:
+            message["detail"] = event.detail
         try:
             await handle.signal(WorkspaceWorkflow.box_changed, message, rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                # A workflow that is started again reads all of this from the record.
-                log.warning("event.without_workflow", workspace=fact.workspace_id, kind=fact.kind)
+                # A workflow that starts later reads the event's effect from PostgreSQL.
+                log.warning("event.without_workflow", workspace=event.workspace_id, kind=event.kind)
                 return True
-            log.warning("event.refused", workspace=fact.workspace_id, kind=fact.kind, error=error.message)
+            log.warning("event.refused", workspace=event.workspace_id, kind=event.kind, error=error.message)
             return False
-        log.info("event.relayed", workspace=fact.workspace_id, generation=fact.generation, kind=fact.kind)
+        log.info("event.relayed", workspace=event.workspace_id, generation=event.generation, kind=event.kind)
         return True
 
     async def _scan_heartbeats(self) -> None:
         pause = min(self.heartbeat_stale.total_seconds() / 10, 5.0)
         while True:
             async with self.pool.connection() as connection:
-                silent = await heartbeats.mark_stale(connection, older_than=self.heartbeat_stale, limit=1000)
-                dead, well = await agent_liveness.mark_agents(connection, self.patience)
-                await delegation_wakeups.wake_overdue(connection, after=self.patience.expires_after)
-            if silent:
-                log.warning("heartbeats.missed", count=silent)
-            if dead or well:
-                log.warning("agents.responsiveness_changed", unresponsive=dead, recovered=well)
+                stale = await heartbeats.mark_stale(connection, older_than=self.heartbeat_stale, limit=1000)
+                unresponsive, recovered = await agent_liveness.mark_agents(connection, self.thresholds)
+                await delegation_wakeups.enqueue_overdue(connection, after=self.thresholds.expires_after)
+            if stale:
+                log.warning("heartbeats.missed", count=stale)
+            if unresponsive or recovered:
+                log.warning("agents.responsiveness_changed", unresponsive=unresponsive, recovered=recovered)
             await asyncio.sleep(pause)
 
 

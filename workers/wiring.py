@@ -1,6 +1,6 @@
-"""The composition root: the one place where resources are opened and parts are put together.
+"""The composition root: opens resources and builds workers, clients and activities from settings.
 
-Every part gets what it needs as arguments; only this package reads settings.
+All other packages receive their dependencies as arguments.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -11,18 +11,18 @@ from functools import partial
 
 from botocore.exceptions import BotoCoreError
 from temporalio.client import Client
-from temporalio.common import HeaderCodecBehavior
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.aws.client import Aws
 from activities.delegation.delivery import DeliveryConfig
-from activities.fleet.permits_and_watchdog import FleetConfig
+from activities.fleet.health import FleetConfig
 from activities.registry import ActivitiesConfig, Implementation, implementations
 from activities.workspace.address import Zone
 from activities.workspace.box_spec import BoxDefaults
 from activities.workspace.canary import CanaryConfig
+from client.plugin import OneboxPlugin
 from store.db.pool import Pool, open_pool
 from workers.history import divergence
 from workers.settings.common import InvalidSettings, PayloadSettings, load
@@ -34,21 +34,22 @@ from workflows.fleet.watchdog import WatchdogWorkflow
 from workflows.orphans.workflow import SweepWorkflow
 from workflows.repair.workflow import RepairWorkflow
 from workflows.rollout.workflow import RolloutWorkflow
-from workflows.shared.encryption import Encryption, converter
-from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
+from workflows.shared.encryption import Encryption
+from workflows.shared.names import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.workspace.workflow import WorkspaceWorkflow
 
 DEFAULT_TARGET = "127.0.0.1:7233"
-"""Where a Temporal server listens by default."""
+"""The default address of a Temporal server."""
 
 MAX_CONCURRENT_WORKFLOW_TASKS = 16
-"""Of one worker. A process works on one after the other, and each has ten seconds from when it is handed out:
-of a hundred runs that a worker meets cold, most could time out while they wait for it, again and again."""
+"""Per worker. A process runs workflow tasks one at a time, and each task times out ten seconds after
+dispatch. With a higher limit, most tasks of a hundred uncached runs would time out in the queue of this
+process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a worker process holds open."""
+    """The open resources of a worker process, and the activities built from them."""
 
     settings: WorkerSettings
     pool: Pool
@@ -56,28 +57,27 @@ class Resources:
 
 
 async def connect(runtime: Runtime | None = None) -> Client:
-    """A client by Temporal's standard TEMPORAL_* variables and profiles, and by PAYLOAD_KEYS.
+    """A client configured by Temporal's TEMPORAL_* variables and profiles, and by PAYLOAD_KEYS.
 
-    Raises `InvalidSettings`.
+    Raises `InvalidSettings`; if the server is unavailable, `RuntimeError` or `RPCError`.
     """
     keys = load(PayloadSettings).payload_key_ring
     try:
         config = ClientConfig.load_client_connect_config()
     except (RuntimeError, OSError, ValueError) as error:
-        # Nothing that passes by itself: to try again would hide it among servers that are away.
+        # A configuration error does not heal; callers retry the other exceptions.
         raise InvalidSettings(f"TEMPORAL_…: {error}") from None
     config.setdefault("target_host", DEFAULT_TARGET)
     return await Client.connect(
         **config,
-        data_converter=converter(keys),
-        header_codec_behavior=HeaderCodecBehavior.CODEC,  # a request's ID is its sender's text
+        plugins=[OneboxPlugin(keys)],
         runtime=runtime,
     )
 
 
 @asynccontextmanager
 async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
-    """Open database and AWS for the block."""
+    """Open the database pool and the AWS clients during the block. Raises `InvalidSettings`."""
     async with open_pool(
         settings.database_url.get_secret_value(),
         minimum=1,
@@ -85,7 +85,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
         application_name="onebox-worker",
     ) as pool:
         try:
-            # Two workers share them, one for each task queue: no activity ever waits for a thread.
+            # The workers of two task queues call AWS; each activity needs a thread of its own.
             aws = Aws(threads=2 * settings.max_concurrent_activities, region=settings.aws_region)
         except BotoCoreError as error:
             raise InvalidSettings(f"AWS: {error} (AWS_REGION, or AWS's own configuration files)") from None
@@ -96,18 +96,18 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
 
 
 def workspace_worker(client: Client, resources: Resources) -> Worker:
-    """Workflows, and all activities but EC2's mutations."""
+    """The worker of all workflows except delegations, and of all activities except EC2 mutations."""
     workflows = [WorkspaceWorkflow, WatchdogWorkflow, SweepWorkflow, RepairWorkflow, RolloutWorkflow]
     return _worker(client, resources, TASK_QUEUE, workflows=workflows)
 
 
 def delegations_worker(client: Client, resources: Resources) -> Worker:
-    """Delegations: their workflows, and their deliveries."""
+    """The worker of delegation workflows and deliveries."""
     return _worker(client, resources, DELEGATIONS_TASK_QUEUE, workflows=[DelegationWorkflow])
 
 
 def ec2_worker(client: Client, resources: Resources) -> Worker:
-    """EC2's mutations: the server hands out so many a second to all workers together."""
+    """The worker of EC2 mutations; the server limits their rate across all workers."""
     return _worker(
         client,
         resources,
@@ -131,15 +131,15 @@ def _worker(
         deployment_config=None if version is None else versioning.config(version),
         task_queue=task_queue,
         workflows=workflows,
-        # The sandbox would load our modules anew for each run that it meets, which takes longer than all else
-        # that a task does. What it would see at run time, a test of the code's own text sees at once.
+        # The sandbox imports all modules again for each run, which takes longer than the rest of a task.
+        # A test checks the source text for what the sandbox would report at run time.
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_concurrent_workflow_tasks=MAX_CONCURRENT_WORKFLOW_TASKS,
         activities=resources.activities[task_queue],
         interceptors=[ObservabilityInterceptor()],
         max_concurrent_activities=resources.settings.max_concurrent_activities,
         max_task_queue_activities_per_second=per_second,
-        # An eagerly dispatched activity would pass the rate limit by.
+        # An eagerly dispatched activity would bypass the rate limit.
         disable_eager_activity_execution=True,
         graceful_shutdown_timeout=timedelta(seconds=resources.settings.graceful_shutdown_seconds),
     )
@@ -149,7 +149,7 @@ def _worker(
 
 
 def box_defaults(settings: WorkerSettings) -> BoxDefaults:
-    """What boxes are made of, where a workspace's spec says nothing else."""
+    """The configuration of boxes; a workspace's spec overrides parts of it."""
     return BoxDefaults(
         image_id=settings.box_image_id,
         instance_types=settings.box_instance_types,

@@ -1,6 +1,6 @@
-"""`onebox worker`: runs workflows, activities and the relay until SIGTERM, then ends in order.
+"""`onebox worker`: runs workflows, activities and the relay until SIGTERM, then shuts down in order.
 
-Starts and stops things; how they are put together is in `wiring`.
+`wiring` builds the parts; this module starts and stops them.
 """
 
 import asyncio
@@ -30,7 +30,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("worker")
 
 
 async def run() -> int:
-    """Run until a signal asks to end; a Temporal server that is not up yet is waited for."""
+    """Run until SIGTERM or SIGINT and return the exit code.
+
+    Waits for a Temporal server that is not up yet.
+    """
     settings = load(WorkerSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
     close_metrics, end_tracing = metrics.serve(settings.worker_metrics_bind), tracing.start("onebox-worker")
@@ -66,7 +69,7 @@ async def _run_workers(
                 client=client,
                 database_url=settings.database_url.get_secret_value(),
                 heartbeat_stale=settings.heartbeat_stale,
-                patience=settings.liveness_thresholds,
+                thresholds=settings.liveness_thresholds,
             ).run()
         )
         async with (
@@ -79,24 +82,23 @@ async def _run_workers(
             log.info("worker.started", owner=settings.control_plane_id, namespace=client.namespace)
             workers = (workspaces, ec2, delegations)
             stop = asyncio.create_task(stopping.wait())
-            held_up = asyncio.create_task(
+            stuck = asyncio.create_task(
                 eviction_watch.wait_until_stuck(workers, tolerance=eviction_watch.EVICTION_TIMEOUT)
             )
-            await asyncio.wait((stop, relay, held_up), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stop, relay, stuck), return_when=asyncio.FIRST_COMPLETED)
             health.stopping()
             broken = relay.exception() if relay.done() else None
             if broken is not None:
-                log.error("relay.ended", exc_info=broken)  # without it, nobody hears of boxes: start anew
-            if held_up.done():
-                log.error(
-                    "worker.stuck", hint="a run cannot be evicted: another process has to go on with it"
-                )
+                # Without the relay no box event reaches a workflow: exit, and let the orchestrator restart.
+                log.error("relay.ended", exc_info=broken)
+            if stuck.done():
+                log.error("worker.stuck", hint="a run cannot be evicted; the process exits and is restarted")
             log.info("worker.stopping", grace_seconds=settings.graceful_shutdown_seconds)
             if not await eviction_watch.shut_down(workers, within=settings.shutdown_limit):
-                log.error("worker.killed", hint="it does not end by itself; others take up what it was doing")
-                # Like a kill, which everything here survives; an exception would wait for it again.
+                log.error("worker.killed", hint="shutdown timed out; other workers retry the open tasks")
+                # An exception would wait for the workers' shutdown again, in the exit of the block above.
                 os._exit(1)
-        others = (relay, stop, held_up, *background)
+        others = (relay, stop, stuck, *background)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -105,7 +107,7 @@ async def _run_workers(
 
 
 def _start_background_tasks(client: Client, resources: wiring.Resources) -> list[asyncio.Task[None]]:
-    """What goes on background the work, and ends with it."""
+    """Start the tasks that run alongside the workers; the caller cancels them."""
     settings = resources.settings
     rounds = (
         schedules.watchdog(settings.watchdog_interval),
@@ -129,14 +131,14 @@ def _start_background_tasks(client: Client, resources: wiring.Resources) -> list
 
 
 def _log_if_failed(task: asyncio.Task[None]) -> None:
-    """The work goes on without it, so nobody else would notice."""
+    """Log a background task's exception; the worker runs on without the task."""
     broken = None if task.cancelled() else task.exception()
     if broken is not None:
         log.error("worker.task_failed", task=task.get_name(), exc_info=broken)
 
 
 async def _ensure_schedules(client: Client, periodic: Sequence[schedules.PeriodicWorkflow]) -> None:
-    """A server that is away, or that another worker is just telling the same, is asked again."""
+    """Create or update the schedules. Retries if the server is unavailable or another worker was faster."""
     while True:
         try:
             await schedules.ensure(client, periodic)

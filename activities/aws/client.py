@@ -1,12 +1,13 @@
-"""Calling AWS: boto3's clients, and threads for their blocking calls.
+"""boto3 clients, and a thread pool for their blocking calls.
 
-It decides nothing about calls or errors; Temporal retries, so botocore does not.
+botocore does not retry, because Temporal does.
 """
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -15,7 +16,6 @@ import boto3
 from botocore.config import Config
 
 from activities.aws.telemetry import instrument
-from activities.shared.activity_context import shield_until_done
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -23,16 +23,33 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 15.0
-"""RunInstances answers within a few seconds. Together they bound what a worker's shutdown waits for."""
+"""RunInstances takes a few seconds. Both timeouts bound how long a worker's shutdown waits for a call."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Aws:
-    """The clients, and as many threads as there are activities that may call at once.
+async def shield_until_done(work: Awaitable[R]) -> R:
+    """Shield `work` from cancellation, wait for it, then re-raise the cancellation.
 
-    Endpoint and credentials come from boto3's own standard configuration, the region too if it isn't given.
+    A worker that shuts down must not leave a thread behind that still launches an instance.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not log it as never retrieved
+        raise
+
+
+class Aws:
+    """The EC2 and Route 53 clients. `threads` is the maximum number of concurrent calls.
+
+    boto3's standard configuration gives endpoint and credentials, and the region if `region` is None.
     """
 
     def __init__(self, *, threads: int, region: str | None = None) -> None:
@@ -51,14 +68,14 @@ class Aws:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="aws")
 
     async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a blocking call on a thread. A cancellation waits for its end, bounded by the timeouts."""
+        """Run a blocking call on a thread. A cancellation waits until the call has ended or timed out."""
         loop = asyncio.get_running_loop()
-        # The thread gets what is known here of whose call it is: names for log lines, the span above it.
+        # The thread needs the log fields and the parent span of this context.
         work = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
         return await shield_until_done(loop.run_in_executor(self._threads, work))
 
     def close(self) -> None:
-        """End the threads, then the connections."""
+        """Wait for the threads to end, then close the connections."""
         self._threads.shutdown()
         self.ec2.close()
         self.route53.close()

@@ -1,7 +1,4 @@
-"""What EC2 says of data volumes and their snapshots, and the calls that change them. All of it blocks.
-
-Which call is made, and what follows from an answer, is decided elsewhere.
-"""
+"""EC2 calls for data volumes and snapshots. All functions block."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,26 +19,26 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import CreateVolumeRequestTypeDef, FilterTypeDef, TagTypeDef, VolumeTypeDef
 
 DEVICE = "/dev/sdf"
-"""The name that EC2 knows the attachment by; the box script looks for it, whatever the kernel calls it."""
+"""The device name of the attachment in EC2. The box script finds the disk by it."""
 
 DATA = "data"
-"""The value of the volume's own tag."""
+"""The value of `VOLUME_TAG`."""
 
 SNAPSHOT_TAG = "onebox:snapshot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """The volume at an instance, on its way there, or on its way from it."""
+    """An attachment of a volume, including one that is attaching or detaching."""
 
     instance_id: str
     attached: bool
-    """For good: neither on its way there nor on its way from it."""
+    """False while it is attaching or detaching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """One volume, as EC2 describes it now."""
+    """One volume, as EC2 describes it."""
 
     volume_id: str
     zone: str
@@ -51,13 +48,13 @@ class Volume:
 
     @property
     def available(self) -> bool:
-        """Whether no instance has it."""
+        """Whether it is attached to no instance."""
         return self.state == "available"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One snapshot, as EC2 describes it now."""
+    """One snapshot, as EC2 describes it."""
 
     snapshot_id: str
     pending: bool
@@ -65,12 +62,12 @@ class Snapshot:
 
 
 def client_token(owner: str, workspace_id: str) -> str:
-    """At most 64 characters; a workspace has one data volume in its life, so it names nothing more."""
+    """The ClientToken of the workspace's data volume, at most 64 characters. A workspace has one volume."""
     return hashlib.sha256(f"{owner}|{workspace_id}|data-volume".encode()).hexdigest()
 
 
 def create_volume_request(volume: DataVolume, *, zone: str, owner: str, workspace_id: str) -> Json:
-    """The parameters of CreateVolume but for the token."""
+    """The parameters of CreateVolume, without the token."""
     request: Json = {
         "AvailabilityZone": zone,
         "Size": volume.size_gib,
@@ -88,19 +85,19 @@ def create_volume_request(volume: DataVolume, *, zone: str, owner: str, workspac
 
 
 def create_volume(ec2: "EC2Client", request: Json, token: str) -> Volume:
-    """Create it, or get the one that the token stands for."""
-    # The frozen request was built as parameters of this very call.
+    """Create the volume, or get the one that was created with this token."""
+    # `create_volume_request` built these parameters.
     parameters = cast("CreateVolumeRequestTypeDef", {**request, "ClientToken": token})
     return _read(cast("VolumeTypeDef", ec2.create_volume(**parameters)))
 
 
 def volume_by_id(ec2: "EC2Client", volume_id: str) -> Volume | None:
-    """The volume, if EC2 lists it; a filter, because an unknown ID as such is an error."""
+    """The volume, if EC2 lists it. Uses a filter: an unknown ID in `VolumeIds` is an error."""
     return next(iter(_described(ec2, [{"Name": "volume-id", "Values": [volume_id]}])), None)
 
 
 def volumes_by_tags(ec2: "EC2Client", *, owner: str, workspace_id: str) -> list[Volume]:
-    """The data volumes of a workspace, the oldest first: one, unless something went very wrong."""
+    """The data volumes of a workspace, oldest first. Normally there is at most one."""
     filters: list[FilterTypeDef] = [
         {"Name": f"tag:{OWNER_TAG}", "Values": [owner]},
         {"Name": f"tag:{WORKSPACE_TAG}", "Values": [workspace_id]},
@@ -110,12 +107,12 @@ def volumes_by_tags(ec2: "EC2Client", *, owner: str, workspace_id: str) -> list[
 
 
 def attach(ec2: "EC2Client", volume_id: str, instance_id: str) -> None:
-    """Ask EC2 to attach it."""
+    """Attach the volume."""
     ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=DEVICE)
 
 
 def detach(ec2: "EC2Client", volume_id: str, instance_id: str, force: bool) -> None:
-    """Ask EC2 to detach it; that it is detached already is no error."""
+    """Detach the volume. One that is already detached is no error."""
     try:
         ec2.detach_volume(VolumeId=volume_id, InstanceId=instance_id, Force=force)
     except ClientError as error:
@@ -125,7 +122,7 @@ def detach(ec2: "EC2Client", volume_id: str, instance_id: str, force: bool) -> N
 
 
 def delete_volume(ec2: "EC2Client", volume_id: str) -> None:
-    """Delete it; that it is gone is no error."""
+    """Delete the volume. A missing one is no error."""
     try:
         ec2.delete_volume(VolumeId=volume_id)
     except ClientError as error:
@@ -134,7 +131,7 @@ def delete_volume(ec2: "EC2Client", volume_id: str) -> None:
 
 
 def zones_of(ec2: "EC2Client", subnet_ids: Sequence[str]) -> dict[str, str]:
-    """The zones of those of the subnets that EC2 lists."""
+    """The availability zone of each subnet that EC2 lists."""
     pages = ec2.get_paginator("describe_subnets").paginate(
         Filters=[{"Name": "subnet-id", "Values": list(subnet_ids)}]
     )
@@ -149,7 +146,7 @@ def zones_of(ec2: "EC2Client", subnet_ids: Sequence[str]) -> dict[str, str]:
 def create_snapshot(
     ec2: "EC2Client", volume_id: str, *, key: UUID, owner: str, workspace_id: str, generation: int
 ) -> str:
-    """Ask for a snapshot; its ID. It is of this moment, however long EC2 takes to copy."""
+    """Create a snapshot and return its ID. It captures this moment, however long EC2 copies."""
     tags = _tags(owner, workspace_id) + _listed({GENERATION_TAG: str(generation), SNAPSHOT_TAG: str(key)})
     return ec2.create_snapshot(
         VolumeId=volume_id,
@@ -159,7 +156,7 @@ def create_snapshot(
 
 
 def snapshot_by_key(ec2: "EC2Client", key: UUID) -> Snapshot | None:
-    """The snapshot of a call whose answer may have been lost."""
+    """The snapshot of a CreateSnapshot call whose response may have been lost."""
     return _snapshot(ec2, [{"Name": f"tag:{SNAPSHOT_TAG}", "Values": [str(key)]}])
 
 
@@ -169,7 +166,7 @@ def snapshot_by_id(ec2: "EC2Client", snapshot_id: str) -> Snapshot | None:
 
 
 def delete_snapshot(ec2: "EC2Client", snapshot_id: str) -> None:
-    """Delete it; that it is gone is no error."""
+    """Delete the snapshot. A missing one is no error."""
     try:
         ec2.delete_snapshot(SnapshotId=snapshot_id)
     except ClientError as error:

@@ -1,12 +1,9 @@
-"""AWS's error codes, as sets behind predicates, and what a human can do about them. Pure.
-
-What follows from a code for a step is said in `failures` and decided by the lifecycle.
-"""
+"""AWS error codes, as sets behind predicates, with hints for operators. Pure."""
 
 from botocore.exceptions import ClientError
 
 MAX_MESSAGE_CHARS = 500
-"""An encoded authorization message is longer, and says nothing to a reader."""
+"""Cuts encoded authorization messages, which are longer and not readable."""
 
 _THROTTLED = frozenset(
     {
@@ -24,7 +21,7 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-"""They say nothing about capacity, and nothing was done."""
+"""The call was rejected by a rate limit. It had no effect and says nothing about capacity."""
 
 _CAPACITY = frozenset(
     {
@@ -37,7 +34,7 @@ _CAPACITY = frozenset(
         "Unsupported",
     }
 )
-"""Definitive for this zone and type, although EC2 sends some of them as 5xx."""
+"""This instance type has no capacity in this zone. EC2 sends some of these codes with status 5xx."""
 
 _QUOTA = frozenset(
     {
@@ -87,8 +84,7 @@ _TRANSIENT = frozenset(
         "VolumeInUse",
     }
 )
-"""Pass by themselves: AWS's own trouble, states on their way to others, and credentials that are being
-renewed."""
+"""Temporary: failures inside AWS, state transitions in progress, credentials being renewed."""
 
 _CONFLICT = frozenset({"IdempotentParameterMismatch", "InvalidChangeBatch"})
 _PROTECTED = "OperationNotPermitted"
@@ -96,33 +92,31 @@ _ALREADY_TERMINATED = "IdempotentInstanceTerminated"
 
 _HINTS = {
     "IdempotentParameterMismatch": (
-        "This launch was sent before with other parameters: look for its instance by the onebox tags, "
-        "then request a recreate, which launches under a token of its own."
+        "An earlier RunInstances call used the same ClientToken with other parameters. Find its instance by "
+        "the onebox tags, then request a recreate, which launches under a new token."
     ),
     "InvalidAMIID.NotFound": (
-        "The image does not exist in this region: correct BOX_IMAGE_ID or the spec's image_id."
+        "The image does not exist in this region: correct BOX_IMAGE_ID or image_id in the spec."
     ),
-    "InvalidAMIID.Malformed": "This is no image ID: correct BOX_IMAGE_ID or the spec's image_id.",
+    "InvalidAMIID.Malformed": "The image ID is malformed: correct BOX_IMAGE_ID or image_id in the spec.",
     "InvalidSubnetID.NotFound": (
-        "The subnet does not exist in this region: correct BOX_SUBNET_IDS or the spec's subnet_ids."
+        "The subnet does not exist in this region: correct BOX_SUBNET_IDS or subnet_ids in the spec."
     ),
     "InvalidGroup.NotFound": (
         "The security group does not exist in this VPC: correct BOX_SECURITY_GROUP_IDS or the spec."
     ),
     "InvalidVolume.ZoneMismatch": (
-        "The box was launched in another zone than its data volume: request a recreate, which launches there."
+        "The box is in another zone than its data volume: request a recreate, which launches in that zone."
     ),
     "NoSuchHostedZone": "The hosted zone does not exist in this account: correct DNS_ZONE_ID.",
     "OptInRequired": "The account has not subscribed to this image: accept its terms in AWS Marketplace.",
-    "PendingVerification": "AWS is still verifying the account for this region; it writes when it has.",
-    _PROTECTED: (
-        "The instance is protected against termination: remove the protection, and it goes on by itself."
-    ),
+    "PendingVerification": "AWS is still verifying the account for this region: wait for its email.",
+    _PROTECTED: "Termination protection is on: remove it. The termination is then retried automatically.",
 }
 
 
 def code_of(error: ClientError) -> str:
-    """AWS's own code for the error."""
+    """The AWS error code."""
     return error.response.get("Error", {}).get("Code", "") or "unknown"
 
 
@@ -132,57 +126,57 @@ def status_of(error: ClientError) -> int:
 
 
 def message_of(error: ClientError) -> str:
-    """AWS's own words, shortened."""
+    """The AWS error message, truncated."""
     return error.response.get("Error", {}).get("Message", "")[:MAX_MESSAGE_CHARS]
 
 
 def is_throttled(code: str) -> bool:
-    """Whether the call came too soon, and did nothing."""
+    """Whether a rate limit rejected the call."""
     return code in _THROTTLED
 
 
 def is_capacity(code: str) -> bool:
-    """Whether this zone and type have no room: the next ones may."""
+    """Whether this instance type has no capacity in this zone. Other offerings may have."""
     return code in _CAPACITY
 
 
 def is_quota(code: str) -> bool:
-    """Whether the account's own limit is reached: no other zone helps."""
+    """Whether a quota of the account is reached. Other zones do not help."""
     return code in _QUOTA
 
 
 def is_denied(code: str) -> bool:
-    """Whether the control plane lacks a permission, or is not who it says."""
+    """Whether the control plane lacks a permission or has invalid credentials."""
     return code in _DENIED
 
 
 def is_not_found(code: str) -> bool:
-    """Whether what the call names is not there; no proof that it is gone."""
+    """Whether AWS does not list the resource. No proof that it does not exist."""
     return code.endswith((".NotFound", "NotFoundException")) or code.startswith("NoSuch")
 
 
 def is_conflict(code: str) -> bool:
-    """Whether another write came in between, or an earlier one said something else."""
+    """Whether a concurrent write or an earlier call with the same token conflicts."""
     return code in _CONFLICT
 
 
 def is_protected(code: str) -> bool:
-    """Whether a human switched termination off for the instance."""
+    """Whether the instance has termination protection."""
     return code == _PROTECTED
 
 
 def is_already_terminated(code: str) -> bool:
-    """Whether the launch under this token had an instance, which is terminated: another attempt is due."""
+    """Whether the instance of this ClientToken is terminated: the launch needs another attempt."""
     return code == _ALREADY_TERMINATED
 
 
 def is_invalid(code: str) -> bool:
-    """Whether the request itself is wrong, and would be again."""
+    """Whether the request itself is invalid, so that a retry fails too."""
     return code.startswith(("Invalid", "Malformed", "Missing", "Unknown", "Unsupported", "Validation"))
 
 
 def had_no_effect(error: ClientError) -> bool:
-    """Whether AWS refused the call for certain, so that nothing came of it."""
+    """Whether AWS certainly rejected the call, so that it had no effect."""
     code = code_of(error)
     if is_throttled(code) or is_capacity(code) or is_quota(code):
         return True
@@ -192,25 +186,27 @@ def had_no_effect(error: ClientError) -> bool:
 
 
 def is_transient(error: ClientError) -> bool:
-    """Whether AWS could not serve the call now, and may the next time."""
+    """Whether a retry of the call may succeed."""
     code = code_of(error)
     return code in _TRANSIENT or is_capacity(code) or status_of(error) >= 500
 
 
 def hint_of(code: str) -> str:
-    """What a human can do about the code."""
+    """What an operator can do about the code."""
     return _HINTS.get(code) or _general_hint(code)
 
 
 def _general_hint(code: str) -> str:
     if is_throttled(code):
-        return "AWS throttles these calls; it is tried again by itself."
+        return "AWS throttles these calls. The call is retried automatically."
     if is_denied(code):
         return "Give the control plane's role this permission, then request a recreate."
     if is_quota(code):
-        return "The quota is reached: raise it in Service Quotas or free some, then request a recreate."
+        return (
+            "The quota is reached: raise it in Service Quotas or delete resources, then request a recreate."
+        )
     if is_not_found(code):
-        return "What the call names is not in this account and region: correct the spec or the settings."
+        return "The resource does not exist in this account and region: correct the spec or the settings."
     if is_invalid(code):
-        return "AWS does not take this parameter: correct the spec or the settings, then request a recreate."
-    return f"Look up {code} in AWS's list of error codes; it is said there what it takes."
+        return "AWS rejects this parameter: correct the spec or the settings, then request a recreate."
+    return f"Look up {code} in the AWS list of error codes for its cause and solution."

@@ -1,6 +1,6 @@
-"""What EC2 lists: the instances of a workspace by their tags or IDs, and which of them is whose.
+"""EC2 instances, listed by tags or IDs. Read-only.
 
-It reads only. A list may be late or empty; what follows from that is not decided here.
+DescribeInstances is eventually consistent: a list may be late or empty.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ WORKSPACE_TAG = "onebox:workspace"
 GENERATION_TAG = "onebox:generation"
 ATTEMPT_TAG = "onebox:attempt"
 VOLUME_TAG = "onebox:volume"
-"""On a data volume only: boxes' own volumes have the tags above, too."""
+"""On data volumes only. The root volumes of boxes have the tags above, too."""
 PROTECT_TAG = "onebox:protect"
-"""A human's, whatever its value: it keeps the orphan sweep away."""
+"""Set by operators, with any value: the orphan sweep leaves the instance alone."""
 
 PAGE_SIZE = 500
-"""Instances in one answer: a fleet is a few requests, and none of them is slow."""
+"""Instances per page: a fleet takes a few requests, and none of them is slow."""
 
 
 class InstanceState(StrEnum):
-    """EC2's own words."""
+    """Instance states of EC2."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -46,7 +46,7 @@ class Instance:
     private_ip: str | None
     owner: str | None
     generation: int
-    """0 if the tag is not there, or no number: older than any generation."""
+    """0, which is older than any generation, if the tag is missing or not a number."""
     attempt: int
     launched_at: datetime
     state_reason: str
@@ -56,12 +56,12 @@ class Instance:
 
     @property
     def terminated(self) -> bool:
-        """Whether it is over for good; one that shuts down may still write."""
+        """Whether it is terminated. An instance that is shutting down may still write."""
         return self.state is InstanceState.TERMINATED
 
     @property
     def launch(self) -> tuple[int, int]:
-        """The generation and attempt that its tags name; they order launches."""
+        """Generation and attempt from its tags. They order launches."""
         return self.generation, self.attempt
 
 
@@ -93,12 +93,12 @@ def by_owner(ec2: "EC2Client", *, owner: str) -> list[Instance]:
 
 
 def by_ids(ec2: "EC2Client", instance_ids: Sequence[str]) -> list[Instance]:
-    """Those of the instances that EC2 lists; a filter, because an unknown ID as such is an error. Blocks."""
+    """The instances that EC2 lists. Uses a filter: an unknown ID in `InstanceIds` is an error. Blocks."""
     return _described(ec2, [{"Name": "instance-id", "Values": list(instance_ids)}]) if instance_ids else []
 
 
 def parse(described: "InstanceTypeDef") -> Instance:
-    """Take what matters from EC2's description."""
+    """Convert EC2's description of an instance."""
     tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
     return Instance(
         instance_id=described["InstanceId"],
@@ -116,7 +116,7 @@ def parse(described: "InstanceTypeDef") -> Instance:
 
 
 def of_launch(instances: Iterable[Instance], *, generation: int, attempt: int) -> Instance | None:
-    """The instance of a launch. Should there be two, all look at the same one: the oldest alive."""
+    """The instance of a launch. If there are two, every caller gets the same one: the oldest alive."""
     return min(
         (instance for instance in instances if instance.launch == (generation, attempt)),
         key=lambda instance: (instance.terminated, instance.launched_at, instance.instance_id),

@@ -1,7 +1,4 @@
-"""Every call to AWS as a figure and a span, by botocore's events.
-
-It changes no call, and reads no parameter.
-"""
+"""A metric and a span for every AWS call, by botocore's events. Reads no parameters."""
 
 import time
 from collections.abc import Mapping, MutableMapping
@@ -22,13 +19,13 @@ _tracer = trace.get_tracer("onebox")
 
 
 def instrument(events: "BaseEventHooks") -> None:
-    """From now on; the client's own events."""
+    """Register the handlers with a client's events."""
     events.register("before-call", _before)
     events.register("after-call", _after)
     events.register("after-call-error", _after_error)
 
 
-# botocore's events bring more members than are named here, and as keywords: each handler takes what it needs.
+# botocore passes more keyword arguments than these handlers need.
 def _before(model: "OperationModel", context: MutableMapping[str, Any], **_: object) -> None:
     service = model.service_model.service_id.hyphenize()
     context[_STARTED] = time.monotonic()
@@ -47,7 +44,7 @@ def _after(
 
 
 def _after_error(event_name: str, exception: Exception, context: Mapping[str, Any], **_: object) -> None:
-    # This event names its operation only in its own name: after-call-error.SERVICE.OPERATION.
+    # This event has the operation in its name only: after-call-error.SERVICE.OPERATION.
     service, operation = event_name.split(".", 2)[1:]
     _record(service, operation, context, type(exception).__name__)
 

@@ -1,4 +1,4 @@
-"""Asking EC2 to terminate instances. Whether they may be, and whether they are gone, is judged elsewhere."""
+"""Calls TerminateInstances. Callers decide which instances to terminate."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ log = structlog.get_logger()
 
 
 async def terminate(aws: Aws, instances: Iterable[Instance]) -> None:
-    """Ask for each of them; one that is gone is no error, a protected one is raised after the others."""
-    # One by one: EC2 refuses the whole batch if one of them is protected or unknown.
+    """Terminate each instance. Missing ones are ignored; a protected one raises after all others."""
+    # One by one: EC2 rejects the whole batch if one instance is protected or unknown.
     protected: ClientError | None = None
     for instance in instances:
         try:

@@ -1,10 +1,8 @@
-"""Sending an A2A message to a box over HTTP, within bounds of time and memory.
+"""Sends A2A messages to boxes over HTTP, with limits on time and memory. Follows no redirects.
 
-It sends to the target that it is given, follows no redirect, and judges no answer.
-
-    Unreachable     nothing was taken: no connection, or it broke before an answer
-    NoResponse        it may have been taken: no answer came in time
-    InvalidResponse         the same: what came is no answer in HTTP
+Unreachable        not delivered: no connection, or it broke before a response
+NoResponse         possibly delivered: no response in time
+InvalidResponse    possibly delivered: the response is not HTTP
 """
 
 import asyncio
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import h11
-import httpx
+import httpx2
 
 from workflows.shared.target_url import Target
 
@@ -22,103 +20,103 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 """The box is in the same network."""
 
 LARGE_RESPONSE_BYTES = 1024 * 1024
-"""More of an answer than this is held for a few boxes at a time only."""
+"""Larger responses need one of `_MAX_LARGE_RESPONSES` slots."""
 
 _MAX_LARGE_RESPONSES = 4
 
 LARGE_RESPONSE_TIMEOUT = timedelta(seconds=10)
-"""Ten megabytes pass in a second; whoever drips must not keep the place of others for a minute."""
+"""Ten megabytes take a second. A slow response must not hold a slot for a minute."""
 
 
 class Unreachable(Exception):
-    """No connection to the box, or it ended before an answer began."""
+    """No connection to the box, or it closed before the response began."""
 
 
 class NoResponse(Exception):
-    """The message was sent, and no answer began in time."""
+    """The message was sent, and no response began in time."""
 
 
 class InvalidResponse(Exception):
-    """The message was sent, and what came is not HTTP, or a head without end."""
+    """The message was sent, and the response is not valid HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back."""
+    """The HTTP response of a box."""
 
     status: int
     body: bytes
     complete: bool
-    """False: the rest did not come in time, or was more than is read."""
+    """False if the body was truncated by the timeout or the size limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseLimits:
-    """How much of an answer is taken."""
+    """Limits of one response."""
 
     timeout: timedelta
-    """From the first byte sent to the last one read."""
+    """From the first byte sent to the last byte read."""
     max_bytes: int
 
 
 class A2aClient:
-    """Remembers how many large answers are in memory."""
+    """Sends messages, with at most `_MAX_LARGE_RESPONSES` large responses in memory."""
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(_MAX_LARGE_RESPONSES)
 
     @asynccontextmanager
     async def send(
-        self, target: Target, message: Mapping[str, object], bounds: ResponseLimits
+        self, target: Target, message: Mapping[str, object], limits: ResponseLimits
     ) -> AsyncIterator[Response]:
-        """POST the JSON-RPC request; a large answer has its place in memory until the block ends.
+        """POST the JSON-RPC request. A large response holds its slot until the context manager exits.
 
-        Raises `Unreachable`, `NoResponse` and `InvalidResponse`, before the block.
+        Raises `Unreachable`, `NoResponse` or `InvalidResponse` before the block.
         """
-        async with AsyncExitStack() as place:
-            yield await self._send(target, message, bounds, place)
+        async with AsyncExitStack() as stack:
+            yield await self._send(target, message, limits, stack)
 
     async def _send(
-        self, target: Target, message: Mapping[str, object], bounds: ResponseLimits, place: AsyncExitStack
+        self, target: Target, message: Mapping[str, object], limits: ResponseLimits, stack: AsyncExitStack
     ) -> Response:
-        within = bounds.timeout.total_seconds()
+        within = limits.timeout.total_seconds()
         try:
             async with (
                 asyncio.timeout(within) as deadline,
-                httpx.AsyncClient(
+                httpx2.AsyncClient(
                     trust_env=False,
                     follow_redirects=False,
-                    # Reading the certificates takes as long as the whole call does without TLS.
+                    # Loading CA certificates takes as long as a whole call without TLS.
                     verify=target.url.startswith("https:"),
-                    timeout=httpx.Timeout(within, connect=CONNECT_TIMEOUT.total_seconds()),
+                    timeout=httpx2.Timeout(within, connect=CONNECT_TIMEOUT.total_seconds()),
                 ) as client,
                 client.stream(
                     "POST",
                     target.url,
                     json=message,
-                    # Unpacked bytes only: the bound on the answer counts what is held in memory.
+                    # No compression: the size limit counts the bytes in memory.
                     headers={"accept": "application/json", "accept-encoding": "identity"},
                     extensions={"sni_hostname": target.host},
                 ) as response,
             ):
-                return await self._read(response, bounds, deadline, place)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                return await self._read(response, limits, deadline, stack)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise Unreachable(f"{type(error).__name__} at {target.url}") from None
-        except (TimeoutError, httpx.TimeoutException):
-            raise NoResponse(f"no answer within {within:g} s") from None
-        except httpx.TransportError as error:
+        except (TimeoutError, httpx2.TimeoutException):
+            raise NoResponse(f"no response within {within:g} s") from None
+        except httpx2.TransportError as error:
             if _is_invalid_http(error):
-                raise InvalidResponse("the box's answer is not HTTP") from None
+                raise InvalidResponse("the response of the box is not HTTP") from None
             raise Unreachable(f"{type(error).__name__} at {target.url}") from None
 
     async def _read(
         self,
-        response: httpx.Response,
-        bounds: ResponseLimits,
+        response: httpx2.Response,
+        limits: ResponseLimits,
         deadline: asyncio.Timeout,
-        place: AsyncExitStack,
+        stack: AsyncExitStack,
     ) -> Response:
-        """The body, as far as it comes in time; its status stands whatever becomes of it."""
+        """Read the body until the deadline. The status counts even if the body is incomplete."""
         ends_at = deadline.when()
         deadline.reschedule(None)
         body, large = bytearray(), False
@@ -126,13 +124,13 @@ class A2aClient:
             async with asyncio.timeout_at(ends_at) as rest:
                 async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > bounds.max_bytes:
+                    if len(body) > limits.max_bytes:
                         return Response(response.status_code, b"", complete=False)
                     if len(body) > LARGE_RESPONSE_BYTES and not large:
-                        await place.enter_async_context(self._large)
+                        await stack.enter_async_context(self._large)
                         large = True
                         rest.reschedule(_earlier_deadline(ends_at, LARGE_RESPONSE_TIMEOUT))
-        except (TimeoutError, httpx.TransportError):
+        except (TimeoutError, httpx2.TransportError):
             return Response(response.status_code, b"", complete=False)
         return Response(response.status_code, bytes(body), complete=True)
 
@@ -142,18 +140,18 @@ def _earlier_deadline(ends_at: float | None, timeout: timedelta) -> float:
     return soon if ends_at is None else min(ends_at, soon)
 
 
-def _is_invalid_http(error: httpx.TransportError) -> bool:
-    """Whether it was h11 that could not read it: a connection that was closed has the same type of error."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, h11.RemoteProtocolError):
-        seen = seen.__cause__ or seen.__context__
-    return seen is not None
+def _is_invalid_http(error: httpx2.TransportError) -> bool:
+    """Whether h11 could not parse the response. httpx2 raises the same error type for closed connections."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, h11.RemoteProtocolError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def message_send(
     message_id: str, text: str, *, blocking: bool, metadata: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """The JSON-RPC request; the message's ID lets an agent drop repeats."""
+    """The JSON-RPC request. The message ID lets an agent drop duplicates."""
     message: dict[str, object] = {
         "kind": "message",
         "role": "user",

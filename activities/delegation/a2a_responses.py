@@ -1,7 +1,7 @@
-"""Judging what an agent answered to `message/send`. Pure.
+"""Parses an agent's response to `message/send`. Pure.
 
-Only a finished result counts as processed, and a bare 2xx as no more than delivered. The agent's own words go
-into the preview of a delegation's result, which is for the ledger, and nowhere else.
+Only a finished result counts as processed; a bare 2xx counts as delivered. Text of the agent is used only for
+the preview of a delegation's result, which is stored in PostgreSQL.
 """
 
 import json
@@ -15,15 +15,15 @@ _UNFINISHED_STATES = frozenset({"submitted", "working", "input-required", "unkno
 
 
 def parse_canary_response(status: int, body: bytes) -> CanaryResult:
-    """Whether this HTTP answer carries the agent's finished answer (A2A, JSON-RPC)."""
+    """Whether the HTTP response contains a finished answer of the agent (A2A, JSON-RPC)."""
     if status != 200:
         return _failed("canary_refused", f"the box answered with HTTP {status}")
     try:
         answer: object = json.loads(body)
     except (ValueError, RecursionError):
-        return _failed("canary_error", "the answer is not JSON")
+        return _failed("canary_error", "the response is not JSON")
     if not isinstance(answer, dict):
-        return _failed("canary_error", "the answer is not a JSON-RPC object")
+        return _failed("canary_error", "the response is not a JSON-RPC object")
     error = answer.get("error")
     if error is not None:
         code = error.get("code") if isinstance(error, dict) else None
@@ -31,7 +31,7 @@ def parse_canary_response(status: int, body: bytes) -> CanaryResult:
         return _failed("canary_error", f"the agent answered with JSON-RPC error{number}")
     result = answer.get("result")
     if not isinstance(result, dict):
-        return _failed("canary_error", "the answer holds no result")
+        return _failed("canary_error", "the response contains no result")
     if result.get("kind") == "task" or "status" in result:
         return _parse_canary_task(result.get("status"))
     return _parse_canary_message(result)
@@ -45,13 +45,13 @@ def _parse_canary_task(status: object) -> CanaryResult:
         return _failed("canary_not_finished", f"the agent's task is {state}")
     if state in ("failed", "rejected", "canceled", "auth-required"):
         return _failed("canary_error", f"the agent's task is {state}")
-    return _failed("canary_error", "the agent's task has a state that A2A does not know")
+    return _failed("canary_error", "the agent's task has an unknown state")
 
 
 def _parse_canary_message(message: dict[str, object]) -> CanaryResult:
     parts = message.get("parts")
     if message.get("role") != "agent" or not isinstance(parts, list):
-        return _failed("canary_error", "the result is neither a message of the agent nor a task")
+        return _failed("canary_error", "the result is neither an agent message nor a task")
     if not any(isinstance(part, dict) and part for part in parts):
         return _failed("canary_not_finished", "the agent's message is empty")
     return CanaryResult(answered=True)
@@ -62,27 +62,27 @@ def _failed(code: str, detail: str) -> CanaryResult:
 
 
 class Reply(StrEnum):
-    """What an answer to a delegation amounts to."""
+    """How a box responded to a delegation."""
 
     PROCESSED = "processed"
-    """It carries the finished result."""
+    """The response contains the finished result."""
     IN_PROGRESS = "in_progress"
     ACCEPTED = "accepted"
-    """The transport answered 2xx, no more: 202, queued, submitted, or nothing that can be read."""
+    """A 2xx status without a result: 202, queued, submitted, or an unreadable body."""
     FAILED = "failed"
-    """The target says that it failed."""
+    """The target reports that the task failed."""
     REFUSED = "refused"
-    """The target did not take it; another attempt may help, or a human."""
+    """The target rejected it. Another attempt or an operator may help."""
     UNAVAILABLE = "unavailable"
-    """The target is restarting, or has no room now."""
+    """The target is restarting or overloaded."""
 
 
 PREVIEW_CHARS = 500
-"""Characters of a result that the ledger keeps."""
+"""Characters of a result that are stored."""
 
 MAX_JSON_TOKENS = 500_000
-"""Strings, lists, objects and commas of an answer. A large result is a long text, which is one piece; twelve
-megabytes of `[],` took four seconds to read, in which the whole worker stood still."""
+"""Upper bound on JSON tokens. Parsing blocks the event loop: 12 MB of `[],` took 4 s. Large results are
+single strings and stay far below it."""
 
 _UNAVAILABLE_STATUSES = frozenset({429, 502, 503, 504})
 _WORKING_STATES = frozenset({"working", "input-required"})
@@ -91,7 +91,7 @@ _FAILED_STATES = frozenset({"failed", "rejected", "canceled", "auth-required"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedReply:
-    """What was heard, and the words for it."""
+    """The parsed response."""
 
     reply: Reply
     error: str = ""
@@ -99,7 +99,7 @@ class ParsedReply:
 
 
 def parse_reply(status: int, body: bytes) -> ParsedReply:
-    """What a target's answer says of a delegation."""
+    """Parse a target's response to a delegation."""
     if status in _UNAVAILABLE_STATUSES:
         return ParsedReply(reply=Reply.UNAVAILABLE, error=f"the box answered with HTTP {status}")
     if not 200 <= status < 300:
@@ -146,8 +146,8 @@ def _parse_json(body: bytes) -> dict[str, object] | None:
 
 
 def _has_too_many_tokens(text: str) -> bool:
-    """Whether reading it would hold up everything else: it is one step, which no other thread interrupts."""
-    bare = text.replace("\\\\", "").replace('\\"', "")  # now each quote begins a string, or ends one
+    """Whether parsing would block for too long: `json.loads` holds the GIL for the whole text."""
+    bare = text.replace("\\\\", "").replace('\\"', "")  # now each quote begins or ends a string
     if bare.count('"') > 2 * MAX_JSON_TOKENS:
         return True
     outside = "".join(bare.split('"')[::2])
@@ -155,20 +155,22 @@ def _has_too_many_tokens(text: str) -> bool:
 
 
 def _preview(result: dict[str, object]) -> str | None:
-    """The text of a message or of a task's artifacts; None where there is no part at all."""
+    """The text of a message or of a task's artifacts; None if it has no parts."""
     parts = list(_parts(result))
     if not parts:
         return None
     texts = [text for part in parts if isinstance(text := part.get("text"), str)]
     text = "\n".join(texts).replace("\0", "")[:PREVIEW_CHARS]
-    return text.encode(errors="replace").decode()  # JSON can hold half a character; PostgreSQL can't
+    return text.encode(
+        errors="replace"
+    ).decode()  # JSON may contain lone surrogates, which PostgreSQL rejects
 
 
 def _parts(result: dict[str, object]) -> Iterator[dict[str, object]]:
     status = result.get("status")
-    said = status.get("message") if isinstance(status, dict) else None
+    message = status.get("message") if isinstance(status, dict) else None
     artifacts = result.get("artifacts")
-    holders = [*(artifacts if isinstance(artifacts, list) else []), said, result]
+    holders = [*(artifacts if isinstance(artifacts, list) else []), message, result]
     for holder in holders:
         parts = holder.get("parts") if isinstance(holder, dict) else None
         yield from (
@@ -177,11 +179,11 @@ def _parts(result: dict[str, object]) -> Iterator[dict[str, object]]:
 
 
 def _state(status: object) -> str | None:
-    """The state of a task, if it is a word."""
+    """The state of a task, if it is a string."""
     state = status.get("state") if isinstance(status, dict) else None
     return state if isinstance(state, str) else None
 
 
 def _number(code: object) -> str:
-    """An error's number, if it is one that JSON-RPC knows; it may have thousands of digits."""
+    """The error code for messages, if it is a plausible integer: it may have thousands of digits."""
     return f" {code}" if isinstance(code, int) and not isinstance(code, bool) and abs(code) < 1e9 else ""

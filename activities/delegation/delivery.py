@@ -1,7 +1,7 @@
-"""Advancing a delegation: delivering it, queueing it again, ending it, as far as it goes now.
+"""Advances a delegation: delivers it, queues it again, or ends it, until it has to wait.
 
-What is due is `workflows.delegation.rules`'; the ledger refuses what comes too late. The work itself and the
-target's words stay in the ledger: neither enters a workflow's history.
+`workflows.delegation.rules` decides the next action. Every write is conditional, so late ones have no effect.
+Tasks and results stay in PostgreSQL: they never enter a workflow's history.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from activities.delegation.per_target_limiter import PerTargetLimiter, TooManyIn
 from activities.shared import application_errors
 from activities.shared.activity_context import activity_context
 from store.db.pool import Pool, connection
-from store.delegation import agent_liveness, delegations
-from store.delegation.delegations import DelegationRow
+from store.delegation import agent_liveness, delegation_state, delegations
+from store.delegation.delegation_state import DelegationRow
 from workflows.delegation.contract import Advance, Advanced, Command
 from workflows.delegation.rules import (
     DeadLetter,
@@ -45,7 +45,7 @@ from workflows.delegation.rules import (
 from workflows.shared.target_url import InvalidTarget, target_url
 
 MAX_RESPONSE_BYTES = 12 * 1024 * 1024
-"""Results of ten megabytes were seen; what is longer counts as delivered, no more."""
+"""Results of 10 MB occur. A longer response counts as delivered, without a result."""
 
 MIN_WAIT = timedelta(milliseconds=100)
 
@@ -58,13 +58,13 @@ class DeliveryConfig:
 
     deadlines: Deadlines = field(default_factory=Deadlines)
     allow_loopback: bool = False
-    """For boxes that are processes on this machine; anywhere else it would let a box aim at the worker."""
+    """Only for boxes that are local processes. Otherwise a box could make the worker call itself."""
     response_timeout: timedelta = timedelta(seconds=60)
-    """An agent that answers with its result may think for a minute."""
+    """An agent that responds with its result may need a minute."""
 
 
 class Delivery:
-    """Needs PostgreSQL, and the way to the boxes."""
+    """Needs PostgreSQL, and network access to boxes."""
 
     def __init__(self, *, pool: Pool, sender: A2aClient, config: DeliveryConfig) -> None:
         self._pool = pool
@@ -74,26 +74,26 @@ class Delivery:
 
     @activity.defn(name="advance_delegation")
     async def advance_delegation(self, request: Advance) -> Advanced:
-        """Do what is due until there is something to wait for; every change is conditional."""
+        """Run due actions until there is something to wait for."""
         async with activity_context(request.delegation_id):
             await self._apply_command(request)
             while True:
                 async with connection(self._pool) as conn:
-                    row = await delegations.read(conn, request.delegation_id)
+                    row = await delegation_state.read(conn, request.delegation_id)
                 if row is None:
                     raise application_errors.non_retryable(
                         "delegation_unknown",
-                        f"there is no delegation {request.delegation_id}",
-                        hint="Delegations are made through the register API, which writes their row first.",
+                        f"delegation {request.delegation_id} does not exist",
+                        hint="Create delegations through the register API, which inserts their row first.",
                     )
-                waited_for = await self._advance(request.delegation_id, row)
-                if waited_for is not None:
-                    return waited_for
+                result = await self._advance(request.delegation_id, row)
+                if result is not None:
+                    return result
 
     async def _apply_command(self, request: Advance) -> None:
-        """A human's word about a dead letter."""
+        """Apply an operator's command to a dead-lettered delegation."""
         async with connection(self._pool) as conn:
-            match request.order:
+            match request.command:
                 case Command.RESEND:
                     await delegations.resend(conn, request.delegation_id)
                 case Command.GIVE_UP:
@@ -102,14 +102,16 @@ class Delivery:
                         request.delegation_id,
                         DelegationState.CANCELED,
                         code="given_up",
-                        error=f"given up by {request.ordered_by or 'an operator'}",
+                        error=f"given up by {request.requested_by or 'an operator'}",
                         attempt=None,
                     )
                 case None:
                     return
                 case _ as never:
                     assert_never(never)
-        await log.ainfo("delegation.ordered", order=request.order, by=request.ordered_by)
+        await log.ainfo(
+            "delegation.command_applied", command=request.command, requested_by=request.requested_by
+        )
 
     async def _advance(self, delegation_id: str, row: DelegationRow) -> Advanced | None:
         it = row.delegation
@@ -147,7 +149,7 @@ class Delivery:
             case DeadLetter():
                 async with connection(self._pool) as conn:
                     await delegations.dead_letter(conn, delegation_id, attempt=it.attempt)
-                await log.awarning("delegation.held", attempt=it.attempt)
+                await log.awarning("delegation.dead_lettered", attempt=it.attempt)
             case Stall():
                 async with connection(self._pool) as conn:
                     await delegations.mark_stalled(conn, delegation_id, progressed_at=it.progressed_at)
@@ -157,10 +159,10 @@ class Delivery:
         return None
 
     async def _deliver(self, delegation_id: str, row: DelegationRow, generation: int) -> None:
-        judgement = await self._send(delegation_id, row, generation)
+        parsed = await self._send(delegation_id, row, generation)
         it = row.delegation
         async with connection(self._pool) as conn, conn.transaction():
-            match judgement.reply:
+            match parsed.reply:
                 case Reply.UNAVAILABLE:
                     await delegations.record_unreachable(
                         conn, delegation_id, attempt=it.attempt, retry_after=backoff(it.connect_failures + 1)
@@ -171,34 +173,32 @@ class Delivery:
                         delegation_id,
                         attempt=it.attempt,
                         code="refused",
-                        error=judgement.error,
+                        error=parsed.error,
                         retry_after=backoff(it.attempt + 3),
                     )
-                case heard:
-                    then = _STATES[heard]
+                case reply:
+                    new_state = _STATES[reply]
                     moved = await delegations.record_progress(
                         conn,
                         delegation_id,
-                        then,
+                        new_state,
                         generation=generation,
                         attempt=it.attempt,
-                        error_code="target_failed" if heard is Reply.FAILED else None,
-                        error=judgement.error or None,
-                        preview=judgement.preview or None,
+                        error_code="target_failed" if reply is Reply.FAILED else None,
+                        error=parsed.error or None,
+                        preview=parsed.preview or None,
                     )
-                    if moved and then is DelegationState.PROCESSED:
+                    if moved and new_state is DelegationState.PROCESSED:
                         await agent_liveness.record_processed(conn, row.target_id, generation=generation)
-        await log.ainfo(
-            "delegation.sent", heard=judgement.reply, generation=generation, attempt=it.attempt + 1
-        )
+        await log.ainfo("delegation.sent", reply=parsed.reply, generation=generation, attempt=it.attempt + 1)
 
     async def _send(self, delegation_id: str, row: DelegationRow, generation: int) -> ParsedReply:
         try:
             target = target_url(row.address, row.url, allow_loopback=self._config.allow_loopback)
-        except InvalidTarget as why:
-            return ParsedReply(reply=Reply.UNAVAILABLE, error=str(why))
+        except InvalidTarget as error:
+            return ParsedReply(reply=Reply.UNAVAILABLE, error=str(error))
         async with connection(self._pool) as conn:
-            task = await delegations.read_task(conn, delegation_id)
+            task = await delegation_state.read_task(conn, delegation_id)
         message = message_send(
             delegation_id,
             task,
@@ -209,14 +209,14 @@ class Delivery:
                 "generation": generation,
             },
         )
-        bounds = ResponseLimits(timeout=self._config.response_timeout, max_bytes=MAX_RESPONSE_BYTES)
+        limits = ResponseLimits(timeout=self._config.response_timeout, max_bytes=MAX_RESPONSE_BYTES)
         try:
-            async with self._sender.send(target, message, bounds) as answer:
+            async with self._sender.send(target, message, limits) as answer:
                 return await _parse_response(answer)
-        except Unreachable as why:
-            return ParsedReply(reply=Reply.UNAVAILABLE, error=str(why))
-        except (NoResponse, InvalidResponse) as why:
-            return ParsedReply(reply=Reply.REFUSED, error=str(why))
+        except Unreachable as error:
+            return ParsedReply(reply=Reply.UNAVAILABLE, error=str(error))
+        except (NoResponse, InvalidResponse) as error:
+            return ParsedReply(reply=Reply.REFUSED, error=str(error))
 
 
 _STATES = {
@@ -229,8 +229,8 @@ _STATES = {
 
 async def _parse_response(answer: Response) -> ParsedReply:
     if not answer.complete:
-        # Its status came, and no more that could be read: a 2xx is a delivery.
+        # The status is known, the body is not: a 2xx counts as a delivery.
         return parse_reply(answer.status, b"")
     if len(answer.body) < 65_536:
         return parse_reply(answer.status, answer.body)
-    return await asyncio.to_thread(parse_reply, answer.status, answer.body)  # parsing it takes a while
+    return await asyncio.to_thread(parse_reply, answer.status, answer.body)  # parsing a large body blocks

@@ -1,7 +1,4 @@
-"""Turns at a target: only so many deliveries to one box at once, so that a slow one holds up no other.
-
-Knows nothing of what is delivered, and of this process only; what finds no turn is to be looked at later.
-"""
+"""Limits concurrent deliveries per box in this process, so that a slow box does not block the others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,18 +7,18 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 MAX_PER_TARGET = 8
-"""Of the worker's hundred places. A box that drips keeps each of its own for a minute."""
+"""Of the worker's 100 activity slots. A box that responds slowly occupies a slot for a minute."""
 
 SLOT_TIMEOUT = timedelta(milliseconds=500)
-"""A box that is well answers within it; whoever waits keeps a place of the worker's, too."""
+"""A healthy box responds within it. A waiting delivery occupies an activity slot of the worker."""
 
 MIN_RETRY = timedelta(seconds=1)
 MAX_RETRY = timedelta(seconds=30)
-"""As between tries to reach a box."""
+"""The same as between attempts to connect to a box."""
 
 
 class TooManyInFlight(Exception):
-    """There was no turn in time."""
+    """No slot became free in time."""
 
 
 @dataclass(slots=True)
@@ -31,14 +28,14 @@ class _Target:
 
 
 class PerTargetLimiter:
-    """Who is at which box now; a box that nobody is at takes no room."""
+    """The slots of each box with deliveries. Boxes without deliveries take no memory."""
 
     def __init__(self) -> None:
         self._targets: dict[str, _Target] = {}
 
     @asynccontextmanager
     async def slot(self, target_id: str) -> AsyncIterator[None]:
-        """A place at the box for the block. Raises `TooManyInFlight`, before the block."""
+        """Hold a slot of the box for the block. Raises `TooManyInFlight` before the block."""
         box = self._targets.setdefault(target_id, _Target())
         box.users += 1
         try:
@@ -62,5 +59,5 @@ async def _acquire(box: _Target) -> None:
 
 
 def retry_after(age: timedelta) -> timedelta:
-    """When to look again, of what has waited for so long: a crowd looks ever less often."""
+    """Retry delay: a quarter of the age, between 1 s and 30 s, so that a backlog polls ever less often."""
     return min(max(age / 4, MIN_RETRY), MAX_RETRY)

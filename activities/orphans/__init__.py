@@ -1,1 +1,1 @@
-"""The orphan sweep: lists what carries our tags, and ends what nothing claims."""
+"""The orphan sweep: finds and terminates resources that no generation owns."""

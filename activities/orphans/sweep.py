@@ -1,7 +1,7 @@
-"""The orphan sweep's looks and its hand: what carries our tags and no generation claims.
+"""The orphan sweep: finds instances and DNS names with this control plane's tags that no generation owns.
 
-A look lists, judges, reports; it ends nothing. Ending asks the record again. What a list does not show leads
-to nothing, and a list that fails fails the look.
+The find activities list, classify and report; they terminate nothing. `terminate_orphans` checks the record
+again before it terminates. Absence from a list is never acted on, and a failed list fails the pass.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from store.db.pool import Connection, Pool, connection
 from store.fleet import fleet_snapshot
 from store.orphans import orphans
 from store.workspace import generations
-from workflows.orphans.contract import FindOrphans, OrphanSeen, OrphansFound, TerminateOrphans
+from workflows.orphans.contract import FindOrphans, OrphanSeen, OrphansFound
 from workflows.orphans.rules import (
     ListedResource,
     OrphanDecision,
@@ -37,17 +37,17 @@ from workflows.orphans.rules import (
     decide,
     ownership,
 )
-from workflows.workspace.events import OrphansTerminated
+from workflows.workspace.contract import OrphansTerminated, TerminateOrphans
 
 if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
     from mypy_boto3_route53.type_defs import ResourceRecordSetOutputTypeDef
 
 MAX_REPORTED = 100
-"""Orphans in one result, at least as many as a pass may act on; all of them are in the database."""
+"""Orphans in one result, at least as many as a pass may act on. The database has all of them."""
 
 MAX_INT = 2**31 - 1
-"""A tag may hold any number; the record's are integers."""
+"""Tags may contain any number; PostgreSQL stores 32-bit integers."""
 
 _ALIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 
@@ -68,27 +68,27 @@ class Orphans:
 
     @activity.defn(name="find_orphan_instances")
     async def find_orphan_instances(self, request: FindOrphans) -> OrphansFound:
-        """List all instances with our owner tag, judge them in one transaction, report to the workflows."""
+        """List all instances with the owner tag, classify them, and enqueue events for their workflows."""
         async with activity_context(None):
             listed = await self._aws.call(instances.by_owner, self._aws.ec2, owner=self._owner)
             alive = Counter(each.workspace_id or "" for each in listed if each.state in _ALIVE)
             async with connection(self._pool) as conn:
                 await fleet_snapshot.record_inventory(conn, alive)
-            return await self._judge(request, [resource_of_instance(instance) for instance in listed])
+            return await self._classify(request, [resource_of_instance(instance) for instance in listed])
 
     @activity.defn(name="find_orphan_names")
     async def find_orphan_names(self, request: FindOrphans) -> OrphansFound:
-        """List the names of the zone that carry our claim, and judge them in one transaction."""
+        """List the names of the zone that this control plane claims, and classify them."""
         async with activity_context(None):
             listed = await self._aws.call(_claims_in, self._aws.route53, self._zone.zone_id)
             found = [resource_of_name(host, claim, zone=self._zone) for host, claim in listed]
-            return await self._judge(request, [one for one in found if one.owner == self._owner])
+            return await self._classify(request, [one for one in found if one.owner == self._owner])
 
-    async def _judge(self, request: FindOrphans, listed: Sequence[ListedResource]) -> OrphansFound:
+    async def _classify(self, request: FindOrphans, listed: Sequence[ListedResource]) -> OrphansFound:
         names = [one.name for one in listed]
         workspaces = sorted({one.workspace_id for one in listed if one.workspace_id is not None})
         async with connection(self._pool) as conn, conn.transaction():
-            look = SweepPass(
+            sweep_pass = SweepPass(
                 pass_id=request.pass_id,
                 owner=self._owner,
                 at=await orphans.lock_for_pass(conn),
@@ -96,15 +96,15 @@ class Orphans:
                 used=request.used,
             )
             claims = await orphans.claims(conn, workspaces=workspaces, instances=names)
-            judged = decide(listed, claims, await orphans.sightings(conn, names), look)
-            await orphans.save_sightings(conn, judged)
+            decisions = decide(listed, claims, await orphans.sightings(conn, names), sweep_pass)
+            await orphans.save_sightings(conn, decisions)
             if not self._policy.dry_run:
-                await orphans.enqueue_events(conn, judged)
-        await self._log_orphans(judged)
-        return _result(judged, dry_run=self._policy.dry_run)
+                await orphans.enqueue_events(conn, decisions)
+        await self._log_orphans(decisions)
+        return _result(decisions, dry_run=self._policy.dry_run)
 
-    async def _log_orphans(self, judged: Sequence[OrphanDecision]) -> None:
-        for one in judged:
+    async def _log_orphans(self, decisions: Sequence[OrphanDecision]) -> None:
+        for one in decisions:
             if one.action.shown:
                 await log.ainfo(
                     "orphan.found",
@@ -118,23 +118,23 @@ class Orphans:
 
     @activity.defn(name="terminate_orphans")
     async def terminate_orphans(self, request: TerminateOrphans) -> OrphansTerminated:
-        """Terminate those that are still there, ours, unprotected, and claimed by nobody."""
+        """Terminate those instances that still are unprotected orphans with this control plane's tags."""
         async with activity_context(request.workspace_id, request.generation):
             listed = await self._aws.call(instances.by_ids, self._aws.ec2, request.instances)
-            # The check and its mark are one transaction that holds the workspace's row. What it finds
-            # unclaimed stays so: numbers of launches only grow, and only the newest one adopts.
+            # One transaction locks the workspace, checks, and marks. An orphan stays an orphan: launch
+            # numbers only grow, and only the newest launch adopts instances.
             async with connection(self._pool) as conn, conn.transaction():
                 await generations.lock(conn, request.workspace_id)
-                doomed, left = await self._select(request, listed, conn)
-                await orphans.mark_terminated(conn, [instance.instance_id for instance in doomed])
+                to_terminate, left = await self._select(request, listed, conn)
+                await orphans.mark_terminated(conn, [instance.instance_id for instance in to_terminate])
             terminated = []
-            for instance in doomed:
+            for instance in to_terminate:
                 try:
                     await terminate(self._aws, [instance])
                 except ClientError as error:
                     if not errors.is_protected(errors.code_of(error)):
                         raise
-                    left[instance.instance_id] = "EC2's termination protection is on"
+                    left[instance.instance_id] = "termination protection is on"
                 else:
                     terminated.append(instance.instance_id)
                     metrics.ORPHANS_TERMINATED.inc()
@@ -150,19 +150,19 @@ class Orphans:
     async def _select(
         self, request: TerminateOrphans, listed: Sequence[Instance], conn: Connection
     ) -> tuple[list[Instance], dict[str, str]]:
-        """Those to be terminated, and why others are not."""
+        """The instances to terminate, and for the others the reason why not."""
         claims = await orphans.claims(
             conn, workspaces=[request.workspace_id], instances=list(request.instances)
         )
         claim = claims.workspaces.get(request.workspace_id)
         if request.generation is not None and claim is not None and claim.generation > request.generation:
             raise application_errors.superseded(request.generation)
-        whose = (
+        may_terminate = (
             {Ownership.ORPHAN}
             if request.generation is not None
             else {Ownership.DELETED} | ({Ownership.UNKNOWN} if not claims.empty else set())
         )
-        doomed: list[Instance] = []
+        to_terminate: list[Instance] = []
         left: dict[str, str] = {}
         for instance in listed:
             found = resource_of_instance(instance)
@@ -172,15 +172,15 @@ class Orphans:
                 left[instance.instance_id] = "its tags name another owner or workspace"
             elif found.protected:
                 left[instance.instance_id] = f"it has the tag {instances.PROTECT_TAG}"
-            elif ownership(found, claims) not in whose:
+            elif ownership(found, claims) not in may_terminate:
                 left[instance.instance_id] = f"it is {ownership(found, claims)}"
             else:
-                doomed.append(instance)
-        return doomed, left
+                to_terminate.append(instance)
+        return to_terminate, left
 
 
 def resource_of_instance(instance: Instance) -> ListedResource:
-    """An instance as the rules see it."""
+    """The instance as input of the rules."""
     return ListedResource(
         kind=OrphanKind.INSTANCE,
         name=instance.instance_id,
@@ -195,7 +195,7 @@ def resource_of_instance(instance: Instance) -> ListedResource:
 
 
 def resource_of_name(host: str, claim: NameClaim, *, zone: Zone) -> ListedResource:
-    """A DNS name as the rules see it; of no workspace if it is not the name that we would give it."""
+    """The DNS name as input of the rules. Without a workspace if the workspace has another name."""
     ours = dns_records.same_name(host, zone.name_of(claim.workspace_id))
     return ListedResource(
         kind=OrphanKind.NAME,
@@ -223,11 +223,11 @@ def _claim_of(record: "ResourceRecordSetOutputTypeDef") -> NameClaim | None:
     return NameClaim.parse(values[0]) if record["Type"] == "TXT" and len(values) == 1 else None
 
 
-def _result(judged: Sequence[OrphanDecision], *, dry_run: bool) -> OrphansFound:
-    shown = sorted((one for one in judged if one.action.shown), key=lambda one: not one.action.acts)
+def _result(decisions: Sequence[OrphanDecision], *, dry_run: bool) -> OrphansFound:
+    shown = sorted((one for one in decisions if one.action.shown), key=lambda one: not one.action.acts)
     return OrphansFound(
-        looked_at=len(judged),
-        actions=dict(Counter(one.action for one in judged)),
+        looked_at=len(decisions),
+        actions=dict(Counter(one.action for one in decisions)),
         orphans=tuple(
             OrphanSeen(
                 kind=one.resource.kind,

@@ -1,6 +1,6 @@
-"""Runs that no replay can go on with: finding them, and resetting them to where a replay parts from them.
+"""Finds workflow runs that are stuck on a non-determinism error, and resets them to the last good task.
 
-Which are reset is judged in `workflows.repair.rules`; how a history is replayed is given.
+`workflows.repair.rules` decides which runs are reset. The worker provides the function that replays them.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,31 +21,30 @@ from activities.telemetry import metrics
 from workflows.repair import rules
 from workflows.repair.contract import FindStuck, StuckFound
 from workflows.repair.rules import RepairDecision, RepairOutcome, StuckRun
-from workflows.rollout.messages import ROLLOUT_TYPE
-from workflows.workspace.messages import DELEGATION_TYPE, WORKFLOW_TYPE
+from workflows.shared.names import DELEGATION_TYPE, ROLLOUT_TYPE, WORKFLOW_TYPE
 
 FindDivergence = Callable[[WorkflowHistory], Awaitable[int | None]]
-"""The end (its WorkflowTaskCompleted event) of the first task whose commands are other ones when our own code
-replays it; None if it replays."""
+"""The WorkflowTaskCompleted event of the first task whose replay by this code gives other commands; None if
+the whole history replays."""
 
 WORKFLOW_TYPES = (WORKFLOW_TYPE, DELEGATION_TYPE, ROLLOUT_TYPE)
-"""What lives long enough to be taken up; the others are started anew by their schedules."""
+"""Long-lived workflows. Schedules start the other ones again."""
 
 STUCK_QUERY = (
     f"ExecutionStatus = 'Running' AND WorkflowType IN ({', '.join(map(repr, WORKFLOW_TYPES))})"
     " AND TemporalReportedProblems = 'cause=WorkflowTaskFailedCauseNonDeterministicError'"
 )
-"""The server says so of a run after five tasks in a row, and takes it back with the next that succeeds."""
+"""The server sets this search attribute after five failed tasks in a row. A successful task clears it."""
 
 RESET_REASON = "onebox rescue"
-"""How our resets are told from a human's."""
+"""Prefix of the reset reason: it distinguishes these resets from those of operators."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """Reaches the runs by the worker's own Temporal client."""
+    """Uses the worker's Temporal client."""
 
     find_divergence: FindDivergence
 
@@ -63,9 +62,9 @@ class Repair:
                     raise
                 raise application_errors.non_retryable(
                     "problems_not_reported",
-                    f"the server knows no search attribute TemporalReportedProblems ({error.message})",
-                    hint="Upgrade the server, or pause the schedule onebox-rescue: runs that stand still "
-                    "are then found by a human only.",
+                    f"Temporal has no search attribute TemporalReportedProblems: {error.message}",
+                    hint="Upgrade the server, or pause the schedule onebox-repair and watch for stuck runs "
+                    "yourself.",
                 ) from None
             for run in runs:
                 await log.awarning("run.stuck", workspace=run.workflow_id, run_id=run.run_id)
@@ -73,28 +72,32 @@ class Repair:
 
     @activity.defn(name="repair")
     async def repair(self, request: StuckRun) -> RepairDecision:
-        """A reset throws away what the run did since; signals and updates that came since are taken in again
-        (https://docs.temporal.io/workflow-execution/event#reset). What was done outside is on the record.
+        """Reset a run to its last good task. PostgreSQL has the effects of the discarded part.
+
+        Temporal reapplies the signals and updates received since then
+        (https://docs.temporal.io/workflow-execution/event#reset).
         """
         async with activity_context(request.workflow_id):
             client = activity.client()
             handle = client.get_workflow_handle(request.workflow_id, run_id=request.run_id)
             history = await handle.fetch_history()
             diverges_at = await self.find_divergence(history)
-            judged = rules.decide(
+            decision = rules.decide(
                 is_current=await _is_current(client, request),
                 diverges_at=diverges_at,
                 resets=count_resets(history.events),
             )
-            if judged.outcome is RepairOutcome.RESET and diverges_at is not None:
-                await _reset(client, request, to=diverges_at, why=judged.why)
-            metrics.WORKFLOW_RUNS_STUCK.labels(judged.outcome).inc()
-            await log.awarning("run.rescued", run_id=request.run_id, outcome=judged.outcome, why=judged.why)
-            return judged
+            if decision.outcome is RepairOutcome.RESET and diverges_at is not None:
+                await _reset(client, request, to=diverges_at, why=decision.why)
+            metrics.WORKFLOW_RUNS_STUCK.labels(decision.outcome).inc()
+            await log.awarning(
+                "run.repaired", run_id=request.run_id, outcome=decision.outcome, why=decision.why
+            )
+            return decision
 
 
 async def _is_current(client: Client, run: StuckRun) -> bool:
-    """A reset of an earlier run would end the one that has taken its place, and serves the workspace now."""
+    """Whether the run is the current one. A reset of an earlier run would terminate the current one."""
     now = await client.get_workflow_handle(run.workflow_id).describe()
     return now.run_id == run.run_id and now.status is WorkflowExecutionStatus.RUNNING
 
@@ -113,7 +116,7 @@ async def _reset(client: Client, run: StuckRun, *, to: int, why: str) -> None:
 
 
 def count_resets(events: Iterable[HistoryEvent]) -> int:
-    """How often we have reset this run, as far as its history still says."""
+    """How often this run was reset by `repair`, as far as its history shows."""
     failed = (
         event.workflow_task_failed_event_attributes
         for event in events

@@ -1,8 +1,7 @@
-"""Fleet rolls: making the plan, giving members their turn, and watching all of them at once.
+"""Fleet rollouts: write the plan, request recreates of members, and watch all members with one query.
 
-Whose turn it is, and what counts as done, is `workflows.rollout.rules`'s; each workspace's own workflow
-decides what
-becomes of the request.
+`workflows.rollout.rules` decides which members start and when one is done. Each workspace's workflow decides
+on its request.
 """
 
 import asyncio
@@ -29,29 +28,30 @@ from workflows.rollout import rules
 from workflows.rollout.contract import MembersStarted, PlanRollout, RolloutPlanned, StartMembers, WatchRollout
 from workflows.rollout.messages import MAX_MEMBERS
 from workflows.rollout.rules import Member, MemberState, Outcome, Survey
-from workflows.workspace.messages import WORKFLOW_TYPE, RequestOutcome
+from workflows.shared.names import WORKFLOW_TYPE
+from workflows.workspace.enums import Intent, Phase, Step
+from workflows.workspace.messages import RequestOutcome
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Intent, Phase, Step
 
 FleetFrozen = Callable[[], Awaitable[str | None]]
-"""Why nothing new may begin now, by the state of the whole fleet; None if it may."""
+"""Why no further members may start, by the state of the fleet; None if they may."""
 
 CONCURRENCY = 20
-"""So many workspaces are asked side by side."""
+"""Maximum number of concurrent updates."""
 
 UPDATE_TIMEOUT = timedelta(seconds=20)
-"""An update is answered in milliseconds. Without an answer the request may still be taken: it is watched."""
+"""An update takes milliseconds. After a timeout the request may still be accepted: the member is watched."""
 
 POLL_INTERVAL = timedelta(seconds=0.5)
 IDLE_POLL_INTERVAL = timedelta(seconds=5)
-"""One query over all members each time."""
+"""Each poll is one query over all members."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
-    """Needs PostgreSQL; the workspaces are reached by the worker's own Temporal client."""
+    """Needs PostgreSQL, and the worker's Temporal client to reach the workspaces."""
 
     pool: Pool
     heartbeat_stale: timedelta
@@ -59,7 +59,7 @@ class Rollouts:
 
     @activity.defn(name="plan_rollout")
     async def plan_rollout(self, request: PlanRollout) -> RolloutPlanned:
-        """From the database if nothing is chosen; a list that fails, or names what is unknown, is no plan."""
+        """Choose the members by name, by query, or all; store them. Fails if a named workspace is unknown."""
         async with activity_context(request.rollout_id, kind="rollout"):
             listed = await _list_workspaces(activity.client(), request.query) if request.query else None
             async with connection(self.pool) as conn, conn.transaction():
@@ -79,36 +79,36 @@ class Rollouts:
 
     @activity.defn(name="start_members")
     async def start_members(self, request: StartMembers) -> MembersStarted:
-        """Run `request_recreate` on each, under a request ID made of the rollout and the try."""
+        """Send `request_recreate` to each member, with a request ID from the rollout ID and the try."""
         async with activity_context(request.rollout_id, kind="rollout"):
-            client, places = activity.client(), asyncio.Semaphore(CONCURRENCY)
+            client, slots = activity.client(), asyncio.Semaphore(CONCURRENCY)
 
-            async def take(member: Member) -> Member:
-                async with places:
-                    taken = await self._take_turn(client, request, member)
+            async def start(member: Member) -> Member:
+                async with slots:
+                    result = await self._start_member(client, request, member)
                 await log.ainfo(
                     "rollout.member_decided",
-                    workspace=taken.workspace_id,
-                    outcome=taken.outcome,
-                    awaited=taken.generation,
+                    workspace=result.workspace_id,
+                    outcome=result.outcome,
+                    awaited=result.generation,
                 )
-                return taken
+                return result
 
-            # All to their end: a turn that fails must not leave others behind that go on unseen.
-            turns = await asyncio.gather(*map(take, request.members), return_exceptions=True)
-            for turn in turns:
-                if isinstance(turn, BaseException):
-                    raise turn
-            return MembersStarted(members=tuple(turn for turn in turns if isinstance(turn, Member)))
+            # Wait for all: after one failure, the others must not run on unobserved.
+            results = await asyncio.gather(*map(start, request.members), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            return MembersStarted(members=tuple(result for result in results if isinstance(result, Member)))
 
     @activity.defn(name="watch_rollout")
     async def watch_rollout(self, request: WatchRollout) -> Survey:
-        """One query for all members, again and again; changes nothing."""
+        """Poll all members until one changes or the time is over. Read-only."""
         async with activity_context(request.rollout_id, kind="rollout"):
             until = time.monotonic() + request.seconds
             while True:
                 survey = await self._survey(request)
-                if _is_news(request, survey) or time.monotonic() >= until:
+                if _is_change(request, survey) or time.monotonic() >= until:
                     return survey
                 pause = POLL_INTERVAL if rules.in_flight(request.snapshot) else IDLE_POLL_INTERVAL
                 await asyncio.sleep(min(pause.total_seconds(), max(0.0, until - time.monotonic())))
@@ -119,37 +119,37 @@ class Rollouts:
             rows = await rollouts.member_statuses(
                 conn, request.rollout_id, heartbeat_fresh_for=self.heartbeat_stale
             )
-        held = await self.fleet_frozen()
+        blocked_reason = await self.fleet_frozen()
         return Survey(
-            seen=tuple(seen_of(row) for row in rows if row.workspace_id in followed),
+            seen=tuple(member_state(row) for row in rows if row.workspace_id in followed),
             down=frozenset(row.workspace_id for row in rows if _is_down(row)),
-            blocked_reason=held,
+            blocked_reason=blocked_reason,
         )
 
-    async def _take_turn(self, client: Client, request: StartMembers, member: Member) -> Member:
-        asking = replace(member, request_count=member.request_count + 1, attempts=member.attempts + 1)
-        request_id = f"{request.rollout_id}/{asking.request_count}"
+    async def _start_member(self, client: Client, request: StartMembers, member: Member) -> Member:
+        started = replace(member, request_count=member.request_count + 1, attempts=member.attempts + 1)
+        request_id = f"{request.rollout_id}/{started.request_count}"
         async with connection(self.pool) as conn, conn.transaction():
-            standing = await rollouts.member_status(
+            status = await rollouts.member_status(
                 conn, member.workspace_id, heartbeat_fresh_for=self.heartbeat_stale
             )
-            if standing is None or standing.deleted or standing.intent == Intent.DELETE:
-                return replace(asking, outcome=Outcome.SKIPPED, detail="it is deleted")
+            if status is None or status.deleted or status.intent == Intent.DELETE:
+                return replace(started, outcome=Outcome.SKIPPED, detail="it is deleted")
             if request.image_id is not None and not await rollouts.set_image(
                 conn, member.workspace_id, rollout_id=request.rollout_id, image_id=request.image_id
             ):
-                return replace(asking, outcome=Outcome.SKIPPED, detail="a later rollout gave it an image")
+                return replace(started, outcome=Outcome.SKIPPED, detail="a later rollout has set its image")
             before = await rollouts.has_outcome(conn, member.workspace_id, request_id)
-        if standing.intent == Intent.STOP:
-            what = "its next box has the image" if request.image_id else "it has no box"
-            return replace(asking, outcome=Outcome.SKIPPED, detail=f"stopped by intent: {what}")
-        if not before and (settled := _already_done(asking, standing, request.image_id)):
+        if status.intent == Intent.STOP:
+            consequence = "its next box gets the image" if request.image_id else "it has no box"
+            return replace(started, outcome=Outcome.SKIPPED, detail=f"stopped by intent: {consequence}")
+        if not before and (settled := _already_done(started, status, request.image_id)):
             return settled
-        return await _request(client, request, asking, standing, request_id)
+        return await _request(client, request, started, status, request_id)
 
 
-def seen_of(row: MemberStatus) -> MemberState:
-    """What the rules want to know of a member's record."""
+def member_state(row: MemberStatus) -> MemberState:
+    """The member's record as input of the rules."""
     return MemberState(
         workspace_id=row.workspace_id,
         generation=row.generation,
@@ -168,8 +168,8 @@ def _is_down(row: MemberStatus) -> bool:
     return not row.available and row.intent == Intent.RUN and not row.deleted
 
 
-def _is_news(request: WatchRollout, survey: Survey) -> bool:
-    """Whether the rollout would change by it, other than in figures."""
+def _is_change(request: WatchRollout, survey: Survey) -> bool:
+    """Whether the survey changes the rollout, other than in counts."""
     before = request.snapshot
     after = rules.apply_survey(before, survey, datetime.now(UTC))
     if after.members != before.members:
@@ -186,8 +186,8 @@ async def _choose(conn: Connection, request: PlanRollout, listed: list[str] | No
         if unknown := [each for each in request.workspaces if each not in known]:
             raise application_errors.non_retryable(
                 "unknown_workspaces",
-                f"{len(unknown)} of {len(request.workspaces)} are unknown: {', '.join(unknown[:20])}",
-                hint="Start the rollout anew with the IDs of workspaces that exist.",
+                f"{len(unknown)} of {len(request.workspaces)} do not exist: {', '.join(unknown[:20])}",
+                hint="Start a new rollout with the IDs of existing workspaces.",
             )
         chosen = list(request.workspaces)
     elif listed is not None:
@@ -198,14 +198,14 @@ async def _choose(conn: Connection, request: PlanRollout, listed: list[str] | No
     if len(chosen) > MAX_MEMBERS:
         raise application_errors.non_retryable(
             "too_many_members",
-            f"{len(chosen)} workspaces are more than the {MAX_MEMBERS} that one rollout takes",
-            hint="Roll the fleet in parts, by query or by name.",
+            f"{len(chosen)} workspaces exceed the maximum of {MAX_MEMBERS} per rollout",
+            hint="Split the fleet into several rollouts, by query or by name.",
         )
     return chosen
 
 
 async def _list_workspaces(client: Client, query: str) -> list[str]:
-    """The workspaces that a list filter matches; visibility may be some seconds late."""
+    """The workspaces that match a list filter. Temporal's visibility store may lag by seconds."""
     whole = f"WorkflowType = '{WORKFLOW_TYPE}' AND ExecutionStatus = 'Running' AND ({query})"
     try:
         return [
@@ -217,75 +217,78 @@ async def _list_workspaces(client: Client, query: str) -> list[str]:
         if error.status is RPCStatusCode.INVALID_ARGUMENT:
             raise application_errors.non_retryable(
                 "invalid_query",
-                f"the query cannot be used: {error.message}",
-                hint="Try it with `temporal workflow list --query`, then start the rollout anew.",
+                f"Temporal rejected the query: {error.message}",
+                hint="Test it with `temporal workflow list --query`, then start a new rollout.",
             ) from None
         raise _unreachable(error) from None
 
 
-def _already_done(asking: Member, standing: MemberStatus, image_id: str | None) -> Member | None:
-    """Whether the member needs no other box: by the image, or because an earlier try came through late."""
-    if not standing.available or (image_id is not None and standing.image_id != image_id):
+def _already_done(started: Member, status: MemberStatus, image_id: str | None) -> Member | None:
+    """The member as done, if it has the image already or an earlier request succeeded late."""
+    if not status.available or (image_id is not None and status.image_id != image_id):
         return None
-    if 0 < asking.generation <= standing.generation:
+    if 0 < started.generation <= status.generation:
         return replace(
-            asking, outcome=Outcome.RECREATED, generation=standing.generation, detail="it came online late"
+            started,
+            outcome=Outcome.RECREATED,
+            generation=status.generation,
+            detail="it came online after its deadline",
         )
     if image_id is None:
         return None
     return replace(
-        asking, outcome=Outcome.UNNEEDED, generation=standing.generation, detail="online with the image"
+        started, outcome=Outcome.UNNEEDED, generation=status.generation, detail="online with the image"
     )
 
 
 async def _request(
-    client: Client, request: StartMembers, asking: Member, standing: MemberStatus, request_id: str
+    client: Client, request: StartMembers, started: Member, status: MemberStatus, request_id: str
 ) -> Member:
     payload = {
         "reason": request.reason,
         "requested_by": request.requested_by,
-        "observed_generation": standing.generation,
+        "observed_generation": status.generation,
         "request_id": request_id,
         "force": request.force,
     }
     try:
         async with asyncio.timeout(UPDATE_TIMEOUT.total_seconds()):
-            outcome: RequestOutcome = await client.get_workflow_handle(asking.workspace_id).execute_update(
+            outcome: RequestOutcome = await client.get_workflow_handle(started.workspace_id).execute_update(
                 "request_recreate", payload, id=request_id, result_type=RequestOutcome
             )
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
         return replace(
-            asking,
+            started,
             outcome=Outcome.IN_FLIGHT,
-            generation=standing.generation + 1,
-            detail="the request was not answered; it may still be taken",
+            generation=status.generation + 1,
+            detail="no response to the request; it may still be accepted",
         )
     except WorkflowUpdateFailedError as error:
-        return replace(asking, outcome=Outcome.FAILED, detail=f"the request failed: {error.cause}")
+        return replace(started, outcome=Outcome.FAILED, detail=f"the request failed: {error.cause}")
     except RPCError as error:
-        # Of a run that was reset meanwhile, the server says that the update was aborted: another run goes on.
+        # If the run is reset meanwhile, the server aborts the update; the workflow continues in a new run.
         if error.status is RPCStatusCode.NOT_FOUND and "aborted" not in error.message:
             return replace(
-                asking, outcome=Outcome.FAILED, detail="its workflow does not run: start it, then retry"
+                started, outcome=Outcome.FAILED, detail="its workflow is not running: start it, then retry"
             )
         raise _unreachable(error) from None
-    return _apply_outcome(asking, outcome)
+    return _apply_outcome(started, outcome)
 
 
-def _apply_outcome(asking: Member, outcome: RequestOutcome) -> Member:
+def _apply_outcome(started: Member, outcome: RequestOutcome) -> Member:
     match outcome.outcome:
         case OutcomeKind.ACCEPTED | OutcomeKind.JOINED | OutcomeKind.STALE:
-            # Joined or stale: somebody else's recreate came first, and the member counts by its result.
+            # Joined or stale: another recreate came first, and its result counts for this member.
             return replace(
-                asking, outcome=Outcome.IN_FLIGHT, generation=outcome.generation, detail=outcome.detail
+                started, outcome=Outcome.IN_FLIGHT, generation=outcome.generation, detail=outcome.detail
             )
         case OutcomeKind.DEFERRED | OutcomeKind.REJECTED:
-            return replace(asking, outcome=Outcome.FAILED, detail=f"{outcome.outcome}: {outcome.detail}")
+            return replace(started, outcome=Outcome.FAILED, detail=f"{outcome.outcome}: {outcome.detail}")
 
 
 def _unreachable(error: RPCError) -> Exception:
     return application_errors.retryable(
         "temporal_unavailable",
-        f"Temporal does not answer ({error.status.name.lower()})",
-        hint="See whether the Temporal server runs; it is tried again by itself.",
+        f"Temporal does not respond ({error.status.name.lower()})",
+        hint="Check that the Temporal server runs. The call is retried automatically.",
     )

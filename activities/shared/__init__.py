@@ -1,1 +1,1 @@
-"""The context that every activity runs in, and the translation of errors."""
+"""The context that every activity runs in, and the translation of errors to `ApplicationError`."""

@@ -1,7 +1,6 @@
-"""What becomes of an error: tried again, given up with a hint, or a result that the lifecycle decides on.
+"""Application errors: retryable or not, with an error code as type and a hint for operators as first detail.
 
-It knows codes, not steps. The error's type is the code on the record, its first detail the hint for a human.
-No message holds more than the other side's own words; user data and credentials are in none of them.
+Messages quote the error text of AWS or PostgreSQL. They never contain user data or credentials.
 """
 
 import random
@@ -30,14 +29,14 @@ AWS_UNREACHABLE = "aws_unreachable"
 DATABASE_UNAVAILABLE = "database_unavailable"
 
 THROTTLE_DELAY = timedelta(seconds=3)
-"""EC2 refills RunInstances at about 2/s: a few seconds are enough for a burst of the fleet to pass."""
+"""EC2 refills the RunInstances bucket at about 2/s: a burst passes within a few seconds."""
 
 PROTECTED_DELAY = timedelta(seconds=60)
-"""A human has to act; within a minute of it the termination goes on."""
+"""An operator has to remove the protection. The termination continues within a minute after that."""
 
 
 def from_aws(error: ClientError) -> ApplicationError:
-    """The error as the lifecycle and the record read it."""
+    """The application error for an AWS error: its code, its message, and a hint."""
     code = errors.code_of(error)
     message = f"{error.operation_name}: {errors.message_of(error) or code}"
     hint = errors.hint_of(code)
@@ -52,20 +51,20 @@ def from_aws(error: ClientError) -> ApplicationError:
 
 
 def non_retryable(code: str, message: str, *, hint: str) -> ApplicationError:
-    """An error that only a human can mend."""
+    """An error that needs an operator: Temporal does not retry it."""
     return ApplicationError(message[:MAX_MESSAGE_CHARS], hint, type=code, non_retryable=True)
 
 
 def retryable(code: str, message: str, *, hint: str, after: timedelta | None = None) -> ApplicationError:
-    """An error that passes by itself."""
+    """A temporary error: Temporal retries it, after `after` if that is given."""
     return ApplicationError(message[:MAX_MESSAGE_CHARS], hint, type=code, next_retry_delay=after)
 
 
 def superseded(generation: int, *, by: str = "") -> ApplicationError:
-    """The request names a generation, or a launch, that is not the current one; expected, so no alarm."""
+    """The request names a generation or launch that is no longer current. Expected, so it raises no alert."""
     return ApplicationError(
         f"generation {generation} is not the current one" + (f": {by}" if by else ""),
-        "A newer request took over; nothing is to be done.",
+        "A newer request superseded this one. No action is needed.",
         type=SUPERSEDED,
         non_retryable=True,
         category=ApplicationErrorCategory.BENIGN,
@@ -73,19 +72,19 @@ def superseded(generation: int, *, by: str = "") -> ApplicationError:
 
 
 def unknown_workspace(workspace_id: str) -> ApplicationError:
-    """There is no record to work on."""
+    """The workspace has no record in PostgreSQL."""
     return non_retryable(
         "workspace_unknown",
         f"workspace {workspace_id} has no record",
-        hint="Start its workflow, which enrolls it.",
+        hint="Start the workspace's workflow: it creates the record.",
     )
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the errors of boto3 and the store into errors that say what follows from them.
+    """Translate errors of boto3 and the store to `ApplicationError`.
 
-    The causes are cut off: their texts may quote parameters, and would stand in the workflow's history.
+    Causes are dropped: their texts may quote parameters, and Temporal would store them in the history.
     """
     try:
         yield
@@ -94,25 +93,25 @@ def translated() -> Iterator[None]:
     except ParamValidationError:
         raise non_retryable(
             "invalid_parameter",
-            "the request does not fit AWS's model of it",
-            hint="A member of the spec has a form that AWS does not know: compare it with the API reference.",
+            "boto3 rejected the parameters of the AWS call",
+            hint="A field of the spec has an invalid type or format: compare it with the AWS API reference.",
         ) from None
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, NoRegionError) as error:
         raise retryable(
             "aws_not_configured",
-            f"{type(error).__name__}: AWS cannot be called",
+            f"{type(error).__name__}: the worker has no complete AWS configuration",
             hint="Give the worker AWS credentials and a region (AWS_REGION, a profile, or an instance role).",
             after=timedelta(seconds=30),
         ) from None
     except (BotoCoreError, ResponseParserError) as error:
         raise retryable(
             AWS_UNREACHABLE,
-            f"{type(error).__name__}: no usable answer from AWS",
-            hint="See whether the worker reaches the AWS endpoint; it is tried again by itself.",
+            f"{type(error).__name__}: no valid response from AWS",
+            hint="Check that the worker reaches the AWS endpoint. The call is retried automatically.",
         ) from None
     except StoreUnavailable as error:
         raise retryable(
             DATABASE_UNAVAILABLE,
-            f"PostgreSQL cannot be asked now ({error})",
-            hint="See whether PostgreSQL runs and has connections left; it is tried again by itself.",
+            f"PostgreSQL is unavailable ({error})",
+            hint="Check that PostgreSQL runs and has free connections. The call is retried automatically.",
         ) from None

@@ -1,6 +1,6 @@
-"""Spans of the trace that tells how a generation came to be, and of what belongs to none.
+"""Spans: one trace per generation, from its request to `online`.
 
-Without a provider (`workers/telemetry/tracing.py`) they cost nothing. Names, codes and IDs only.
+Without a tracer provider (`workers/telemetry/tracing.py`) spans are no-ops. Attributes are names, codes, IDs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,26 +21,26 @@ Attributes = Mapping[str, str | int | bool]
 
 _tracer = trace.get_tracer("onebox")
 
-_fixed_ids: ContextVar[GenerationTrace | None] = ContextVar("chosen_ids", default=None)
+_fixed_ids: ContextVar[GenerationTrace | None] = ContextVar("fixed_ids", default=None)
 
 
 class FixedIdGenerator(RandomIdGenerator):
-    """Random IDs, but for the first span of a generation's trace: its children were made before it ends."""
+    """Random IDs, except for the root span of a generation: its children are emitted before it."""
 
     @override
     def generate_trace_id(self) -> int:
-        chosen = _fixed_ids.get()
-        return super().generate_trace_id() if chosen is None else chosen.trace_id
+        fixed = _fixed_ids.get()
+        return super().generate_trace_id() if fixed is None else fixed.trace_id
 
     @override
     def generate_span_id(self) -> int:
-        chosen = _fixed_ids.get()
-        return super().generate_span_id() if chosen is None else chosen.span_id
+        fixed = _fixed_ids.get()
+        return super().generate_span_id() if fixed is None else fixed.span_id
 
 
 @contextmanager
 def span(name: str, *, of: tuple[str, int] | None, attributes: Attributes) -> Iterator[Span]:
-    """A span around the block, in the trace of a workspace's generation or in one of its own."""
+    """A span around the block, in the trace of a generation or in a new trace."""
     context = None if of is None else _parent_context(*of)
     with _tracer.start_as_current_span(
         name, context, attributes=attributes, record_exception=False, set_status_on_exception=False
@@ -49,26 +49,26 @@ def span(name: str, *, of: tuple[str, int] | None, attributes: Attributes) -> It
 
 
 def mark_failed(opened: Span, code: str) -> None:
-    """What the span is about has failed; the code says how, and nothing else does."""
+    """Set the span's status to an error with this code."""
     opened.set_status(StatusCode.ERROR, code)
 
 
 def emit_span(
     name: str, *, of: tuple[str, int], start: datetime, end: datetime | None = None, attributes: Attributes
 ) -> None:
-    """A span of a generation's trace that is over, or ends now."""
-    told = _tracer.start_span(
+    """Emit a finished span in a generation's trace. It ends now by default."""
+    emitted = _tracer.start_span(
         name, _parent_context(*of), start_time=_nanoseconds(start), attributes=attributes
     )
-    told.end(_nanoseconds(end or datetime.now(UTC)))
+    emitted.end(_nanoseconds(end or datetime.now(UTC)))
 
 
 def emit_provisioning_span(*, of: tuple[str, int], start: datetime, end: datetime) -> None:
-    """The span that is the whole way of a generation to `online`."""
+    """Emit the root span of a generation's trace: from its request to `online`."""
     workspace_id, generation = of
     token = _fixed_ids.set(trace_ids.of_generation(workspace_id, generation))
     try:
-        told = _tracer.start_span(
+        root = _tracer.start_span(
             "recreate",
             Context(),
             start_time=_nanoseconds(start),
@@ -76,13 +76,13 @@ def emit_provisioning_span(*, of: tuple[str, int], start: datetime, end: datetim
         )
     finally:
         _fixed_ids.reset(token)
-    told.end(_nanoseconds(end))
+    root.end(_nanoseconds(end))
 
 
 def _parent_context(workspace_id: str, generation: int) -> Context:
     ids = trace_ids.of_generation(workspace_id, generation)
-    whole = SpanContext(ids.trace_id, ids.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-    return trace.set_span_in_context(NonRecordingSpan(whole), Context())
+    root = SpanContext(ids.trace_id, ids.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    return trace.set_span_in_context(NonRecordingSpan(root), Context())
 
 
 def _nanoseconds(at: datetime) -> int:

@@ -1,1 +1,1 @@
-"""The user data of a box, and the bootstrap script in it."""
+"""The user data of a box: the bootstrap script and its rendering."""

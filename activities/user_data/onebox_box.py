@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The bootstrap script of a box: mounts its data volume, gets it a token, runs the runtime, ends when told.
+"""The bootstrap script of a box: mounts the data volume, registers, runs the runtime, powers off on order.
 
-Standard library and Python 3.8 only; it is the user data of an instance, so it must stay under 16 KB.
-It never shows a secret, and never decides by itself that the box is superseded.
+It is the user data of an instance: one file, Python 3.8, standard library only, under 16 KB compressed.
+It never logs a secret. Only the platform decides that the box is superseded.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ PARAMETERS = "{}"
 
 CALL_SECONDS = 10.0
 BACKOFF_SECONDS = 1.0
-LONGEST_BACKOFF_SECONDS = 30.0
-SLOW_SECONDS = 60.0  # after an answer that only an operator can mend: a key, an ID
+MAX_BACKOFF_SECONDS = 30.0
+SLOW_SECONDS = 60.0  # retry delay after an error that needs an operator, such as a wrong key or ID
 STOP_SECONDS = 10.0
-STEADY_SECONDS = 60.0  # a runtime that lived this long did not fail at its start
+STEADY_SECONDS = 60.0  # a runtime that ran this long resets the restart backoff
 POLL_SECONDS = 0.5
-OVER = ("superseded", "stopping", "stopped", "deleting", "deleted")
+SHUTDOWN_STATUSES = ("superseded", "stopping", "stopped", "deleting", "deleted")
 INSTALLED = Path("/opt/onebox/onebox_box.py")
 UNIT = Path("/etc/systemd/system/onebox-box.service")
 PR_SET_PDEATHSIG = 1
-DEVICE = "/dev/sdf"  # as EC2 calls the data volume's attachment
+DEVICE = "/dev/sdf"  # the device name of the data volume's attachment in EC2
 NVME_IOCTL_ADMIN_CMD = 0xC0484E41
-BLANK_BYTES = 1 << 20  # every file system and partition table has something in the first MiB
+BLANK_BYTES = 1 << 20  # file systems and partition tables write to the first MiB
 
-TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")  # anything else cannot stand in a header (RFC 9110, section 5.5)
+TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")  # valid in an HTTP header (RFC 9110, section 5.5)
 
 
-class Over(Exception):
-    """Another box, or none, serves the workspace: this one must power off."""
+class ShutDown(Exception):
+    """The platform ordered this box to power off: superseded, or the workspace is stopped or deleted."""
 
 
 class Box:
-    """What this box was told at its launch, and what its environment overrides."""
+    """The parameters of this box, with overrides from its environment."""
 
     def __init__(self, parameters: dict[str, object], environ: dict[str, str]) -> None:
         self.workspace_id = str(parameters["workspace_id"])
@@ -76,26 +76,26 @@ class Box:
 
 
 def log(text: str) -> None:
-    """One line with the time in UTC."""
+    """Write a log line with the time in UTC."""
     sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + "onebox-box: " + text + "\n")
     sys.stderr.flush()
 
 
 def jittered(seconds: float) -> float:
-    """A tenth more or less, so that boxes started together don't stay together."""
+    """Vary by 10 % in both directions, so that boxes do not call in step."""
     return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, nothing secret
 
 
 def backoff(failures: int) -> float:
-    """Full jitter: anything up to a bound that doubles."""
-    bound = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 10))
+    """Exponential backoff with full jitter, in seconds."""
+    bound = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 10))
     return max(0.1, random.uniform(0, bound))  # noqa: S311 - jitter, nothing secret
 
 
 def call(
     box: Box, method: str, path: str, headers: dict[str, str], body: dict[str, object] | None = None
 ) -> tuple[int, dict[str, object], str]:
-    """Status, JSON body and Retry-After of an answer; status 0 if there was none."""
+    """Status, JSON body and Retry-After of the response; status 0 if there was no valid one."""
     url = urlsplit(box.platform_url)
     source = (box.address, 0) if box.address else None
     host = url.hostname or ""
@@ -110,9 +110,13 @@ def call(
         if text is not None:
             headers = dict(headers, **{"Content-Type": "application/json"})
         connection.request(method, url.path + path, text, headers)
-        answer = connection.getresponse()
-        data = json.loads(answer.read(1 << 20) or b"{}")
-        return answer.status, data if isinstance(data, dict) else {}, answer.getheader("Retry-After") or ""
+        response = connection.getresponse()
+        data = json.loads(response.read(1 << 20) or b"{}")
+        return (
+            response.status,
+            data if isinstance(data, dict) else {},
+            response.getheader("Retry-After") or "",
+        )
     except (OSError, http.client.HTTPException, ValueError) as error:
         log(f"{method} {path} failed: {type(error).__name__}")
         return 0, {}, ""
@@ -120,50 +124,52 @@ def call(
         connection.close()
 
 
-def register(box: Box, held: str | None) -> str:
-    """Register until it succeeds; the token to use. A held one is tried too, so one call tells it all."""
+def register(box: Box, stored: str | None) -> str:
+    """Register, with retries, and return the token to use. The call also tries the `stored` token."""
     failures = 0
     while True:
-        headers = {"Authorization": "Bearer " + (held or box.secret), "X-Bootstrap-Token": box.secret}
-        # No URL and no card: the runtime tells its own, and what is known must not be erased.
-        status, answer, retry_after = call(
+        headers = {"Authorization": "Bearer " + (stored or box.secret), "X-Bootstrap-Token": box.secret}
+        # No URL and no agent card: the runtime reports its own, and an empty URL keeps the stored one.
+        status, response, retry_after = call(
             box, "POST", "/registry/register", headers, {"id": box.workspace_id, "url": ""}
         )
-        token = answer.get("auth_token") or held
+        token = response.get("auth_token") or stored
         if status == 200 and isinstance(token, str) and token:
-            log("registered, token " + ("kept" if token == held else "received"))
+            log("registered, token " + ("kept" if token == stored else "received"))
             return token
-        if status == 410 and answer.get("action") == "shutdown":
-            raise Over(str(answer.get("code")))
-        # 401 included: a misconfigured platform must not cost a box that is the right one.
+        if status == 410 and response.get("action") == "shutdown":
+            raise ShutDown(str(response.get("code")))
+        # Also after 401: a misconfigured platform must not make the right box give up.
         transient = status in (0, 200, 408, 425, 429) or status >= 500
         wait = backoff(failures) if transient else jittered(SLOW_SECONDS)
         if retry_after.isdigit():
             wait = max(wait, jittered(min(int(retry_after), SLOW_SECONDS)))
-        log(f"register answered {status} {answer.get('code', '')}, again in {wait:.0f} s")
+        log(f"register answered {status} {response.get('code', '')}; retrying in {wait:.0f} s")
         failures += 1
         time.sleep(wait)
 
 
 def token_lost(box: Box, token: str) -> bool:
-    """Ask for the state; whether the token is no good although the box is the right one.
+    """Whether the platform rejects the token but accepts the bootstrap secret of this box.
 
-    Raises Over. Anything unclear changes nothing: the next look will tell.
+    Raises `ShutDown`. Other errors give False: the check is repeated.
     """
     path = f"/workspaces/{box.workspace_id}/state"
-    status, answer, _ = call(box, "GET", path, {"Authorization": "Bearer " + token})
+    status, response, _ = call(box, "GET", path, {"Authorization": "Bearer " + token})
     refused = status == 401
     if refused:
-        status, answer, _ = call(box, "GET", path, {"Authorization": "Bearer " + box.secret})
-    if status == 200 and (answer.get("status") in OVER or answer.get("deleted") or answer.get("paused")):
-        raise Over(str(answer.get("status")))
-    if status == 410 and answer.get("action") == "shutdown":
-        raise Over(str(answer.get("code")))
+        status, response, _ = call(box, "GET", path, {"Authorization": "Bearer " + box.secret})
+    if status == 200 and (
+        response.get("status") in SHUTDOWN_STATUSES or response.get("deleted") or response.get("paused")
+    ):
+        raise ShutDown(str(response.get("status")))
+    if status == 410 and response.get("action") == "shutdown":
+        raise ShutDown(str(response.get("code")))
     return refused and status == 200
 
 
-def keep(box: Box, file: TokenFile, token: str) -> None:
-    """Write the token as soon as there is room; a crash would forget one that is in use: a minute lost."""
+def store_token(box: Box, file: TokenFile, token: str) -> None:
+    """Write the token, with retries: without the file, a restart of this script would need a new token."""
     failures = 0
     while True:
         try:
@@ -173,11 +179,11 @@ def keep(box: Box, file: TokenFile, token: str) -> None:
             log(f"the token cannot be written: {error}")
         time.sleep(backoff(failures))
         failures += 1
-        token_lost(box, box.secret)  # raises Over: a full disk must not keep a superseded box
+        token_lost(box, box.secret)  # raises ShutDown: a box with a full disk must still power off
 
 
 def find_device(box: Box) -> str | None:
-    """The data volume's device, whatever the kernel calls it; None if it is not attached yet."""
+    """The device of the data volume, under any kernel name; None if it is not attached yet."""
     for path in [box.device] if box.device else [DEVICE, "/dev/xvdf"]:
         if os.path.exists(path):
             return path
@@ -189,7 +195,7 @@ def find_device(box: Box) -> str | None:
 
 
 def nvme_name(path: str) -> str:
-    """What EC2 calls a disk of a Nitro instance: in the vendor's part of its Identify Controller data."""
+    """EC2's device name of an NVMe disk, from the vendor-specific part of Identify Controller."""
     data = ctypes.create_string_buffer(4096)
     command = struct.pack("<BBHIIIQQII6III", 6, *[0] * 6, ctypes.addressof(data), 0, 4096, 1, *[0] * 7)
     with open(path, "rb") as disk:
@@ -198,34 +204,34 @@ def nvme_name(path: str) -> str:
 
 
 def mount_volume(box: Box) -> None:
-    """Wait for the data volume and mount it; a file system is made on a blank one only."""
+    """Wait for the data volume and mount it. Only a blank one is formatted."""
     log("waiting for the data volume")
-    look_at, failures = time.monotonic() + jittered(box.watch_seconds), 0
+    check_at, failures = time.monotonic() + jittered(box.watch_seconds), 0
     while True:
         device = find_device(box)
         try:
             if device is not None:
                 _mount(box, device)
-                log(f"data volume {device} is at {box.data_dir}")
+                log(f"mounted data volume {device} at {box.data_dir}")
                 return
         except (OSError, subprocess.CalledProcessError) as error:
             log(f"the data volume cannot be mounted: {error}")
             failures += 1
-        if time.monotonic() >= look_at:
-            token_lost(box, box.secret)  # raises Over: its volume may be another box's by now
-            look_at = time.monotonic() + jittered(box.watch_seconds)
+        if time.monotonic() >= check_at:
+            token_lost(box, box.secret)  # raises ShutDown: the volume may belong to a newer box
+            check_at = time.monotonic() + jittered(box.watch_seconds)
         time.sleep(backoff(failures) if failures else POLL_SECONDS)
 
 
 def _mount(box: Box, device: str) -> None:
-    if os.path.isdir(device):  # a directory stands for the volume
+    if os.path.isdir(device):  # without EC2, a directory is the volume
         box.data_dir = device
         return
     if not os.path.ismount(box.data_dir):
         with open(device, "rb") as disk:
             blank = not any(disk.read(BLANK_BYTES))
         if blank:
-            log(f"{device} is blank: making a file system")
+            log(f"{device} is blank: creating a file system")
             subprocess.check_call(["mkfs.ext4", "-q", device])  # noqa: S603, S607
         os.makedirs(box.data_dir, exist_ok=True)
         subprocess.check_call(["mount", device, box.data_dir])  # noqa: S603, S607
@@ -234,7 +240,7 @@ def _mount(box: Box, device: str) -> None:
 
 
 class TokenFile:
-    """`.auth_token`, and beside it whose it is: a volume can outlive the box that wrote on it."""
+    """`.auth_token`, and a file with the generation that owns it: a volume may outlive its box."""
 
     def __init__(self, box: Box) -> None:
         self.path = box.configs / ".auth_token"
@@ -243,18 +249,18 @@ class TokenFile:
         self.account = box.account
 
     def read(self) -> str | None:
-        """The token of this generation, if there is one; one of another is wiped."""
+        """The token of this generation, if there is one. A token of another generation is deleted."""
         if _read(self.owner_path) == self.owner:
             token = (_read(self.path) or "").strip()
             return token if TOKEN.match(token) else None
         for path in (self.path, self.owner_path):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-                log(f"wiped {path}: not of this generation")
+                log(f"deleted {path}: it belongs to another generation")
         return None
 
     def write(self, token: str) -> None:
-        """Both files; a crash between them leaves a token without an owner, which is wiped."""
+        """Write both files. After a crash between them, `read` deletes the token without an owner."""
         if not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True)
             if self.account is not None:
@@ -288,7 +294,7 @@ def _read(path: Path) -> str | None:
 
 
 class Runtime:
-    """The runtime's process: started again when it dies, gone when this script is."""
+    """The process of the runtime. Restarted when it exits; killed when this script exits."""
 
     def __init__(self, box: Box) -> None:
         self.box = box
@@ -298,7 +304,7 @@ class Runtime:
         self.start_at = 0.0
 
     def start(self) -> None:
-        """Start it as its user; the bootstrap secret is not among what it is told."""
+        """Start the runtime as its user, without the bootstrap secret in its environment."""
         environ = dict(
             self.box.environ,
             WORKSPACE_ID=self.box.workspace_id,
@@ -318,19 +324,19 @@ class Runtime:
             )
             log(f"runtime started, process {self.process.pid}")
         except (OSError, subprocess.SubprocessError) as error:
-            self._failed(f"cannot be started ({error})")
+            self._failed(f"could not be started ({error})")
 
     def tend(self) -> None:
-        """Notice that it died, and start it again when it is time."""
+        """Restart the runtime after its backoff if it has exited."""
         if self.process is None:
             if time.monotonic() >= self.start_at:
                 self.start()
         elif self.process.poll() is not None:
             self._kill_rest(signal.SIGKILL)
-            self._failed(f"ended with {self.process.returncode}")
+            self._failed(f"exited with status {self.process.returncode}")
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL to it and its children."""
+        """Send SIGTERM, then SIGKILL, to the runtime and its children."""
         if self.process is None:
             return
         self._kill_rest(signal.SIGTERM)
@@ -349,7 +355,7 @@ class Runtime:
         self.failures += 1
         self.process = None
         self.start_at = time.monotonic() + wait
-        log(f"runtime {how}, again in {wait:.1f} s")
+        log(f"runtime {how}; restarting in {wait:.1f} s")
 
     def _kill_rest(self, number: int) -> None:
         if self.process is not None:
@@ -366,7 +372,7 @@ def _child(account: pwd.struct_passwd | None) -> Callable[[], None]:
             os.initgroups(account.pw_name, account.pw_gid)
             os.setgid(account.pw_gid)
             os.setuid(account.pw_uid)
-        # After the change of user, which clears it: a killed script leaves no second runtime behind.
+        # If this script is killed, the kernel kills the runtime. Set after setuid, which clears it.
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -376,31 +382,31 @@ def _child(account: pwd.struct_passwd | None) -> Callable[[], None]:
 
 
 def serve(box: Box, runtime: Runtime) -> NoReturn:
-    """Volume, token, runtime, watch; for ever, or until Over."""
+    """Mount the volume, register, then run the runtime and check the token. Ends by `ShutDown` only."""
     if box.data_dir:
         mount_volume(box)
     file = TokenFile(box)
     token = register(box, file.read())
-    keep(box, file, token)
-    look_at = time.monotonic() + jittered(box.watch_seconds)
+    store_token(box, file, token)
+    check_at = time.monotonic() + jittered(box.watch_seconds)
     while True:
         runtime.tend()
         time.sleep(min(POLL_SECONDS, box.watch_seconds / 4))
-        if time.monotonic() < look_at:
+        if time.monotonic() < check_at:
             continue
-        held = file.read()
-        if held is None or token_lost(box, held):
+        stored = file.read()
+        if stored is None or token_lost(box, stored):
             log("the token is lost: registering again")
-            runtime.stop()  # it may hold a stale one in memory
-            token = register(box, token)  # what the file holds now was refused; the one before may live
-            keep(box, file, token)
+            runtime.stop()  # it may have the old token in memory
+            token = register(box, token)  # the token in the file was rejected; the previous one may be valid
+            store_token(box, file, token)
         else:
-            token = held
-        look_at = time.monotonic() + jittered(box.watch_seconds)
+            token = stored
+        check_at = time.monotonic() + jittered(box.watch_seconds)
 
 
 def power_off(box: Box) -> None:
-    """Ask for it in each way that there is, until one works."""
+    """Power off the machine, with the first command that works."""
     own = box.power_off_command
     for command in [shlex.split(own)] if own else [["systemctl", "poweroff"], ["shutdown", "-h", "now"]]:
         try:
@@ -408,13 +414,13 @@ def power_off(box: Box) -> None:
                 return
         except OSError as error:
             log(f"{command[0]} failed: {error}")
-    log("cannot power off")
+    log("could not power off: every command failed")
 
 
 def install(
     source: Path, script: Path, unit: Path, run: Callable[[Sequence[str]], object] = subprocess.check_call
 ) -> None:
-    """Become a systemd service, so that the box comes back after a reboot and this script after a crash."""
+    """Install this script as a systemd service, which starts after reboots and crashes."""
     script.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = script.with_name(script.name + ".tmp")
     with os.fdopen(os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700), "wb") as file:
@@ -429,7 +435,9 @@ def install(
     )
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "enable", unit.name])
-    run(["systemctl", "restart", "--no-block", unit.name])  # blocking, it could wait for cloud-init, and us
+    run(
+        ["systemctl", "restart", "--no-block", unit.name]
+    )  # without --no-block it could wait for cloud-init, which waits for us
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
@@ -437,7 +445,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Install where there is systemd, else serve in the foreground."""
+    """Install the service if systemd runs, else run in the foreground."""
     if Path("/run/systemd/system").is_dir() and not os.environ.get("ONEBOX_FOREGROUND"):
         install(Path(__file__).resolve(), INSTALLED, UNIT)
         log(f"installed as {UNIT.name}")
@@ -449,8 +457,8 @@ def main() -> None:
     log(f"box of workspace {box.workspace_id}, generation {box.generation}")
     try:
         serve(box, runtime)
-    except Over as over:
-        log(f"told to shut down: {over}")
+    except ShutDown as reason:
+        log(f"shutting down, ordered by the platform: {reason}")
         runtime.stop()
         power_off(box)
     finally:

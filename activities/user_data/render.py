@@ -1,13 +1,11 @@
-"""The user data of an instance: the box script with its parameters in it.
+"""Renders the user data of an instance: the box script with its parameters, compressed.
 
-Keeps the bootstrap secret apart: the template can be stored and compared, the filled text goes to EC2 only.
+The stored template holds a placeholder instead of the bootstrap secret; only EC2 gets the secret.
 """
 
-import ast
-import io
+import gzip
 import json
 import re
-import tokenize
 from functools import cache
 from importlib import resources
 
@@ -16,12 +14,14 @@ PLACEHOLDER = "@@ONEBOX-BOOTSTRAP-SECRET@@"
 LIMIT_BYTES = 16 * 1024
 """EC2's limit on user data, before base64."""
 
-_SECRET = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MAX_SECRET_CHARS = 128
+
+_SECRET = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SECRET_CHARS}}}")
 _PARAMETERS_LINE = 'PARAMETERS = "{}"\n'
 
 
 class InvalidUserData(ValueError):
-    """The parameters cannot be made into user data; the text never holds a secret."""
+    """The parameters do not give valid user data. The text never contains a secret."""
 
 
 def render_template(
@@ -35,10 +35,10 @@ def render_template(
     configs_dir: str,
     data_dir: str = "",
 ) -> str:
-    """The script with its parameters, and a placeholder for the secret.
+    """The script with its parameters and a placeholder for the secret. Raises `InvalidUserData`.
 
-    The command is split like a shell does, and run without one. An empty user is whoever the script runs
-    as. Without a data directory the box has no data volume to wait for. Raises `InvalidUserData`.
+    The script splits the command like a shell and runs it without one. With an empty user, the runtime runs
+    as the script's own user. With an empty data directory, the box has no data volume.
     """
     values: dict[str, str | int] = {
         "workspace_id": workspace_id,
@@ -55,50 +55,40 @@ def render_template(
     # JSON in a Python literal: nothing in a parameter can end the literal and become code.
     text = _script().replace(_PARAMETERS_LINE, f"PARAMETERS = {json.dumps(values, sort_keys=True)!r}\n")
     if text.count(PLACEHOLDER) != 1:
-        raise InvalidUserData("a parameter holds the placeholder of the bootstrap secret")
-    size = len(text.encode()) - len(PLACEHOLDER) + 128
+        raise InvalidUserData("a parameter contains the placeholder of the bootstrap secret")
+    size = max_compressed_bytes(text)
     if size > LIMIT_BYTES:
-        raise InvalidUserData(f"the user data would have {size} bytes; EC2 takes {LIMIT_BYTES}")
+        raise InvalidUserData(
+            f"the compressed user data has up to {size} bytes; EC2 accepts at most {LIMIT_BYTES}"
+        )
     return text
 
 
+def max_compressed_bytes(template: str) -> int:
+    """An upper bound on the size of the user data: a secret does not compress."""
+    return len(compress(template)) + MAX_SECRET_CHARS
+
+
 def fill_secret(template: str, secret: str) -> str:
-    """The user data as EC2 gets it. Raises `InvalidUserData`."""
+    """The script with its secret. Raises `InvalidUserData`."""
     if template.count(PLACEHOLDER) != 1:
-        raise InvalidUserData("the template has no placeholder, or more than one")
+        raise InvalidUserData("the template must contain the placeholder exactly once")
     if not _SECRET.fullmatch(secret):
-        raise InvalidUserData("the secret has characters that no bootstrap secret has")
+        raise InvalidUserData("the bootstrap secret contains invalid characters or has an invalid length")
     return template.replace(PLACEHOLDER, secret)
+
+
+def compress(script: str) -> bytes:
+    """The user data that EC2 gets; cloud-init decompresses gzip.
+
+    The same script gives the same bytes: EC2 compares them when a launch is retried under its ClientToken.
+    """
+    return gzip.compress(script.encode(), mtime=0)
 
 
 @cache
 def _script() -> str:
-    script = _minified(
-        resources.files("activities.user_data").joinpath("onebox_box.py").read_text(encoding="utf-8")
-    )
+    script = resources.files("activities.user_data").joinpath("onebox_box.py").read_text(encoding="utf-8")
     if script.count(_PARAMETERS_LINE) != 1:
-        raise InvalidUserData("the box script has no line for its parameters, or more than one")
+        raise InvalidUserData("the box script must contain exactly one line for its parameters")
     return script
-
-
-def _minified(source: str) -> str:
-    """The script without docstrings and comments, indented by one: a third of it, and EC2 takes 16 KB only.
-
-    The text is kept as it is otherwise; `ast.unparse` would write what old Pythons can't read.
-    """
-    lines: list[str | None] = list(source.splitlines(keepends=True))
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            continue
-        first = node.body[0]
-        if ast.get_docstring(node, clean=False) is None or first.end_lineno is None:
-            continue
-        lines[first.lineno - 1 : first.end_lineno] = [None] * (first.end_lineno - first.lineno + 1)
-        if len(node.body) == 1:
-            lines[first.lineno - 1] = " " * first.col_offset + "pass\n"
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        row, column = token.start
-        if token.type == tokenize.COMMENT and row > 1 and (line := lines[row - 1]) is not None:
-            lines[row - 1] = line[:column].rstrip() + "\n"
-    bare = [line for line in lines if line is not None and line.strip()]
-    return "".join(" " * ((len(line) - len(line.lstrip(" "))) // 4) + line.lstrip(" ") for line in bare)

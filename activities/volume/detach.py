@@ -1,6 +1,6 @@
-"""Taking a data volume from the boxes before: waiting until EC2 has it as available, detaching if need be.
+"""Detaches a data volume from earlier boxes and waits until EC2 reports it as available.
 
-It attaches and deletes nothing, and takes nothing from an instance that is no box of the workspace.
+Never detaches it from an instance that is not a box of the workspace.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from store.workspace import generations, launches
 from workflows.volume.contract import DeleteVolume, DetachVolume
 
 UNLISTED_GRACE = timedelta(minutes=5)
-"""EC2's listings are late by minutes at most."""
+"""EC2 lists a new volume after some minutes at most."""
 
 log = structlog.get_logger()
 
@@ -26,10 +26,10 @@ log = structlog.get_logger()
 class VolumeDetacher:
     """Needs EC2 and PostgreSQL."""
 
-    def __init__(self, *, aws: Aws, pool: Pool, patience: PollPolicy) -> None:
+    def __init__(self, *, aws: Aws, pool: Pool, poll_policy: PollPolicy) -> None:
         self._aws = aws
         self._pool = pool
-        self._patience = patience
+        self._poll_policy = poll_policy
 
     async def wait_until_detached(
         self,
@@ -39,15 +39,15 @@ class VolumeDetacher:
         keep: str | None = None,
         may_be_missing: bool = False,
     ) -> bool:
-        """Wait until no instance has the volume; False if the one to keep has it."""
+        """Wait until the volume is attached to no instance; False if it is attached to `keep`."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._patience.termination.total_seconds()
-        asked: set[str] = set()
-        seen = False
-        pauses = self._patience.pauses()
+        deadline = clock() + self._poll_policy.termination.total_seconds()
+        requested: set[str] = set()
+        was_listed = False
+        pauses = self._poll_policy.pauses()
         while True:
             volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
-            seen = seen or volume is not None
+            was_listed = was_listed or volume is not None
             if volume is None and may_be_missing:
                 return True
             if volume is not None and volume.available:
@@ -56,24 +56,24 @@ class VolumeDetacher:
             if keep in holders:
                 return False
             for instance_id in holders:
-                if instance_id not in asked:
+                if instance_id not in requested:
                     await self._detach(by, volume_id, instance_id)
-                    asked.add(instance_id)
+                    requested.add(instance_id)
             if clock() >= deadline:
-                if not seen:
+                if not was_listed:
                     await raise_if_lost(self._pool, by.workspace_id, volume_id)
                 raise application_errors.retryable(
                     "volume_not_free",
-                    f"{volume_id} is still attached to {', '.join(holders) or 'what EC2 does not say'}",
-                    hint="EC2 detaches a volume within seconds of its instance's end; it is waited for.",
+                    f"{volume_id} is still attached to {', '.join(holders) or 'an unlisted instance'}",
+                    hint="EC2 detaches a volume seconds after its instance terminated. No action is needed.",
                 )
             await asyncio.sleep(next(pauses))
 
     async def _detach(self, by: DetachVolume | DeleteVolume, volume_id: str, instance_id: str) -> None:
-        """Take it from a box of ours; one that is terminated lets go by itself."""
+        """Detach the volume from a box of the workspace. EC2 detaches it from a terminated one."""
         async with connection(self._pool) as conn, conn.transaction():
             workspace = await generations.lock(conn, by.workspace_id)
-            # Who has it was read before: a newer generation's box cannot be among them if there is none now.
+            # The attachments were read before this check, so they contain no box of a newer generation.
             if workspace is None or workspace.generation > by.generation:
                 raise application_errors.superseded(by.generation)
             ours = await launches.all_instances(conn, by.workspace_id)
@@ -84,8 +84,8 @@ class VolumeDetacher:
         if instance_id not in ours:
             raise application_errors.retryable(
                 "volume_in_use",
-                f"{volume_id} is attached to {instance_id}, which is no box of this workspace",
-                hint="Somebody attached the data volume there. Detach it, and it goes on by itself.",
+                f"{volume_id} is attached to {instance_id}, which is not a box of this workspace",
+                hint="Detach the volume from that instance. Onebox then continues automatically.",
             )
         force = instance_id in dead
         await log.awarning("volume.detaching", volume=volume_id, instance=instance_id, force=force)
@@ -93,13 +93,13 @@ class VolumeDetacher:
 
 
 async def raise_if_lost(pool: Pool, workspace_id: str, volume_id: str) -> None:
-    """Give up on a volume that was not listed all the time that was waited. It is never replaced."""
+    """Raise a final error if EC2 should list the volume by now. A lost volume is never replaced."""
     async with connection(pool) as conn:
         age = await volumes.age(conn, workspace_id)
     if age is not None and age >= UNLISTED_GRACE:
         raise application_errors.non_retryable(
             "volume_missing",
-            f"the data volume {volume_id} is not in this account and region any longer",
-            hint="No empty one is put in its place: create a volume from its newest snapshot, with its tags, "
-            "and write the ID into the table volumes; or delete the workspace.",
+            f"EC2 no longer lists the data volume {volume_id} in this account and region",
+            hint="Create a volume from the newest snapshot with the same tags, and write its ID into the "
+            "table `volumes`; or delete the workspace. Onebox never replaces it with an empty volume.",
         )

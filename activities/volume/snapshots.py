@@ -1,7 +1,7 @@
-"""Snapshots of the data volume before the next box gets it, and their end.
+"""Snapshots of the data volume before the next box gets it, and their deletion.
 
-It never makes a recreate wait: a refusal is a result. Whether one is due is judged in
-`workflows.volume.snapshot_policy`.
+A snapshot never delays a recreate: a rejected call is a result. `workflows.volume.snapshot_policy` decides
+whether one is due.
 """
 
 from uuid import UUID
@@ -11,21 +11,20 @@ from botocore.exceptions import ClientError
 from temporalio import activity
 
 from activities.aws import ebs, errors
-from activities.aws.client import Aws
+from activities.aws.client import Aws, shield_until_done
 from activities.shared import application_errors
-from activities.shared.activity_context import activity_context, shield_until_done
+from activities.shared.activity_context import activity_context
 from store.db.pool import Pool, connection
 from store.volume import snapshots, volumes
 from store.volume.snapshots import Snapshot
 from store.workspace import generations
-from workflows.volume.contract import SnapshotVolume
+from workflows.volume.contract import SnapshotResult, SnapshotVolume
 from workflows.volume.snapshot_policy import (
     UNLISTED_SNAPSHOT_LOST_AFTER,
     SnapshotDecision,
     SnapshotHistory,
     decide,
 )
-from workflows.workspace.events import SnapshotResult
 
 BACKING_OFF = "snapshot_backing_off"
 
@@ -42,68 +41,69 @@ class Snapshots:
 
     @activity.defn(name="snapshot_volume")
     async def snapshot_volume(self, request: SnapshotVolume) -> SnapshotResult:
-        """Never a second one within 15 min or beside a pending one; a refusal is a result, not an error."""
+        """Create a snapshot unless one is pending or younger than 15 min. A rejected call is a result."""
         async with activity_context(request.workspace_id, request.generation):
             async with connection(self._pool) as conn:
                 volume = await volumes.read(conn, request.workspace_id)
-                earlier = (
+                unfinished = (
                     await snapshots.unfinished(conn, volume.volume_id)
                     if volume is not None and volume.volume_id is not None
                     else None
                 )
             if volume is None or volume.volume_id is None:
                 return SnapshotResult(covered=True)
-            if earlier is not None:
-                await self._refresh(earlier)
-            verdict, key = await self._decide(request)
-            await log.ainfo("snapshot.judged", volume=volume.volume_id, verdict=verdict)
+            if unfinished is not None:
+                await self._refresh(unfinished)
+            decision, key = await self._decide(request)
+            await log.ainfo("snapshot.decided", volume=volume.volume_id, decision=decision)
             if key is not None:
                 return await shield_until_done(self._create(request, volume.volume_id, key))
-            if verdict is SnapshotDecision.BACKING_OFF:
+            if decision is SnapshotDecision.BACKING_OFF:
                 return SnapshotResult(
-                    code=BACKING_OFF, detail="EC2 refused one a moment ago, and is left in peace for a while"
+                    code=BACKING_OFF,
+                    detail="EC2 rejected a recent snapshot; backing off before the next call",
                 )
             return SnapshotResult(covered=True)
 
-    async def _refresh(self, earlier: Snapshot) -> None:
-        """Learn what became of the one that is under way."""
-        if earlier.snapshot_id is not None:
-            found = await self._aws.call(ebs.snapshot_by_id, self._aws.ec2, earlier.snapshot_id)
+    async def _refresh(self, unfinished: Snapshot) -> None:
+        """Update the state of an unfinished snapshot."""
+        if unfinished.snapshot_id is not None:
+            found = await self._aws.call(ebs.snapshot_by_id, self._aws.ec2, unfinished.snapshot_id)
         else:
-            found = await self._aws.call(ebs.snapshot_by_key, self._aws.ec2, earlier.key)
+            found = await self._aws.call(ebs.snapshot_by_key, self._aws.ec2, unfinished.key)
         async with connection(self._pool) as conn:
             if found is not None:
                 state: snapshots.SnapshotState = (
                     "pending" if found.pending else "failed" if found.failed else "completed"
                 )
-                await snapshots.record_state(conn, earlier.key, state=state, snapshot_id=found.snapshot_id)
+                await snapshots.record_state(conn, unfinished.key, state=state, snapshot_id=found.snapshot_id)
                 return
             now = await snapshots.database_time(conn)
-            if now - earlier.requested_at >= UNLISTED_SNAPSHOT_LOST_AFTER:
-                lost: snapshots.SnapshotState = "lost" if earlier.snapshot_id is None else "deleted"
-                await snapshots.record_state(conn, earlier.key, state=lost)
+            if now - unfinished.requested_at >= UNLISTED_SNAPSHOT_LOST_AFTER:
+                lost: snapshots.SnapshotState = "lost" if unfinished.snapshot_id is None else "deleted"
+                await snapshots.record_state(conn, unfinished.key, state=lost)
 
     async def _decide(self, request: SnapshotVolume) -> tuple[SnapshotDecision, UUID | None]:
-        """Judge and, if one is due, write that down before the call; wishes take turns."""
+        """Decide and, if a snapshot is due, record it before the call. Concurrent calls are serialized."""
         async with connection(self._pool) as conn, conn.transaction():
             if await generations.lock_current(conn, request.workspace_id, request.generation) is None:
                 raise application_errors.superseded(request.generation)
             volume = await volumes.read(conn, request.workspace_id)
             if volume is None or volume.volume_id is None:
                 return SnapshotDecision.RECENT, None
-            past = SnapshotHistory(
+            history = SnapshotHistory(
                 pending=await snapshots.unfinished(conn, volume.volume_id) is not None,
                 asked_at=await snapshots.newest_requested_at(conn, volume.volume_id),
                 refusals=volume.snapshot_failures,
                 refused_at=volume.last_failed_at,
             )
-            verdict = decide(past, await snapshots.database_time(conn))
-            if verdict is not SnapshotDecision.ASK:
-                return verdict, None
+            decision = decide(history, await snapshots.database_time(conn))
+            if decision is not SnapshotDecision.ASK:
+                return decision, None
             key = await snapshots.begin(
                 conn, request.workspace_id, volume_id=volume.volume_id, generation=request.generation
             )
-            return verdict, key
+            return decision, key
 
     async def _create(self, request: SnapshotVolume, volume_id: str, key: UUID) -> SnapshotResult:
         try:
@@ -118,14 +118,14 @@ class Snapshots:
             )
         except ClientError as error:
             if not errors.had_no_effect(error):
-                raise  # it may exist: the row says so, and the next look finds it by its tag
+                raise  # the snapshot may exist: its row stays, and the next attempt finds it by its tag
             code = errors.code_of(error)
             await log.awarning("snapshot.refused", volume=volume_id, code=code)
             async with connection(self._pool) as conn, conn.transaction():
                 await snapshots.record_state(conn, key, state="lost")
                 await snapshots.record_failure(conn, request.workspace_id)
             return SnapshotResult(code=code, detail=errors.message_of(error) or code)
-        await log.ainfo("snapshot.asked", volume=volume_id, snapshot=snapshot_id)
+        await log.ainfo("snapshot.requested", volume=volume_id, snapshot=snapshot_id)
         async with connection(self._pool) as conn, conn.transaction():
             await snapshots.record_state(conn, key, state="pending", snapshot_id=snapshot_id)
             await snapshots.reset_failures(conn, request.workspace_id)
@@ -133,7 +133,7 @@ class Snapshots:
 
 
 async def delete_all(aws: Aws, pool: Pool, workspace_id: str) -> None:
-    """Delete every snapshot of the workspace that the record knows, or the tag of a lost answer finds."""
+    """Delete all snapshots of the workspace: recorded ones, and those found by tag after a lost response."""
     async with connection(pool) as conn:
         known = await snapshots.existing(conn, workspace_id)
     for snapshot in known:

@@ -1,7 +1,6 @@
-"""The data volume of a workspace: created once, at one box at a time, deleted with the workspace.
+"""The data volume of a workspace: created once, attached to one box at a time, deleted with the workspace.
 
-It launches and ends no instance. EC2 refuses to attach a volume twice; what is done here leaves it nothing to
-refuse: a volume is detached from the boxes before once they are gone, and only then attached.
+The volume is detached from earlier boxes after they are terminated, and attached to the new box after that.
 """
 
 import asyncio
@@ -11,10 +10,10 @@ from botocore.exceptions import ClientError
 from temporalio import activity
 
 from activities.aws import ebs, errors
-from activities.aws.client import Aws
+from activities.aws.client import Aws, shield_until_done
 from activities.aws.ebs import Volume
 from activities.shared import application_errors
-from activities.shared.activity_context import activity_context, shield_until_done
+from activities.shared.activity_context import activity_context
 from activities.volume.detach import UNLISTED_GRACE, VolumeDetacher, raise_if_lost
 from activities.volume.snapshots import delete_all
 from activities.workspace import box_spec
@@ -23,8 +22,7 @@ from activities.workspace.wait_running import InstanceEnded, wait_until_running
 from store.db.pool import Pool, connection
 from store.volume import volumes
 from store.workspace import generations, launches
-from workflows.volume.contract import AttachVolume, DeleteVolume, DetachVolume
-from workflows.workspace.events import AttachResult, VolumeDetached
+from workflows.volume.contract import AttachResult, AttachVolume, DeleteVolume, DetachVolume, VolumeDetached
 from workflows.workspace.messages import DataVolume, WorkspaceSpec
 
 log = structlog.get_logger()
@@ -33,16 +31,16 @@ log = structlog.get_logger()
 class Volumes:
     """Needs EC2 and PostgreSQL."""
 
-    def __init__(self, *, aws: Aws, pool: Pool, owner: str, patience: PollPolicy) -> None:
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, poll_policy: PollPolicy) -> None:
         self._aws = aws
         self._pool = pool
         self._owner = owner
-        self._patience = patience
-        self._detacher = VolumeDetacher(aws=aws, pool=pool, patience=patience)
+        self._poll_policy = poll_policy
+        self._detacher = VolumeDetacher(aws=aws, pool=pool, poll_policy=poll_policy)
 
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> VolumeDetached:
-        """Detach it from our boxes only, by force only from one that was declared dead, until available."""
+        """Detach the volume from earlier boxes and wait. Forces only boxes that were declared dead."""
         async with activity_context(request.workspace_id, request.generation):
             async with connection(self._pool) as conn:
                 if await generations.current(conn, request.workspace_id, request.generation) is None:
@@ -62,10 +60,10 @@ class Volumes:
 
     @activity.defn(name="attach_volume")
     async def attach_volume(self, request: AttachVolume) -> AttachResult:
-        """Find it by record or tag, else CreateVolume with the durable ClientToken; then attach it."""
+        """Find the volume by record or tag, else create it with the stored ClientToken. Then attach it."""
         async with activity_context(request.workspace_id, request.generation):
             instance = await wait_until_running(
-                request, aws=self._aws, pool=self._pool, patience=self._patience
+                request, aws=self._aws, pool=self._pool, poll_policy=self._poll_policy
             )
             if isinstance(instance, InstanceEnded):
                 return AttachResult(gone=True, detail=instance.detail)
@@ -76,7 +74,7 @@ class Volumes:
 
     @activity.defn(name="delete_volume")
     async def delete_volume(self, request: DeleteVolume) -> None:
-        """Delete it, by record and by tag; its snapshots too if the spec says so."""
+        """Delete the recorded and the tagged volumes, and the snapshots if the spec says so."""
         workspace_id = request.workspace_id
         async with activity_context(workspace_id, request.generation):
             async with connection(self._pool) as conn, conn.transaction():
@@ -88,17 +86,17 @@ class Volumes:
             tagged = await self._aws.call(
                 ebs.volumes_by_tags, self._aws.ec2, owner=self._owner, workspace_id=workspace_id
             )
-            doomed = {volume.volume_id for volume in tagged}
+            to_delete = {volume.volume_id for volume in tagged}
             if recorded is not None and recorded.volume_id is not None:
-                doomed.add(recorded.volume_id)
-            elif recorded is not None and not doomed and age is not None and age < UNLISTED_GRACE:
-                # The answer of CreateVolume was lost, and an empty list proves nothing yet.
+                to_delete.add(recorded.volume_id)
+            elif recorded is not None and not to_delete and age is not None and age < UNLISTED_GRACE:
+                # The response of CreateVolume was lost, and an empty list proves nothing yet.
                 raise application_errors.retryable(
                     "volume_unclear",
-                    "whether EC2 has created the data volume is not clear yet",
-                    hint="It is looked for by its tags until 5 min after the call, and deleted if found.",
+                    "EC2 may have created a data volume that it does not list yet",
+                    hint="Onebox looks for it by its tags until 5 min after the call. No action is needed.",
                 )
-            for volume_id in sorted(doomed):
+            for volume_id in sorted(to_delete):
                 await self._detacher.wait_until_detached(volume_id, by=request, may_be_missing=True)
                 await self._aws.call(ebs.delete_volume, self._aws.ec2, volume_id)
                 await log.ainfo("volume.deleted", volume=volume_id)
@@ -108,7 +106,7 @@ class Volumes:
                 await volumes.mark_deleted(conn, workspace_id)
 
     async def _recorded_id(self, request: AttachVolume) -> str | None:
-        """The volume's ID, if the record has it and the generation is the current one."""
+        """The recorded volume ID; None if there is none. Raises if the generation is not current."""
         async with connection(self._pool) as conn:
             if await generations.current(conn, request.workspace_id, request.generation) is None:
                 raise application_errors.superseded(request.generation)
@@ -116,25 +114,25 @@ class Volumes:
         return volume.volume_id if volume is not None else None
 
     async def _create(self, request: AttachVolume, *, zone: str) -> str:
-        """The volume that has our tags, or a new one."""
+        """The volume with the workspace's tags, else a new one."""
         workspace_id = request.workspace_id
         async with connection(self._pool) as conn, conn.transaction():
             opened = await generations.lock_current(conn, workspace_id, request.generation)
             if opened is None:
                 raise application_errors.superseded(request.generation)
-            wanted = box_spec.load(opened.spec).data_volume or DataVolume()
-            frozen = await volumes.prepare(
+            spec = box_spec.load(opened.spec).data_volume or DataVolume()
+            prepared = await volumes.prepare(
                 conn,
                 workspace_id,
                 client_token=ebs.client_token(self._owner, workspace_id),
                 request=ebs.create_volume_request(
-                    wanted, zone=zone, owner=self._owner, workspace_id=workspace_id
+                    spec, zone=zone, owner=self._owner, workspace_id=workspace_id
                 ),
                 zone=zone,
             )
-            if frozen.volume_id is not None:
-                return frozen.volume_id
-            # As with a launch: the mark stands before the call, and what has it can't be forgotten.
+            if prepared.volume_id is not None:
+                return prepared.volume_id
+            # As with a launch, the mark is set before the call, so that a lost response is not forgotten.
             mark = await volumes.mark_requested(conn, workspace_id)
         tagged = await self._aws.call(
             ebs.volumes_by_tags, self._aws.ec2, owner=self._owner, workspace_id=workspace_id
@@ -144,10 +142,10 @@ class Volumes:
             return await self._record(workspace_id, tagged[0])
         try:
             created = await self._aws.call(
-                ebs.create_volume, self._aws.ec2, frozen.request, frozen.client_token
+                ebs.create_volume, self._aws.ec2, prepared.request, prepared.client_token
             )
         except ClientError as error:
-            if errors.had_no_effect(error) and frozen.requested_at is None:
+            if errors.had_no_effect(error) and prepared.requested_at is None:
                 async with connection(self._pool) as conn:
                     await volumes.forget_request(conn, workspace_id, mark=mark)
             raise
@@ -168,13 +166,13 @@ class Volumes:
 
     async def _wait_until_attached(self, request: AttachVolume, volume_id: str) -> AttachResult:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._patience.running.total_seconds()
-        seen = False
-        pauses = self._patience.pauses()
+        deadline = clock() + self._poll_policy.running.total_seconds()
+        listed = False
+        pauses = self._poll_policy.pauses()
         while True:
-            late = clock() >= deadline  # before the look: what an attachment came to is always looked at
+            expired = clock() >= deadline  # before the poll: each attach is followed by at least one poll
             volume = await self._aws.call(ebs.volume_by_id, self._aws.ec2, volume_id)
-            seen = seen or volume is not None
+            listed = listed or volume is not None
             if volume is not None:
                 others = [one for one in volume.attachments if one.instance_id != request.instance_id]
                 if others:
@@ -182,22 +180,22 @@ class Volumes:
                 if any(one.attached for one in volume.attachments):
                     await log.ainfo("volume.attached", volume=volume_id, instance=request.instance_id)
                     return AttachResult(volume_id=volume_id)
-                if volume.available and not late:
+                if volume.available and not expired:
                     await shield_until_done(self._attach(request, volume_id))
-            if late:
-                if not seen:
+            if expired:
+                if not listed:
                     await raise_if_lost(self._pool, request.workspace_id, volume_id)
                 raise application_errors.retryable(
                     "volume_not_attached",
                     f"{volume_id} is {volume.state if volume else 'not listed yet'}, "
                     f"and not attached to {request.instance_id}",
-                    hint="EC2 is still creating or attaching the data volume; it is waited for by itself.",
+                    hint="EC2 is still creating or attaching the data volume. No action is needed.",
                 )
             await asyncio.sleep(next(pauses))
 
     async def _attach(self, request: AttachVolume, volume_id: str) -> None:
-        # The mark and the generation's row are one transaction: either a newer generation is opened first and
-        # this call doesn't happen, or that one finds whom the volume may be attached to.
+        # One transaction locks the generation and sets the mark. Either a newer generation is opened first
+        # and this call does not happen, or the newer generation sees where the volume may be attached.
         async with connection(self._pool) as conn, conn.transaction():
             if await generations.lock_current(conn, request.workspace_id, request.generation) is None:
                 raise application_errors.superseded(request.generation)
@@ -212,5 +210,5 @@ class Volumes:
         except ClientError as error:
             if errors.code_of(error) != "VolumeInUse":
                 raise
-            # The list was late: the next look says by whom.
+            # The list was late: the next poll shows the attachment.
             await log.ainfo("volume.in_use", volume=volume_id)

@@ -1,1 +1,1 @@
-"""The steps of a workspace's lifecycle: PostgreSQL, EC2, Route 53, and the box itself."""
+"""The steps of a workspace's lifecycle, from enrollment to deletion."""

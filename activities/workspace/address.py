@@ -1,6 +1,6 @@
-"""The address of a box: waiting until it runs, and pointing the workspace's DNS name at it.
+"""The address of a box: waits until the box runs and points the workspace's DNS name at it.
 
-The name changes by compare-and-swap only, once for a launch, and forwards. It launches and ends nothing.
+The name changes by compare-and-swap only, once per launch, and never back to an older launch.
 """
 
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from mypy_boto3_route53.type_defs import ResourceRecordSetOutputTypeDef
 
 MAX_ATTEMPTS = 4
-"""A lost race is read again at once; losing four in a row means that somebody keeps writing."""
+"""A lost race is retried at once. After four, another writer keeps changing the records."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """The hosted zone that the names of workspaces stand in."""
+    """The hosted zone of the workspaces' DNS names."""
 
     zone_id: str
     name: str
     ttl_seconds: int = 30
-    """A recreated box is found by its name half a minute after the change."""
+    """Seconds until resolvers see the address of a recreated box."""
 
     def name_of(self, workspace_id: str) -> str:
         """The host name of a workspace, without the final dot."""
@@ -50,20 +50,20 @@ class Zone:
 class Addresses:
     """Needs EC2, Route 53 and PostgreSQL."""
 
-    def __init__(self, *, aws: Aws, pool: Pool, owner: str, zone: Zone, patience: PollPolicy) -> None:
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, zone: Zone, poll_policy: PollPolicy) -> None:
         self._aws = aws
         self._pool = pool
         self._owner = owner
         self._zone = zone
-        self._patience = patience
+        self._poll_policy = poll_policy
 
     @activity.defn(name="address")
     async def address(self, request: Address) -> AddressResult:
-        """Wait until running, then one compare-and-swap change batch; nothing if it is in sync."""
+        """Wait until the box runs, then send one compare-and-swap change batch unless DNS is in sync."""
         async with activity_context(request.workspace_id, request.generation):
             await self._require_current(request)
             instance = await wait_until_running(
-                request, aws=self._aws, pool=self._pool, patience=self._patience
+                request, aws=self._aws, pool=self._pool, poll_policy=self._poll_policy
             )
             if isinstance(instance, InstanceEnded):
                 return AddressResult(gone=True, detail=instance.detail)
@@ -80,7 +80,7 @@ class Addresses:
 
     @activity.defn(name="remove_address")
     async def remove_address(self, request: RemoveAddress) -> None:
-        """Delete the DNS name, if it is there and ours."""
+        """Delete the DNS name if it exists and belongs to the workspace."""
         async with activity_context(request.workspace_id):
             async with connection(self._pool) as conn, conn.transaction():
                 workspace = await generations.lock(conn, request.workspace_id)
@@ -89,15 +89,15 @@ class Addresses:
                     workspace.generation, by="the workspace has an open generation"
                 )
             name = self._zone.name_of(request.workspace_id)
-            any_of_ours = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
+            any_launch = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
             for _ in range(MAX_ATTEMPTS):
-                step = dns_records.remove(name, any_of_ours, found=await self._found(name))
-                if isinstance(step, ChangeSet):
-                    if not await self._send(name, step):
+                change = dns_records.remove(name, any_launch, found=await self._found(name))
+                if isinstance(change, ChangeSet):
+                    if not await self._send(name, change):
                         continue
                     metrics.DNS_CHANGES.labels("remove").inc()
-                elif isinstance(step, HeldByOthers):
-                    await log.awarning("dns.not_ours", name=name, detail=step.detail)
+                elif isinstance(change, HeldByOthers):
+                    await log.awarning("dns.not_ours", name=name, detail=change.detail)
                 async with connection(self._pool) as conn:
                     await generations.erase_dns_name(conn, request.workspace_id)
                 return
@@ -130,8 +130,8 @@ class Addresses:
         )
         for _ in range(MAX_ATTEMPTS):
             found = await self._found(name)
-            step = dns_records.plan_upsert(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
-            match step:
+            change = dns_records.plan_upsert(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
+            match change:
                 case InSync():
                     await log.ainfo("dns.in_sync", name=name, ip=ip)
                     return
@@ -139,9 +139,9 @@ class Addresses:
                     await self._require_current(request)
                     raise application_errors.non_retryable(
                         "dns_ahead_of_record",
-                        f"{name} is held by generation {newer.generation}, which the database does not have",
-                        hint="Was the database restored? Remove the name's A and TXT records, then request a "
-                        "recreate.",
+                        f"{name} belongs to generation {newer.generation}, which the database does not have",
+                        hint="The database may have been restored from a backup. Remove the name's A and TXT "
+                        "records, then request a recreate.",
                     )
                 case HeldByOthers(detail=detail):
                     raise application_errors.non_retryable(
@@ -150,9 +150,10 @@ class Addresses:
                         hint="Remove these records or choose another workspace ID, then request a recreate.",
                     )
                 case ChangeSet():
-                    # Read before this check: a newer generation that writes in between makes the swap fail.
+                    # The records were read before this check: if a newer generation writes them now, Route 53
+                    # rejects the batch.
                     await self._require_current(request)
-                    if await self._send(name, step):
+                    if await self._send(name, change):
                         metrics.DNS_CHANGES.labels("point").inc()
                         await log.ainfo("dns.changed", name=name, ip=ip)
                         return
@@ -177,7 +178,7 @@ class Addresses:
 def _records_at(route53: "Route53Client", zone_id: str, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
     found: list[ResourceRecordSetOutputTypeDef] = []
     for wanted in (name, dns_records.ownership_txt_name(name)):
-        # Lists are sorted by name: those of this name come first, and no page is filled by one name.
+        # Lists are sorted by name, so the first page contains all records of this name.
         page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=wanted, MaxItems="50")
         found += [
             record for record in page["ResourceRecordSets"] if dns_records.same_name(record["Name"], wanted)
@@ -192,7 +193,7 @@ def _change(route53: "Route53Client", zone_id: str, swap: ChangeSet) -> None:
 def _conflict(name: str) -> Exception:
     return application_errors.retryable(
         "dns_conflict",
-        f"the records of {name} changed {MAX_ATTEMPTS} times while they were being changed, or do not"
-        f" fit the zone",
-        hint="See who else writes to this zone, and that DNS_ZONE_NAME is the zone's name.",
+        f"Route 53 rejected {MAX_ATTEMPTS} changes of {name}: another writer changes its records,"
+        f" or the name is not in the zone",
+        hint="Check what else writes to this zone, and that DNS_ZONE_NAME is the name of the zone.",
     )

@@ -1,7 +1,4 @@
-"""What a box is made of: the worker's defaults, what a workspace changes, and the launch request they give.
-
-Pure values; it reads no settings and calls nothing.
-"""
+"""The spec of a box: the worker's defaults with the workspace's overrides, and its launch request. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,18 +9,19 @@ from pydantic import TypeAdapter
 
 from activities.aws.instances import box_tags
 from store.workspace.generations import Json
+from workflows.workspace.enums import SnapshotPolicy
 from workflows.workspace.messages import DataVolume, WorkspaceSpec
-from workflows.workspace.state import SnapshotPolicy, Timings
+from workflows.workspace.state import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxDefaults:
-    """The worker's settings for boxes, which a workspace's spec may override."""
+    """The worker's settings for boxes. A workspace's spec may override some of them."""
 
     image_id: str
     instance_types: tuple[str, ...]
     subnet_ids: tuple[str, ...] = ()
-    """Empty: EC2 chooses one of the default VPC."""
+    """Empty: EC2 chooses a subnet of the default VPC."""
     security_group_ids: tuple[str, ...] = ()
     register_api_url: str
     runtime_command: str
@@ -31,13 +29,13 @@ class BoxDefaults:
     runtime_port: int
     configs_dir: str
     data_dir: str = "/data"
-    """Where a box mounts the data volume, if there is one."""
+    """The mount point of the data volume, if the box has one."""
     timings: Timings = field(default_factory=Timings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedSpec:
-    """What a generation was opened with; settings that change later don't reach it."""
+    """The spec that a generation was opened with. Later changes of settings do not apply to it."""
 
     image_id: str
     instance_types: tuple[str, ...]
@@ -48,15 +46,15 @@ class ResolvedSpec:
     data_volume: DataVolume | None = None
     snapshot: SnapshotPolicy = SnapshotPolicy.OFF
     zone: str | None = None
-    """Where the data volume is; None: anywhere. Known to a launch, and not stored."""
+    """The zone of the data volume; None: any zone. Set by a launch, not stored."""
 
     @property
     def offerings(self) -> int:
-        """How many combinations of zone and type there are."""
+        """The number of combinations of instance type and subnet."""
         return len(self.instance_types) * max(1, len(self.subnet_ids))
 
     def offering(self, attempt: int) -> tuple[str, str | None]:
-        """The type and subnet of an attempt: all zones of the preferred type first, and round again."""
+        """The type and subnet of an attempt: all subnets of one type, then of the next type, cyclically."""
         number = (attempt - 1) % self.offerings
         zones = max(1, len(self.subnet_ids))
         subnet = self.subnet_ids[number % zones] if self.subnet_ids else None
@@ -67,7 +65,7 @@ _RESOLVED = TypeAdapter(ResolvedSpec)
 
 
 def overrides(spec: WorkspaceSpec) -> Json:
-    """The members that a spec sets, as they are stored."""
+    """The members that a spec sets, as stored."""
     return spec.model_dump(mode="json", exclude_none=True)
 
 
@@ -92,11 +90,11 @@ def resolve(defaults: BoxDefaults, stored: Json) -> ResolvedSpec:
 
 
 class NoSubnetInZone(ValueError):
-    """The data volume is where no box can be launched; the text says where that is."""
+    """No subnet is in the zone of the data volume."""
 
 
 def restricted_to_zone(resolved: ResolvedSpec, *, zone: str, zones: Mapping[str, str]) -> ResolvedSpec:
-    """The same, but only in the zone of the data volume. `zones` are those of the subnets.
+    """The spec with only the subnets in the zone of the data volume. `zones` maps subnets to zones.
 
     Raises `NoSubnetInZone`.
     """
@@ -109,19 +107,19 @@ def restricted_to_zone(resolved: ResolvedSpec, *, zone: str, zones: Mapping[str,
 
 
 def dump(resolved: ResolvedSpec) -> Json:
-    """The form in which a generation keeps it."""
+    """The spec as a generation stores it."""
     return cast("Json", _RESOLVED.dump_python(resolved, mode="json"))
 
 
 def load(stored: Json) -> ResolvedSpec:
-    """Read it back from a generation."""
+    """The spec that a generation stores."""
     return _RESOLVED.validate_python(stored)
 
 
 def run_instances_request(
     resolved: ResolvedSpec, *, owner: str, workspace_id: str, generation: int, attempt: int
 ) -> Json:
-    """The parameters of RunInstances but for the token and the user data."""
+    """The parameters of RunInstances, without the token and the user data."""
     instance_type, subnet_id = resolved.offering(attempt)
     tags = box_tags(owner=owner, workspace_id=workspace_id, generation=generation, attempt=attempt)
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
@@ -130,9 +128,9 @@ def run_instances_request(
         "InstanceType": instance_type,
         "MinCount": 1,
         "MaxCount": 1,
-        # A superseded box powers itself off, and must not stay behind as a stopped one.
+        # A superseded box powers itself off: it must not stay as a stopped instance.
         "InstanceInitiatedShutdownBehavior": "terminate",
-        # The user data holds the bootstrap secret: no forwarded request may read it (IMDSv2, one hop).
+        # The user data contains the bootstrap secret: IMDSv2 with one hop keeps forwarded requests out.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": [
             {"ResourceType": kind, "Tags": listed} for kind in ("instance", "volume", "network-interface")

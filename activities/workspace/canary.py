@@ -1,6 +1,6 @@
-"""The canary: one question to the agent of the current box, to see that somebody is at home.
+"""The canary: a question to the agent of the current box, which proves that the agent processes work.
 
-It asks at the recorded address; of what the box said of itself, it takes no more than port and path.
+The target is the recorded address. Of the URL that the box reported, only port and path are used.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from workflows.shared.target_url import InvalidTarget, Target, target_url
 from workflows.workspace.contract import AskCanary, CanaryResult
 
 MAX_RESPONSE_BYTES = 1024 * 1024
-"""The answer to a one-word question; a box that sends more than a mebibyte is not answering it."""
+"""Longer responses count as an error: the question asks for one word."""
 
 QUESTION = "This is a routine check by the control plane. Please reply with the single word: ready"
 
@@ -39,18 +39,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryConfig:
-    """How the question is asked."""
+    """How canaries are sent."""
 
     allow_loopback: bool = False
-    """For boxes that are processes on this machine; anywhere else it would let a box aim at the worker."""
+    """Only for boxes that are local processes. Otherwise a box could make the worker call itself."""
     response_timeout: timedelta = timedelta(seconds=60)
-    """A model may think for a minute."""
+    """A model may need a minute for its answer."""
     idle_after: timedelta = timedelta(minutes=10)
-    """Whoever has processed something within it is not idle, and is not asked."""
+    """An agent that has processed work within this time gets no periodic canary."""
 
 
 class Canary:
-    """Needs PostgreSQL, and the way to the boxes."""
+    """Needs PostgreSQL, and network access to boxes."""
 
     def __init__(self, *, pool: Pool, sender: A2aClient, config: CanaryConfig) -> None:
         self._pool = pool
@@ -59,7 +59,7 @@ class Canary:
 
     @activity.defn(name="ask_canary")
     async def ask_canary(self, request: AskCanary) -> CanaryResult:
-        """One A2A `message/send` to the recorded address; whatever comes of it is a result."""
+        """Send one A2A `message/send` to the recorded address. Failures are results, not errors."""
         async with activity_context(request.workspace_id, request.generation):
             async with connection(self._pool) as conn:
                 box = await generations.current(conn, request.workspace_id, request.generation)
@@ -69,16 +69,16 @@ class Canary:
             if box is None:
                 raise application_errors.superseded(request.generation)
             if busy:
-                return CanaryResult(answered=True)  # its work has answered for it: no model call
+                return CanaryResult(answered=True)  # recent work is proof enough, without a model call
             result = await self._resolve_and_ask(box, request)
             await self._record(request, result)
             await log.ainfo(
-                "canary.asked", answered=result.answered, code=result.code, attempt=request.attempt
+                "canary.sent", answered=result.answered, code=result.code, attempt=request.attempt
             )
             return result
 
     async def _record(self, request: AskCanary, result: CanaryResult) -> None:
-        """The canary is a delegation of the control plane's own: its end shows that the agent processes."""
+        """Record the canary as a delegation from the control plane. Its answer is evidence of processing."""
         new = NewDelegation(
             delegation_id=canary_id(request),
             type=DelegationType.CANARY,
@@ -102,32 +102,32 @@ class Canary:
     async def _resolve_and_ask(self, box: CurrentGeneration, request: AskCanary) -> CanaryResult:
         try:
             target = target_url(box.private_ip, box.url, allow_loopback=self._config.allow_loopback)
-        except InvalidTarget as why:
-            return _failed(f"canary_{why.code}", str(why))
+        except InvalidTarget as error:
+            return _failed(f"canary_{error.code}", str(error))
         return await self._ask(target, request)
 
     async def _ask(self, target: Target, request: AskCanary) -> CanaryResult:
-        bounds = ResponseLimits(timeout=self._config.response_timeout, max_bytes=MAX_RESPONSE_BYTES)
+        limits = ResponseLimits(timeout=self._config.response_timeout, max_bytes=MAX_RESPONSE_BYTES)
         try:
-            async with self._sender.send(target, question(request), bounds) as answer:
-                if not answer.complete:
+            async with self._sender.send(target, question(request), limits) as response:
+                if not response.complete:
                     return _failed(
                         "canary_error",
-                        f"the answer did not end in time, or is longer than {MAX_RESPONSE_BYTES} bytes",
+                        f"the response timed out or is longer than {MAX_RESPONSE_BYTES} bytes",
                     )
-                return parse_canary_response(answer.status, answer.body)
-        except Unreachable as why:
-            return _failed("canary_unreachable", str(why))
-        except NoResponse as why:
-            return _failed("canary_not_finished", str(why))
-        except InvalidResponse as why:
-            return _failed("canary_error", str(why))
+                return parse_canary_response(response.status, response.body)
+        except Unreachable as error:
+            return _failed("canary_unreachable", str(error))
+        except NoResponse as error:
+            return _failed("canary_not_finished", str(error))
+        except InvalidResponse as error:
+            return _failed("canary_error", str(error))
 
 
 def canary_id(request: AskCanary) -> str:
-    """The same for every try of a question, so that an agent can tell."""
-    asked = f"canary-{request.workspace_id}-{request.generation}"
-    return f"{asked}-{request.round}" if request.round else asked
+    """The message ID, equal for all retries of a canary, so that an agent can drop duplicates."""
+    base = f"canary-{request.workspace_id}-{request.generation}"
+    return f"{base}-{request.round}" if request.round else base
 
 
 def question(request: AskCanary) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Who holds a workspace's DNS name: the A record, its TXT companion, and the change from one box to the next.
+"""Plans the DNS changes of a workspace: an A record, and a TXT record with the launch that owns it. Pure.
 
-Pure: it reads what was listed, and says what to send. The companion names workspace, generation and attempt,
-so that a compare-and-swap is exact even if an address comes back (ABA), and the name never goes backwards.
+The TXT record contains workspace, generation and attempt. It makes the compare-and-swap exact even if an
+address is reused (ABA), and keeps a late attempt from pointing the name back to an older box.
 """
 
 import re
@@ -19,12 +19,12 @@ _CLAIM = re.compile(
 )
 
 _EXCLUSIVE = frozenset({"A", "AAAA", "CNAME"})
-"""What answers for the host name, or forbids an A record beside it."""
+"""Record types that resolve the host name or exclude an A record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Whose box a DNS name points at."""
+    """The launch that owns a DNS name."""
 
     owner: str
     workspace_id: str
@@ -41,7 +41,7 @@ class Claim:
 
     @classmethod
     def parse(cls, text: str) -> "Claim | None":
-        """Read a TXT record's value; None if it is no claim."""
+        """Parse the value of a TXT record; None if it is not a claim."""
         match = _CLAIM.fullmatch(text)
         if match is None:
             return None
@@ -50,56 +50,56 @@ class Claim:
         )
 
     def is_of(self, other: "Claim") -> bool:
-        """Whether both are of the same workspace of the same control plane."""
+        """Whether both claims are of the same workspace of the same control plane."""
         return (self.owner, self.workspace_id) == (other.owner, other.workspace_id)
 
 
 @dataclass(frozen=True, slots=True)
 class InSync:
-    """The name points at the box already."""
+    """The records are as wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerHolder:
-    """A newer launch holds the name."""
+    """A newer launch owns the name."""
 
     holder: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class HeldByOthers:
-    """The name is not ours."""
+    """The name has records that this workspace does not own."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """One atomic batch: it fails if a record is not exactly as it was read."""
+    """One atomic change batch. Route 53 rejects it if a record differs from what was read."""
 
     changes: "tuple[ChangeTypeDef, ...]"
 
 
 def ownership_txt_name(name: str) -> str:
-    """Where the claim stands: below the name, so that it can't collide with a host's other TXT records."""
+    """The name of the claim's TXT record, below the host name to avoid its other TXT records."""
     return f"_onebox.{name}"
 
 
 def host_of(name: str) -> str | None:
-    """The host name whose claim would stand at this name; None if it is no such place."""
+    """The host name that a claim at this name is for; None if it is not a name of a claim."""
     host = name.rstrip(".").lower().removeprefix("_onebox.")
     return host if same_name(ownership_txt_name(host), name) else None
 
 
 def same_name(one: str, other: str) -> bool:
-    """Route 53 adds the final dot, and names have no case."""
+    """Compare DNS names: Route 53 adds the final dot, and names are case-insensitive."""
     return one.rstrip(".").lower() == other.rstrip(".").lower()
 
 
 def plan_upsert(
     name: str, claim: Claim, *, ip: str, ttl: int, found: "Iterable[ResourceRecordSetUnionTypeDef]"
 ) -> InSync | NewerHolder | HeldByOthers | ChangeSet:
-    """What brings the name to the box of the claim."""
+    """The change that points the name at the claim's box."""
     holder = _holder(name, claim, list(found))
     if isinstance(holder, HeldByOthers):
         return holder
@@ -123,7 +123,7 @@ def plan_upsert(
 def remove(
     name: str, claim: Claim, *, found: "Iterable[ResourceRecordSetUnionTypeDef]"
 ) -> InSync | HeldByOthers | ChangeSet:
-    """What takes the name of a workspace away, whatever launch of it holds it."""
+    """The change that removes the workspace's name, whichever of its launches owns it."""
     holder = _holder(name, claim, list(found))
     if isinstance(holder, HeldByOthers):
         return holder
@@ -152,15 +152,19 @@ def _holder(name: str, claim: Claim, found: "list[ResourceRecordSetUnionTypeDef]
     if not companions:
         return HeldByOthers(f"{name} has {_types(addresses)} records that Onebox did not write")
     values = [value["Value"] for record in companions for value in record.get("ResourceRecords", [])]
-    held = Claim.parse(values[0]) if len(values) == 1 else None
-    if held is None:
-        return HeldByOthers(f"{ownership_txt_name(name)} is not a claim that Onebox wrote")
-    if not held.is_of(claim):
-        return HeldByOthers(f"{name} is held by workspace {held.workspace_id} of owner {held.owner}")
+    owner = Claim.parse(values[0]) if len(values) == 1 else None
+    if owner is None:
+        return HeldByOthers(f"{ownership_txt_name(name)} is not a claim written by Onebox")
+    if not owner.is_of(claim):
+        return HeldByOthers(
+            f"{name} belongs to workspace {owner.workspace_id} of control plane {owner.owner}"
+        )
     plain = [record for record in addresses if record["Type"] == "A" and "SetIdentifier" not in record]
     if len(plain) < len(addresses) or any("AliasTarget" in record for record in plain):
-        return HeldByOthers(f"{name} has other {_types(addresses)} records beside the one that Onebox wrote")
-    return _Holder([*plain, *companions], held)
+        return HeldByOthers(
+            f"{name} has other {_types(addresses)} records in addition to the one that Onebox wrote"
+        )
+    return _Holder([*plain, *companions], owner)
 
 
 def _changes(action: str, records: "list[ResourceRecordSetUnionTypeDef]") -> "tuple[ChangeTypeDef, ...]":

@@ -1,6 +1,6 @@
-"""Ending a superseded box that still calls, such as one that was declared dead and came back.
+"""Eviction: terminates a superseded box that still calls, such as one that was wrongly declared dead.
 
-It touches no instance of the current generation, and none of another owner.
+Never touches an instance of the current generation or of another owner.
 """
 
 import structlog
@@ -27,7 +27,7 @@ class Eviction:
 
     @activity.defn(name="evict")
     async def evict(self, request: Evict) -> Evicted:
-        """Terminate the instances of a superseded generation that are alive; those declared dead, too."""
+        """Terminate all live instances of a superseded generation, including those declared dead."""
         async with activity_context(request.workspace_id, request.generation):
             async with connection(self._pool) as conn:
                 if await generations.current(conn, request.workspace_id, request.generation) is not None:
@@ -41,14 +41,14 @@ class Eviction:
             known = {instance.instance_id for instance in tagged}
             others = [instance_id for instance_id in recorded if instance_id not in known]
             listed = tagged + await self._aws.call(aws_instances.by_ids, self._aws.ec2, others)
-            doomed = [
+            to_terminate = [
                 instance
                 for instance in listed
                 if not instance.terminated
                 and instance.owner in (self._owner, None)
                 and (instance.instance_id in recorded or instance.generation == request.generation)
             ]
-            await terminate(self._aws, doomed)
-            instances = tuple(instance.instance_id for instance in doomed)
+            await terminate(self._aws, to_terminate)
+            instances = tuple(instance.instance_id for instance in to_terminate)
             await log.awarning("box.evicted", instances=instances)
             return Evicted(instances=instances)

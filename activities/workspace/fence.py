@@ -1,7 +1,7 @@
-"""The fence: terminating the boxes before this one, and seeing that they are gone.
+"""Fencing: terminates the boxes of earlier launches and observes that they are terminated.
 
-It never launches, and never touches an instance of a newer launch or of another owner. What is missing
-from EC2's list is reported as missing; when that is proof is the lifecycle's to judge.
+Never touches an instance of a newer launch or of another owner. Instances that EC2 does not list are reported
+as missing; the workflow decides when that proves that they are gone.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ from workflows.workspace.contract import FenceInstances, FenceObserved, MissingI
 log = structlog.get_logger()
 
 INITIAL_PAUSE = 0.05
-"""Doubled to the longest in half a second: four looks more for what takes EC2 a minute."""
+"""Seconds. Doubles up to `PollPolicy.poll`: fast terminations are seen at once, at the cost of four polls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollPolicy:
-    """How long to watch what EC2 does, and how often to look."""
+    """How long an attempt polls EC2, and how often."""
 
     termination: timedelta = timedelta(seconds=45)
-    """Most boxes are gone within it; the activity may take a minute, and the lifecycle looks again."""
+    """Most boxes terminate within it. The activity's timeout is a minute, and the workflow repeats it."""
     running: timedelta = timedelta(seconds=60)
-    """A launch takes 10 to 40 s from pending to running."""
+    """An instance takes 10 to 40 s from pending to running."""
     poll: timedelta = timedelta(milliseconds=700)
-    """The longest pause between two looks."""
+    """The longest pause between two polls."""
 
     def pauses(self) -> Iterator[float]:
-        """Seconds to wait after each look: what is over at once is seen at once."""
+        """Seconds to wait after each poll."""
         pause, longest = INITIAL_PAUSE, self.poll.total_seconds()
         while True:
             yield min(pause, longest)
@@ -50,27 +50,27 @@ class PollPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FenceSnapshot:
-    """One look at EC2 beside the record."""
+    """The instances that EC2 lists, compared with the recorded launches."""
 
     to_terminate: tuple[Instance, ...]
     """Alive, and to be terminated."""
     to_keep: tuple[Instance, ...]
-    """Alive, and not ours to terminate: a human has to."""
+    """Alive, and owned by others: an operator has to terminate them."""
     terminated: tuple[Instance, ...]
-    """Also those of long ago, which EC2 lists for about an hour."""
+    """EC2 lists an instance for about an hour after its termination."""
     missing: tuple[Launch, ...]
     identified: tuple[tuple[Launch, Instance], ...]
-    """Launches whose answer was lost, and the instance that was found under their tags."""
+    """Launches whose response was lost, with the instance that has their tags."""
 
 
 class Instances:
     """Needs EC2 and PostgreSQL."""
 
-    def __init__(self, *, aws: Aws, pool: Pool, owner: str, patience: PollPolicy) -> None:
+    def __init__(self, *, aws: Aws, pool: Pool, owner: str, poll_policy: PollPolicy) -> None:
         self._aws = aws
         self._pool = pool
         self._owner = owner
-        self._patience = patience
+        self._poll_policy = poll_policy
 
     @activity.defn(name="fence_instances")
     async def fence_instances(self, request: FenceInstances) -> FenceObserved:
@@ -78,18 +78,20 @@ class Instances:
         async with activity_context(request.workspace_id, request.generation):
             await self._apply_declarations(request)
             clock = asyncio.get_running_loop().time
-            deadline = clock() + self._patience.termination.total_seconds()
-            asked: set[str] = set()
+            deadline = clock() + self._poll_policy.termination.total_seconds()
+            requested: set[str] = set()
             terminated: set[str] = set()
-            pauses = self._patience.pauses()
+            pauses = self._poll_policy.pauses()
             while True:
-                look = await self._observe(request)
-                terminated.update(await self._record(request, look))
-                await terminate(self._aws, [one for one in look.to_terminate if one.instance_id not in asked])
-                asked.update(instance.instance_id for instance in look.to_terminate)
-                if not look.to_terminate or clock() >= deadline:
-                    terminated.update(asked & {instance.instance_id for instance in look.terminated})
-                    return _observed(look, terminated)
+                snapshot = await self._observe(request)
+                terminated.update(await self._record(request, snapshot))
+                await terminate(
+                    self._aws, [one for one in snapshot.to_terminate if one.instance_id not in requested]
+                )
+                requested.update(instance.instance_id for instance in snapshot.to_terminate)
+                if not snapshot.to_terminate or clock() >= deadline:
+                    terminated.update(requested & {instance.instance_id for instance in snapshot.terminated})
+                    return _result(snapshot, terminated)
                 await asyncio.sleep(next(pauses))
 
     async def _apply_declarations(self, request: FenceInstances) -> None:
@@ -100,7 +102,9 @@ class Instances:
             for keys, dead in ((request.declared_dead, True), (request.proven_gone, False)):
                 if keys:
                     await launches.mark_terminated(conn, request.workspace_id, keys=keys, declared_dead=dead)
-                    await log.ainfo("instance.gone", instances=keys, by="declaration" if dead else "proof")
+                    await log.ainfo(
+                        "instance.confirmed_terminated", instances=keys, by="operator" if dead else "proof"
+                    )
 
     async def _observe(self, request: FenceInstances) -> FenceSnapshot:
         async with connection(self._pool) as conn:
@@ -119,16 +123,16 @@ class Instances:
             owner=self._owner,
         )
 
-    async def _record(self, request: FenceInstances, look: FenceSnapshot) -> list[str]:
-        """Store what was found and what is over; returns the recorded instances that are."""
-        over = [instance.instance_id for instance in look.terminated]
-        if not over and not look.identified:
+    async def _record(self, request: FenceInstances, snapshot: FenceSnapshot) -> list[str]:
+        """Record identified and terminated instances. Returns the recorded instances that newly ended."""
+        ended = [instance.instance_id for instance in snapshot.terminated]
+        if not ended and not snapshot.identified:
             return []
         async with connection(self._pool) as conn, conn.transaction():
-            for launch, instance in look.identified:
+            for launch, instance in snapshot.identified:
                 await launches.identify(conn, launch, instance_id=instance.instance_id)
                 await log.ainfo("launch.identified", launch=launch.key, instance=instance.instance_id)
-            gone = await launches.mark_terminated(conn, request.workspace_id, keys=over)
+            gone = await launches.mark_terminated(conn, request.workspace_id, keys=ended)
         if gone:
             await log.ainfo("instance.terminated", instances=gone)
         return gone
@@ -137,7 +141,7 @@ class Instances:
 def classify(
     request: FenceInstances, listed: Sequence[Instance], *, unsettled: Sequence[Launch], owner: str
 ) -> FenceSnapshot:
-    """Sort what EC2 lists and what the record remembers: whose is it, and is it alive?"""
+    """Classify the listed instances and the recorded launches by owner, launch and state."""
     recorded = {launch.instance_id: launch for launch in unsettled if launch.instance_id is not None}
     first_kept = _first_kept(request)
     fenced = [launch for launch in unsettled if launch.number < first_kept]
@@ -148,26 +152,26 @@ def classify(
         and (instance := instances.of_launch(listed, generation=launch.generation, attempt=launch.attempt))
     }
     kept = _kept(request, listed, recorded)
-    doomed: list[Instance] = []
-    spared: list[Instance] = []
+    to_terminate: list[Instance] = []
+    to_keep: list[Instance] = []
     terminated: list[Instance] = []
     for instance in listed:
         launch = recorded.get(instance.instance_id)
         number = launch.number if launch is not None else instance.launch
         if instance.instance_id == kept or number > first_kept:
-            # A generation that PostgreSQL doesn't know can't be fenced here, and must not be passed over.
+            # PostgreSQL does not know this newer generation. It is not fenced here, but must be reported.
             if number[0] > request.generation and not instance.terminated:
-                spared.append(instance)
+                to_keep.append(instance)
         elif instance.terminated:
             terminated.append(instance)
         elif instance.owner not in (owner, None):
-            spared.append(instance)
+            to_keep.append(instance)
         else:
-            doomed.append(instance)
+            to_terminate.append(instance)
     described = {instance.instance_id for instance in listed}
     return FenceSnapshot(
-        to_terminate=tuple(doomed),
-        to_keep=tuple(spared),
+        to_terminate=tuple(to_terminate),
+        to_keep=tuple(to_keep),
         terminated=tuple(terminated),
         missing=tuple(
             launch for launch in fenced if launch.instance_id not in described and launch.number not in found
@@ -177,14 +181,14 @@ def classify(
 
 
 def _first_kept(request: FenceInstances) -> tuple[int, int]:
-    """Older launches go. This one stays, with one instance; newer ones are a newer request's."""
+    """The launch to keep. Older launches are terminated; newer ones belong to a newer request."""
     if request.keep_attempt is None:
-        return request.generation + 1, 0  # attempts begin at 1: nothing has this number
+        return request.generation + 1, 0  # attempts begin at 1: no launch has this number
     return request.generation, request.keep_attempt
 
 
 def _kept(request: FenceInstances, listed: Sequence[Instance], recorded: dict[str, Launch]) -> str | None:
-    """The one instance of the kept launch: the recorded one, else the one that a launch would adopt."""
+    """The instance of the kept launch: the recorded one, else the one that `launch` would adopt."""
     if request.keep_attempt is None:
         return None
     for instance_id, launch in recorded.items():
@@ -194,11 +198,11 @@ def _kept(request: FenceInstances, listed: Sequence[Instance], recorded: dict[st
     return adoptable.instance_id if adoptable is not None else None
 
 
-def _observed(look: FenceSnapshot, terminated: set[str]) -> FenceObserved:
+def _result(snapshot: FenceSnapshot, terminated: set[str]) -> FenceObserved:
     return FenceObserved(
         terminated=tuple(sorted(terminated)),
-        alive=tuple(sorted(instance.instance_id for instance in (*look.to_terminate, *look.to_keep))),
+        alive=tuple(sorted(instance.instance_id for instance in (*snapshot.to_terminate, *snapshot.to_keep))),
         missing=tuple(
-            MissingInstance(key=launch.key, launched_at=launch.launched_at) for launch in look.missing
+            MissingInstance(key=launch.key, launched_at=launch.launched_at) for launch in snapshot.missing
         ),
     )

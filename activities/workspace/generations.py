@@ -1,7 +1,4 @@
-"""Enrolling a workspace, opening its generations, closing it. PostgreSQL only.
-
-What is asked for and when is the lifecycle's decision; the numbers come from the database.
-"""
+"""Enrolls a workspace, opens its generations, and closes it. PostgreSQL only."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,9 +19,9 @@ from store.workspace.generations import LockedWorkspace
 from workflows.shared.workspace_ids import InvalidWorkspaceId, check_workspace_id
 from workflows.workspace.admission import KEPT_OUTCOMES
 from workflows.workspace.contract import CloseWorkspace, Enroll, Enrolled, GenerationOpened, OpenGeneration
+from workflows.workspace.enums import Intent, Phase, SnapshotPolicy
 from workflows.workspace.messages import DataVolume
 from workflows.workspace.requests import is_human
-from workflows.workspace.state import Intent, Phase, SnapshotPolicy
 
 RECREATE_WINDOW = timedelta(hours=24)
 """The longest window of the recreate budget."""
@@ -45,7 +42,7 @@ class Generations:
 
     @activity.defn(name="enroll")
     async def enroll(self, request: Enroll) -> Enrolled:
-        """Insert the record if there is none; never overwrite a stored spec with an empty one."""
+        """Create the record if it does not exist. An empty spec never overwrites a stored one."""
         workspace_id = request.workspace_id
         async with activity_context(workspace_id):
             try:
@@ -54,7 +51,7 @@ class Generations:
                 raise application_errors.non_retryable(
                     "invalid_workspace_id",
                     str(error),
-                    hint="Start the workflow under a DNS label: its ID becomes a host name and a tag.",
+                    hint="Start the workflow with a DNS label as ID: it becomes a host name and a tag.",
                 ) from None
             async with connection(self._pool) as conn, conn.transaction():
                 await generations.enroll(conn, workspace_id, spec=box_spec.overrides(request.spec))
@@ -82,12 +79,11 @@ class Generations:
                 has_volume=volume is not None or (opened is not None and opened.data_volume is not None),
                 snapshots=opened.snapshot if opened is not None else SnapshotPolicy.OFF,
                 decided=tuple(map(status_rows.request_of, decided)),
-                heeds_resets=True,
             )
 
     @activity.defn(name="open_generation")
     async def open_generation(self, request: OpenGeneration) -> GenerationOpened:
-        """In one transaction: supersede the old generation, revoke its tokens, insert the new one."""
+        """In one transaction: supersede the old generation, revoke its tokens, insert the new generation."""
         async with activity_context(request.workspace_id):
             async with connection(self._pool) as conn, conn.transaction():
                 result, is_new = await self._open(conn, request)
@@ -96,27 +92,26 @@ class Generations:
             return result
 
     async def _open(self, conn: Connection, request: OpenGeneration) -> tuple[GenerationOpened, bool]:
-        """What is open then, and whether it was opened here."""
+        """The open generation, and whether this call opened it."""
         workspace = await _lock_workspace(conn, request.workspace_id)
         if workspace.deleted or workspace.intent == Intent.DELETE:
             raise application_errors.non_retryable(
                 "workspace_deleted",
                 f"workspace {request.workspace_id} is deleted",
-                hint="A deleted workspace stays deleted: create another one under an ID of its own.",
+                hint="A deletion is final: create a workspace with a new ID.",
             )
         resolved = box_spec.resolve(self._defaults, workspace.spec)
         if workspace.generation > request.after:
             if not workspace.current:
-                raise application_errors.superseded(
-                    request.after + 1
-                )  # closed meanwhile: a stop was accepted
+                # A stop was accepted and closed the generation.
+                raise application_errors.superseded(request.after + 1)
             await log.ainfo("generation.found_open", generation=workspace.generation)
             found = await generations.current(conn, request.workspace_id, workspace.generation)
-            standing = box_spec.load(found.spec) if found is not None else resolved
-            return _opened(workspace.generation, replace(standing, timings=resolved.timings)), False
+            spec = box_spec.load(found.spec) if found is not None else resolved
+            return _opened(workspace.generation, replace(spec, timings=resolved.timings)), False
         volume = await volumes.read(conn, request.workspace_id)
         if volume is not None and resolved.data_volume is None:
-            # A spec that no longer names it must not leave a box without its data.
+            # The workspace keeps its data volume even if its spec no longer has one.
             resolved = replace(resolved, data_volume=DataVolume())
         generation = max(workspace.generation, request.after) + 1
         await generations.open_generation(
@@ -142,7 +137,7 @@ class Generations:
             if workspace.generation > request.generation:
                 raise application_errors.superseded(request.generation)
             if workspace.intent == Intent.DELETE:
-                return  # nothing takes a deletion back, a late stop neither
+                return  # a deletion is final: a late stop must not undo it
             await generations.close(
                 conn, request.workspace_id, generation=request.generation, intent=request.intent
             )

@@ -1,7 +1,6 @@
-"""Launching the box of a generation, once, however often it is asked and whatever answers are lost.
+"""Launches the box of a generation exactly once, whatever is retried and whatever responses are lost.
 
-It looks for its own earlier work before doing more: on the record, under the tags, behind the ClientToken.
-It never terminates anything.
+Before it launches, it looks for the instance of an earlier call: in PostgreSQL, by tags, by the ClientToken.
 """
 
 import hashlib
@@ -15,11 +14,11 @@ from botocore.exceptions import ClientError
 from temporalio import activity
 
 from activities.aws import ebs, errors, instances
-from activities.aws.client import Aws
+from activities.aws.client import Aws, shield_until_done
 from activities.aws.instances import Instance
 from activities.shared import application_errors
-from activities.shared.activity_context import activity_context, shield_until_done
-from activities.user_data.render import InvalidUserData, fill_secret, render_template
+from activities.shared.activity_context import activity_context
+from activities.user_data.render import InvalidUserData, compress, fill_secret, render_template
 from activities.workspace import box_spec
 from activities.workspace.box_spec import BoxDefaults, NoSubnetInZone, ResolvedSpec
 from store.db.pool import Connection, Pool, connection
@@ -38,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Launching:
-    """Needs EC2, PostgreSQL, and the server's keys for the bootstrap secret."""
+    """Needs EC2, PostgreSQL, and the server keys, from which the bootstrap secret is derived."""
 
     def __init__(
         self,
@@ -59,29 +58,29 @@ class Launching:
 
     @activity.defn(name="launch")
     async def launch(self, request: Launch) -> LaunchResult:
-        """Adopt by tag, else RunInstances with the durable ClientToken and the frozen request."""
+        """Adopt the instance with this launch's tags, else call RunInstances with the stored request."""
         async with activity_context(request.workspace_id, request.generation):
-            pin = await self._zone_restriction(request)
+            restrict = await self._zone_restriction(request)
             async with connection(self._pool) as conn, conn.transaction():
-                opened, frozen = await self._prepare(conn, request, pin)
-            known = _recorded_result(opened, frozen)
+                opened, prepared = await self._prepare(conn, request, restrict)
+            known = _recorded_result(opened, prepared)
             if known is not None:
                 return known
             listed = await self._listed(request.workspace_id)
-            mine = instances.of_launch(listed, generation=request.generation, attempt=request.attempt)
-            orphan_instances = await self._orphan_instances(frozen, listed, mine)
+            own = instances.of_launch(listed, generation=request.generation, attempt=request.attempt)
+            orphan_instances = await self._orphan_instances(prepared, listed, own)
             if orphan_instances:
                 await log.ainfo(
                     "launch.orphan_instances", attempt=request.attempt, instances=orphan_instances
                 )
                 return LaunchResult(orphan_instances=orphan_instances)
-            if mine is not None:
-                await log.ainfo("instance.adopted", instance=mine.instance_id, attempt=request.attempt)
-                return await shield_until_done(self._record(frozen, mine, adopted=True))
-            return await shield_until_done(self._run(request, pin))
+            if own is not None:
+                await log.ainfo("instance.adopted", instance=own.instance_id, attempt=request.attempt)
+                return await shield_until_done(self._record(prepared, own, adopted=True))
+            return await shield_until_done(self._run(request, restrict))
 
     async def _zone_restriction(self, request: Launch) -> "_ZoneRestriction":
-        """What the zone of the data volume makes of the spec: only its subnets are offered."""
+        """Restricts a spec to the zone of the workspace's data volume, if there is one."""
         async with connection(self._pool) as conn:
             volume = await volumes.read(conn, request.workspace_id)
             opened = await generations.current(conn, request.workspace_id, request.generation)
@@ -92,9 +91,9 @@ class Launching:
         return lambda spec: box_spec.restricted_to_zone(spec, zone=zone, zones=zones)
 
     async def _prepare(
-        self, conn: Connection, request: Launch, pin: "_ZoneRestriction"
+        self, conn: Connection, request: Launch, restrict: "_ZoneRestriction"
     ) -> tuple[CurrentGeneration, PreparedLaunch]:
-        """The launch request as it was first made, while the generation is held open."""
+        """Lock the generation, and store the launch request or read the one stored before."""
         opened = await generations.lock_current(conn, request.workspace_id, request.generation)
         if opened is None:
             raise application_errors.superseded(request.generation)
@@ -102,16 +101,16 @@ class Launching:
         if newest > request.attempt:
             raise application_errors.superseded(request.generation, by=f"attempt {newest} took over")
         try:
-            spec = pin(box_spec.load(opened.spec))
+            spec = restrict(box_spec.load(opened.spec))
         except NoSubnetInZone as error:
             raise application_errors.non_retryable(
                 "no_subnet_in_zone",
                 str(error),
-                hint="Add a subnet of that zone to BOX_SUBNET_IDS or the spec's subnet_ids, then request a "
+                hint="Add a subnet of that zone to BOX_SUBNET_IDS or subnet_ids in the spec, then request a "
                 "recreate.",
             ) from None
         opened = replace(opened, spec=box_spec.dump(spec))
-        frozen = await launches.prepare(
+        prepared = await launches.prepare(
             conn,
             request.workspace_id,
             generation=request.generation,
@@ -126,7 +125,7 @@ class Launching:
             ),
             user_data=self._user_data(request, spec),
         )
-        return opened, frozen
+        return opened, prepared
 
     def _user_data(self, request: Launch, spec: ResolvedSpec) -> str:
         defaults = self._defaults
@@ -149,89 +148,95 @@ class Launching:
             ) from None
 
     async def _orphan_instances(
-        self, frozen: PreparedLaunch, listed: list[Instance], mine: Instance | None
+        self, prepared: PreparedLaunch, listed: list[Instance], own: Instance | None
     ) -> tuple[str, ...]:
-        """Whatever else may be alive, by EC2's word or by the record's: the list alone may be late."""
+        """Other instances that may be alive, by EC2's list or by the record: the list alone may be late."""
         async with connection(self._pool) as conn:
-            unsettled = await launches.list_unterminated(conn, frozen.workspace_id)
-            dead = await launches.declared_dead(conn, frozen.workspace_id)
-        recorded = {launch.key for launch in unsettled if launch.number != frozen.number}
+            unsettled = await launches.list_unterminated(conn, prepared.workspace_id)
+            dead = await launches.declared_dead(conn, prepared.workspace_id)
+        recorded = {launch.key for launch in unsettled if launch.number != prepared.number}
         seen = {
-            instance.instance_id for instance in listed if not instance.terminated and instance is not mine
+            instance.instance_id for instance in listed if not instance.terminated and instance is not own
         }
         return tuple(sorted(recorded | seen - dead))
 
-    async def _run(self, request: Launch, pin: "_ZoneRestriction") -> LaunchResult:
-        # The mark and the generation's row are one transaction: either a newer generation is opened first
-        # and this call doesn't happen, or its fence sees the mark and waits for what comes of the call.
+    async def _run(self, request: Launch, restrict: "_ZoneRestriction") -> LaunchResult:
+        # One transaction locks the generation and sets the mark. Either a newer generation is opened first
+        # and this call does not happen, or its fence sees the mark and waits for the result of the call.
         async with connection(self._pool) as conn, conn.transaction():
-            opened, frozen = await self._prepare(conn, request, pin)
-            known = _recorded_result(opened, frozen)
+            opened, prepared = await self._prepare(conn, request, restrict)
+            known = _recorded_result(opened, prepared)
             if known is not None:
                 return known
-            full = await self._skip_if_unavailable(conn, opened, frozen)
-            if full is not None:
-                return full
-            user_data = self._user_data_with_secret(frozen, opened)
-            mark = await launches.mark_requested(conn, frozen)
+            skipped = await self._skip_if_unavailable(conn, opened, prepared)
+            if skipped is not None:
+                return skipped
+            user_data = self._user_data_with_secret(prepared, opened)
+            mark = await launches.mark_requested(conn, prepared)
         try:
-            launched = await self._aws.call(_run_instances, self._aws.ec2, frozen, user_data)
+            launched = await self._aws.call(_run_instances, self._aws.ec2, prepared, user_data)
         except ClientError as error:
-            return await self._handle_error(opened, frozen, error, mark=mark)
+            return await self._handle_error(opened, prepared, error, mark=mark)
         await log.ainfo("instance.launched", instance=launched.instance_id, attempt=request.attempt)
-        return await self._record(frozen, launched, adopted=False)
+        return await self._record(prepared, launched, adopted=False)
 
     async def _skip_if_unavailable(
-        self, conn: Connection, opened: CurrentGeneration, frozen: PreparedLaunch
+        self, conn: Connection, opened: CurrentGeneration, prepared: PreparedLaunch
     ) -> LaunchResult | None:
-        """The same refusal, if EC2 gave it to somebody a moment ago, and this launch was never sent."""
-        if frozen.requested_at is not None:
+        """A capacity error without a call, if this offering is marked unavailable and was not tried here."""
+        if prepared.requested_at is not None:
             return None
-        instance_type, subnet_id = _offering(frozen)
-        bad = await unavailable_offerings.find_unavailable(
+        instance_type, subnet_id = _offering(prepared)
+        unavailable = await unavailable_offerings.find_unavailable(
             conn, instance_type=instance_type, subnet_id=subnet_id
         )
-        if bad is None:
+        if unavailable is None:
             return None
-        await launches.record_capacity_error(conn, frozen, code=bad.code)
-        await log.ainfo("launch.skipped", attempt=frozen.attempt, code=bad.code, until=bad.expires_at)
+        await launches.record_capacity_error(conn, prepared, code=unavailable.code)
+        await log.ainfo(
+            "launch.skipped", attempt=prepared.attempt, code=unavailable.code, until=unavailable.expires_at
+        )
         where = f"{instance_type} in {subnet_id or 'the default subnets'}"
         message = (
-            f"no room for {where}, by an answer of a moment ago; asked again after"
-            f" {bad.expires_at:%H:%M:%S} UTC"
+            f"EC2 recently had no capacity for {where}; the next call is possible after"
+            f" {unavailable.expires_at:%H:%M:%S} UTC"
         )
-        return _out_of_capacity(opened, bad.code, message)
+        return _out_of_capacity(opened, unavailable.code, message)
 
-    def _user_data_with_secret(self, frozen: PreparedLaunch, opened: CurrentGeneration) -> str:
-        """The user data with the generation's bootstrap secret: the same bytes each time."""
+    def _user_data_with_secret(self, prepared: PreparedLaunch, opened: CurrentGeneration) -> bytes:
+        """The user data with the generation's bootstrap secret. A retry gives the same bytes."""
         try:
-            secret = self._keys.bootstrap_secret(frozen.workspace_id, frozen.generation, key_id=opened.key_id)
+            secret = self._keys.bootstrap_secret(
+                prepared.workspace_id, prepared.generation, key_id=opened.key_id
+            )
         except KeyError:
             raise application_errors.non_retryable(
                 "server_key_missing",
-                f"generation {frozen.generation} was opened with key {opened.key_id!r}, which is not there",
-                hint="Put the key back into SERVER_KEYS, or request a recreate, which uses the current key.",
+                f"server key {opened.key_id!r} of generation {prepared.generation} is not configured",
+                hint="Add the key to SERVER_KEYS again, or request a recreate, which uses the current key.",
             ) from None
-        return fill_secret(frozen.user_data, secret)
+        return compress(fill_secret(prepared.user_data, secret))
 
     async def _handle_error(
-        self, opened: CurrentGeneration, frozen: PreparedLaunch, error: ClientError, *, mark: datetime
+        self, opened: CurrentGeneration, prepared: PreparedLaunch, error: ClientError, *, mark: datetime
     ) -> LaunchResult:
         code = errors.code_of(error)
-        await log.ainfo("launch.refused", attempt=frozen.attempt, code=code)
-        if frozen.requested_at is not None or errors.is_quota(code) or errors.is_already_terminated(code):
-            # An earlier call under this token may have launched this very box.
-            mine = instances.of_launch(
-                await self._listed(frozen.workspace_id), generation=frozen.generation, attempt=frozen.attempt
+        await log.ainfo("launch.refused", attempt=prepared.attempt, code=code)
+        if prepared.requested_at is not None or errors.is_quota(code) or errors.is_already_terminated(code):
+            # An earlier call with this token may have launched the box.
+            own = instances.of_launch(
+                await self._listed(prepared.workspace_id),
+                generation=prepared.generation,
+                attempt=prepared.attempt,
             )
-            if mine is not None:
-                await log.ainfo("instance.adopted", instance=mine.instance_id, attempt=frozen.attempt)
-                return await self._record(frozen, mine, adopted=True)
+            if own is not None:
+                await log.ainfo("instance.adopted", instance=own.instance_id, attempt=prepared.attempt)
+                return await self._record(prepared, own, adopted=True)
         if errors.is_capacity(code) or errors.is_already_terminated(code):
             async with connection(self._pool) as conn, conn.transaction():
-                await launches.record_capacity_error(conn, frozen, code=code)
+                await launches.record_capacity_error(conn, prepared, code=code)
                 if errors.is_capacity(code):
-                    instance_type, subnet_id = _offering(frozen)
+                    instance_type, subnet_id = _offering(prepared)
                     await unavailable_offerings.mark_unavailable(
                         conn,
                         instance_type=instance_type,
@@ -240,10 +245,10 @@ class Launching:
                         ttl=self._unavailable_offering_ttl,
                     )
             return _out_of_capacity(opened, code, errors.message_of(error))
-        if errors.had_no_effect(error) and frozen.requested_at is None:
-            # Nothing was launched under this token, so nothing has to be proven gone before the next one.
+        if errors.had_no_effect(error) and prepared.requested_at is None:
+            # No call with this token had an effect, so the next fence need not wait for an instance of it.
             async with connection(self._pool) as conn:
-                await launches.unmark_requested(conn, frozen, mark=mark)
+                await launches.unmark_requested(conn, prepared, mark=mark)
         raise error
 
     async def _listed(self, workspace_id: str) -> list[Instance]:
@@ -251,19 +256,19 @@ class Launching:
             instances.by_tags, self._aws.ec2, owner=self._owner, workspace_id=workspace_id
         )
 
-    async def _record(self, frozen: PreparedLaunch, instance: Instance, *, adopted: bool) -> LaunchResult:
+    async def _record(self, prepared: PreparedLaunch, instance: Instance, *, adopted: bool) -> LaunchResult:
         async with connection(self._pool) as conn, conn.transaction():
             is_current = await launches.record_instance(
                 conn,
-                frozen.workspace_id,
-                generation=frozen.generation,
-                attempt=frozen.attempt,
+                prepared.workspace_id,
+                generation=prepared.generation,
+                attempt=prepared.attempt,
                 instance_id=instance.instance_id,
                 private_ip=instance.private_ip,
             )
         if not is_current:
             raise application_errors.superseded(
-                frozen.generation, by="its instance is recorded, and will be fenced"
+                prepared.generation, by="its instance is recorded and will be terminated"
             )
         return LaunchResult(instance_id=instance.instance_id, private_ip=instance.private_ip, adopted=adopted)
 
@@ -277,26 +282,26 @@ def _any_zone(spec: ResolvedSpec) -> ResolvedSpec:
 
 
 def client_token(owner: str, launch: Launch) -> str:
-    """At most 64 characters. A token lives longer than its instance, so it names generation and attempt."""
+    """The ClientToken of an attempt, at most 64 characters. EC2 keeps it longer than the instance."""
     parts = (owner, launch.workspace_id, str(launch.generation), str(launch.attempt))
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
-def _offering(frozen: PreparedLaunch) -> tuple[str, str | None]:
-    """The type and the subnet or zone that the frozen request asks for."""
-    place = frozen.request.get("SubnetId")
-    placement = frozen.request.get("Placement")
+def _offering(prepared: PreparedLaunch) -> tuple[str, str | None]:
+    """The instance type and the subnet or zone of the prepared request."""
+    place = prepared.request.get("SubnetId")
+    placement = prepared.request.get("Placement")
     if place is None and isinstance(placement, dict):
         place = placement.get("AvailabilityZone")
-    return str(frozen.request["InstanceType"]), None if place is None else str(place)
+    return str(prepared.request["InstanceType"]), None if place is None else str(place)
 
 
-def _recorded_result(opened: CurrentGeneration, frozen: PreparedLaunch) -> LaunchResult | None:
-    """What the record already says came of this launch."""
-    if frozen.instance_id is not None:
-        return LaunchResult(instance_id=frozen.instance_id, private_ip=frozen.private_ip)
-    if frozen.capacity_error is not None:
-        return _out_of_capacity(opened, frozen.capacity_error, "refused before")
+def _recorded_result(opened: CurrentGeneration, prepared: PreparedLaunch) -> LaunchResult | None:
+    """The result of this launch, if it is recorded already."""
+    if prepared.instance_id is not None:
+        return LaunchResult(instance_id=prepared.instance_id, private_ip=prepared.private_ip)
+    if prepared.capacity_error is not None:
+        return _out_of_capacity(opened, prepared.capacity_error, "EC2 had no capacity in an earlier call")
     return None
 
 
@@ -306,10 +311,10 @@ def _out_of_capacity(opened: CurrentGeneration, code: str, message: str) -> Laun
     )
 
 
-def _run_instances(ec2: "EC2Client", frozen: PreparedLaunch, user_data: str) -> Instance:
-    # The frozen request was built as parameters of this very call.
+def _run_instances(ec2: "EC2Client", prepared: PreparedLaunch, user_data: bytes) -> Instance:
+    # `run_instances_request` built these parameters.
     request = cast(
         "RunInstancesRequestTypeDef",
-        {**frozen.request, "ClientToken": frozen.client_token, "UserData": user_data},
+        {**prepared.request, "ClientToken": prepared.client_token, "UserData": user_data},
     )
     return instances.parse(ec2.run_instances(**request)["Instances"][0])

@@ -1,4 +1,4 @@
-"""Asking the record what a box did at the register API. Reads only; what follows is the lifecycle's."""
+"""Reads the registration of a generation's box from PostgreSQL."""
 
 from datetime import timedelta
 
@@ -8,7 +8,8 @@ from temporalio import activity
 from activities.shared.activity_context import activity_context
 from store.db.pool import Pool, connection
 from store.registration.register_reads import read_registration
-from workflows.workspace.contract import CheckRegistration, RegistrationStatus
+from workflows.workspace.contract import CheckRegistration
+from workflows.workspace.diagnosis import RegistrationStatus
 
 log = structlog.get_logger()
 
@@ -22,13 +23,13 @@ class RegistrationProbe:
 
     @activity.defn(name="check_registration")
     async def check_registration(self, request: CheckRegistration) -> RegistrationStatus:
-        """Read registration, last beat, and what the register calls were answered; changes nothing."""
+        """Read the registration, the last heartbeat, and the results of register calls."""
         async with activity_context(request.workspace_id, request.generation), connection(self._pool) as conn:
-            seen = await read_registration(
+            status = await read_registration(
                 conn,
                 request.workspace_id,
                 generation=request.generation,
                 heartbeat_fresh_for=self._heartbeat_stale,
             )
-            await log.ainfo("registration.seen", registered=seen.registered_at is not None)
-            return seen
+            await log.ainfo("registration.checked", registered=status.registered_at is not None)
+            return status

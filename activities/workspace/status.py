@@ -1,7 +1,4 @@
-"""Writing the status and the outcomes of requests to the workspace's record.
-
-What they say is the lifecycle's; nothing is judged here.
-"""
+"""Writes the status and the outcomes of requests to the workspace's record."""
 
 import structlog
 from temporalio import activity
@@ -14,12 +11,12 @@ from store.db.pool import Pool, connection
 from store.workspace import status
 from store.workspace.status import CameOnline
 from workflows.workspace.contract import RecordStatus, StatusRecorded
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind, RequestKind, is_human
-from workflows.workspace.state import Phase
 
 _GENERATION_REQUESTS = (RequestKind.RECREATE, RequestKind.START)
 _TRACED_OUTCOMES = (OutcomeKind.ACCEPTED, OutcomeKind.JOINED)
-"""What is told in a generation's trace: who asked for it, and who joined."""
+"""Outcomes that get a span in the trace of their generation."""
 
 log = structlog.get_logger()
 
@@ -32,13 +29,13 @@ class Records:
 
     @activity.defn(name="record_status")
     async def record_status(self, request: RecordStatus) -> StatusRecorded:
-        """Write if no newer revision stands; outcomes are inserted once for each request ID."""
+        """Write the status unless a newer revision is stored. Insert the outcome of each request ID once."""
         workspace_id = request.workspace_id
         async with activity_context(workspace_id, request.generation):
             async with connection(self._pool) as conn, conn.transaction():
                 await status.write_status(conn, workspace_id, status_rows.status_row(request))
-                standing = await status.read_version(conn, workspace_id)
-                if standing is None:
+                stored = await status.read_version(conn, workspace_id)
+                if stored is None:
                     raise application_errors.unknown_workspace(workspace_id)
                 added = await status.add_requests(
                     conn, workspace_id, map(status_rows.request_row, request.requests)
@@ -49,17 +46,17 @@ class Records:
             await _publish_outcomes(request, added)
             if online is not None:
                 _publish_online(request, online)
-            # Only after the commit: an outcome is told to its requester, and must not be lost.
-            if standing.generation > request.generation:
+            # Raised after the commit: requesters get these outcomes, so they must be stored.
+            if stored.generation > request.generation:
                 raise application_errors.superseded(
-                    request.generation, by=f"generation {standing.generation} is open"
+                    request.generation, by=f"generation {stored.generation} is open"
                 )
-            await log.ainfo("status.recorded", phase=request.phase, revision=standing.revision)
-            return StatusRecorded(revision=standing.revision)
+            await log.ainfo("status.recorded", phase=request.phase, revision=stored.revision)
+            return StatusRecorded(revision=stored.revision)
 
 
 async def _publish_outcomes(request: RecordStatus, added: frozenset[str]) -> None:
-    """Log, count and trace the outcomes that are new on the record; a retry finds none."""
+    """Log, count and trace the newly inserted outcomes. A retry inserts none."""
     for each in request.requests:
         if status_rows.storable(each.request_id) not in added:
             continue

@@ -1,7 +1,4 @@
-"""The workspace's status and requests in the form that the record has them, and requests back from it.
-
-A translation only: nothing is judged, and nothing is read or written.
-"""
+"""Converts the workspace's status and requests to database rows, and rows to requests. Pure."""
 
 from typing import cast
 
@@ -18,7 +15,7 @@ _CONDITIONS = TypeAdapter(tuple[Condition, ...])
 
 
 def status_row(record: RecordStatus) -> Status:
-    """What is to be written of the status."""
+    """The status as stored."""
     error = record.last_error
     return Status(
         generation=record.generation,
@@ -34,7 +31,7 @@ def status_row(record: RecordStatus) -> Status:
 
 
 def request_row(request: Request) -> RequestRow:
-    """The row of a request."""
+    """The request as stored."""
     return RequestRow(
         request_id=storable(request.request_id),
         kind=request.kind,
@@ -51,7 +48,7 @@ def request_row(request: Request) -> RequestRow:
 
 
 def request_of(row: RequestRow) -> Request:
-    """The request of a row; `ValueError` if a later version wrote a kind that this one lacks."""
+    """The request of a row. Raises `ValueError` if a later version wrote an unknown kind or outcome."""
     return Request(
         request_id=row.request_id,
         kind=RequestKind(row.kind),
@@ -68,7 +65,7 @@ def request_of(row: RequestRow) -> Request:
 
 
 def storable(value: str) -> str:
-    """The same without NULs, which PostgreSQL cannot store and a sender may put anywhere."""
+    """Replace NULs, which PostgreSQL cannot store and senders may put into any string."""
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

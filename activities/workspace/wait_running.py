@@ -1,7 +1,4 @@
-"""Waiting for an instance to run: what comes before its address, and before its data volume.
-
-It reads only; what follows from an instance that ended is not decided here.
-"""
+"""Waits until an instance runs: the precondition of its address and its data volume. Read-only."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from workflows.volume.contract import AttachVolume
 from workflows.workspace.contract import Address
 
 UNLISTED_GRACE = timedelta(minutes=5)
-"""As old as a launch must be before its absence says anything. The fence asks for more proof than this."""
+"""Minimum age of a launch before an unlisted instance counts as ended. The fence requires more proof."""
 
 log = structlog.get_logger()
 
@@ -33,10 +30,10 @@ class InstanceEnded:
 
 
 async def wait_until_running(
-    request: Address | AttachVolume, *, aws: Aws, pool: Pool, patience: PollPolicy
+    request: Address | AttachVolume, *, aws: Aws, pool: Pool, poll_policy: PollPolicy
 ) -> Instance | InstanceEnded:
-    """The instance once it runs. Raises if it may still come to that."""
-    instance = await _wait_while_pending(request, aws=aws, pool=pool, patience=patience)
+    """The instance once it runs, or that it ended. Raises a retryable error if it is still pending."""
+    instance = await _wait_while_pending(request, aws=aws, pool=pool, poll_policy=poll_policy)
     if instance is not None and instance.state is InstanceState.RUNNING:
         return instance
     detail = "EC2 no longer lists it" if instance is None else instance.state_reason or instance.state
@@ -45,23 +42,23 @@ async def wait_until_running(
 
 
 def pending_error(message: str) -> Exception:
-    """It is looked at again."""
+    """A retryable error: the instance is not ready yet."""
     return application_errors.retryable(
-        "instance_pending", message, hint="EC2 is still starting the instance; it is waited for by itself."
+        "instance_pending", message, hint="EC2 is still starting the instance. No action is needed."
     )
 
 
 async def _wait_while_pending(
-    request: Address | AttachVolume, *, aws: Aws, pool: Pool, patience: PollPolicy
+    request: Address | AttachVolume, *, aws: Aws, pool: Pool, poll_policy: PollPolicy
 ) -> Instance | None:
-    """The instance once it is no longer pending; None if EC2 has lost sight of an old one."""
+    """The instance once it is no longer pending; None if EC2 does not list it although it is old enough."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + patience.running.total_seconds()
-    seen = False
-    pauses = patience.pauses()
+    deadline = clock() + poll_policy.running.total_seconds()
+    listed = False
+    pauses = poll_policy.pauses()
     while True:
         for instance in await aws.call(instances.by_ids, aws.ec2, [request.instance_id]):
-            seen = True
+            listed = True
             if instance.state is not InstanceState.PENDING:
                 return instance
         if clock() >= deadline:
@@ -71,6 +68,6 @@ async def _wait_while_pending(
         age = await launches.age(
             conn, request.workspace_id, generation=request.generation, attempt=request.attempt
         )
-    if not seen and age is not None and age >= UNLISTED_GRACE:
+    if not listed and age is not None and age >= UNLISTED_GRACE:
         return None
-    raise pending_error(f"{request.instance_id} is {'pending' if seen else 'not listed yet'}")
+    raise pending_error(f"{request.instance_id} is {'pending' if listed else 'not listed yet'}")

@@ -1,1 +1,1 @@
-"""What a competent team would build instead, and the incident as each of them lives through it."""
+"""Alternative designs that a competent team could build; the incident benchmark runs them."""

@@ -1,8 +1,8 @@
-"""How the rivals launch and end boxes: boto3 as it comes.
+"""How the alternative designs launch and terminate boxes: with plain boto3.
 
-What a team does and why: instances are found by their tag, since a table of them would be one more thing to
-keep true; RunInstances gets no ClientToken, since botocore makes one for each call and repeats it when it
-tries again; the DNS name is written by UPSERT, since the newest box is the right one.
+Rationale of such a team: instances are found by their tag, because a table of them would have to be kept in
+sync. RunInstances gets no ClientToken, because botocore generates one per call and reuses it for retries. The
+DNS name is set by UPSERT, because the newest box is the right one.
 """
 
 import os
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
 
 WORKSPACE_TAG = "onebox:workspace"
-"""The AWS endpoint of the benchmarks counts by this tag; a team's would have a name of its own."""
+"""The tag by which the benchmarks' AWS endpoint counts; a team would choose its own."""
 
 POLL_SECONDS = 0.3
-"""As often as EC2 is looked at; where instances take 40 s, boto3's waiters look every 15 s."""
+"""Poll interval. Where instances take 40 s, boto3's waiters poll every 15 s."""
 
 ALIVE = ["pending", "running"]
 
@@ -29,19 +29,19 @@ import os, sys
 os.environ.update({environment!r})
 os.execv(sys.executable, [sys.executable, "-m", "devstack.runtime"])
 """
-"""The image's entry point: the runtime of the field, unmodified, told who it is."""
+"""The image's entry point: the runtime of the field, unmodified, with its identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A box that runs."""
+    """A running box."""
 
     instance_id: str
     private_ip: str
 
 
 class Cloud:
-    """EC2 and Route 53, told by the environment."""
+    """Clients of EC2 and Route 53, configured by environment variables."""
 
     def __init__(self, platform_url: str) -> None:
         self._platform_url = platform_url
@@ -49,7 +49,7 @@ class Cloud:
         self._route53: Route53Client = boto3.client("route53")
 
     def deprovision(self, workspace_id: str, *, wait: bool) -> None:
-        """Terminate what is alive of the workspace; `wait` until it has ended."""
+        """Terminate the workspace's instances; `wait` until they have ended."""
         alive = self._listed(workspace_id, ALIVE)
         if not alive:
             return
@@ -58,7 +58,7 @@ class Cloud:
             time.sleep(POLL_SECONDS)
 
     def provision(self, workspace_id: str) -> Launched:
-        """Launch a box, wait until it runs, and point the name at it."""
+        """Launch a box, wait until it runs, and point the DNS name at it."""
         answer = self._ec2.run_instances(
             ImageId=os.environ["BOX_IMAGE_ID"],
             InstanceType="t3.small",

@@ -1,9 +1,9 @@
-"""Rival: a lock row and a cron loop, without a workflow engine. `python -m bench.alternatives.cron api|loop`.
+"""Alternative design: a lock row and a cron loop, without a workflow engine.
 
-What a team does and why: requests are rows, so that none is lost when a process dies; two replicas of the
-loop run, so that one may die; a lock row for each workspace keeps them apart, and expires, so that a replica
-that died does not hold it for ever; whoever holds it answers all requests that are open, so that three people
-who ask are one restart; the old instance is waited for, since its volume is needed.
+Run as `python -m bench.alternatives.cron api|loop`. Rationale of such a team: requests are rows, so that none
+is lost when a process dies. Two replicas of the loop run, so that one may die. A lock row per workspace
+separates them; it expires, so that a dead replica does not hold it forever. The holder answers all open
+requests, so that three requests are one restart. It waits for the old instance, which holds the volume.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from bench.alternatives.cloud import Cloud
 from bench.alternatives.registry import Pool
 
 LOOP_SECONDS = 0.5
-"""A cron would be once a minute; here boxes take a second where EC2's take a minute."""
+"""A cron runs once a minute; here boxes take a second where EC2's take a minute."""
 
 LOCK_SECONDS = 5.0
-"""Four times what a restart takes on this endpoint, as five minutes are four times what it takes on EC2."""
+"""Four times the duration of a restart on this endpoint, as five minutes are on EC2."""
 
 _LOCK = """
 UPDATE workspaces SET locked_by = %(me)s, locked_until = now() + %(seconds)s * interval '1 second'
@@ -33,7 +33,7 @@ RETURNING workspace_id
 
 
 async def api(port: int) -> None:
-    """The register API, and the restart call."""
+    """The register API and the restart call."""
     async with registry.opened(os.environ["DATABASE_URL"]) as pool:
 
         async def on_beat(workspace_id: str) -> None:
@@ -60,7 +60,7 @@ async def api(port: int) -> None:
 
 
 async def loop() -> None:
-    """One replica of the loop, until it is killed."""
+    """Run one replica of the loop until it is killed."""
     me = str(uuid.uuid4())
     cloud = Cloud(os.environ["PLATFORM_URL"])
     async with registry.opened(os.environ["DATABASE_URL"]) as pool, asyncio.TaskGroup() as tasks:
@@ -74,7 +74,7 @@ async def loop() -> None:
 
 
 async def _asked(pool: Pool) -> list[str]:
-    """Workspaces with requests that nobody has answered."""
+    """Return the workspaces with open requests."""
     async with pool.connection() as conn:
         cursor = await conn.execute(
             "SELECT DISTINCT workspace_id FROM recreate_requests WHERE done_at IS NULL"
@@ -89,7 +89,7 @@ async def _locked(pool: Pool, workspace_id: str, me: str) -> bool:
 
 
 async def _restart(pool: Pool, cloud: Cloud, workspace_id: str, me: str) -> None:
-    """Another box for the workspace, under its lock."""
+    """Replace the workspace's box while holding its lock."""
     await asyncio.to_thread(cloud.deprovision, workspace_id, wait=True)
     async with pool.connection() as conn:
         await registry.revoke_tokens(conn, workspace_id)

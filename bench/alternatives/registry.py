@@ -1,8 +1,8 @@
-"""The rivals' register API: who registers first after a provision gets the token, as the incident has it.
+"""The alternative designs' register API: as in the incident, the first caller gets the token.
 
-What a team does and why: tokens are kept as hashes and never handed out twice; a workspace whose tokens were
-all revoked has a new box on its way, so its first register call mints one; any other caller without a live
-token is unauthorized, since anything else would let a stranger in.
+Rationale of such a team: tokens are stored as hashes and never issued twice. A workspace whose tokens are all
+revoked has a new box underway, so its first register call mints one. Any other caller without a live token is
+unauthorized, because anything else would admit unknown callers.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Registry:
         """`POST /registry/register`."""
         workspace_id = str((await request.json())["id"])
         async with self._pool.connection() as conn, conn.transaction():
-            # One register call of a workspace at a time, so that two cannot both be the first.
+            # One register call per workspace at a time, so that two cannot both be the first.
             await conn.execute("SELECT FROM workspaces WHERE workspace_id = %s FOR UPDATE", [workspace_id])
             if await _is_live(conn, workspace_id, _bearer(request)):
                 return JSONResponse({"status": "registered"})
@@ -77,7 +77,7 @@ class Registry:
 
 
 async def revoke_tokens(conn: AsyncConnection[TupleRow], workspace_id: str) -> None:
-    """Of a workspace that is provisioned anew: an old box must not go on as if it were the new one."""
+    """Revoke the tokens of a workspace that is reprovisioned, so that the old box cannot continue."""
     await conn.execute(
         "UPDATE tokens SET revoked_at = now() WHERE workspace_id = %s AND revoked_at IS NULL", [workspace_id]
     )
@@ -85,7 +85,7 @@ async def revoke_tokens(conn: AsyncConnection[TupleRow], workspace_id: str) -> N
 
 @asynccontextmanager
 async def opened(database_url: str) -> AsyncIterator[Pool]:
-    """A pool for the block."""
+    """Open a pool for the block."""
     pool: Pool = AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False)
     await pool.open()
     try:

@@ -1,10 +1,10 @@
-"""Rival: a workflow a workspace, and beats as its signals. `python -m bench.alternatives.signals api|worker`.
+"""Alternative design: one workflow per workspace, with heartbeats as signals.
 
-What a team does and why: all about a workspace is in one place, its beats too, and a workflow does one thing
-after the other, so no lock is needed; requests are queued, so that none is lost; a restart is one activity,
-since it is one thing, with Temporal's retries; it begins by ending what is there, so that it can be tried
-again; the old instance is not waited for, since nothing is shared with it; handlers record and return, and
-the run continues as new when Temporal suggests it, with the queue.
+Run as `python -m bench.alternatives.signals api|worker`. Rationale of such a team: one place holds the whole
+state of a workspace, including heartbeats. A workflow does one thing after the other, so no lock is needed.
+Requests are queued, so that none is lost. A restart is one activity with Temporal's retries; it begins by
+terminating what exists, so that it can be retried. It does not wait for the old instance, because nothing is
+shared with it. The run continues as new, with the queue, when Temporal suggests it.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ with workflow.unsafe.imports_passed_through():
     from bench.alternatives.cloud import Cloud
     from bench.alternatives.registry import Pool
 
-TASK_QUEUE = "rival-signals"
+TASK_QUEUE = "alternative-signals"
 
 ATTEMPT_SECONDS = 8
-"""Six times what a restart takes on this endpoint; the worker that died with one is noticed by it."""
+"""Six times the duration of a restart on this endpoint; after it, a dead worker is noticed."""
 
 
 @workflow.defn(name="RivalWorkflow")
@@ -37,47 +37,47 @@ class BaselineWorkflow:
     """One workspace."""
 
     def __init__(self) -> None:
-        self._asked: list[str] = []
+        self._queued: list[str] = []
         self._answered: list[str] = []
         self._last_beat: datetime | None = None
 
     @workflow.run
-    async def run(self, asked: list[str], answered: list[str]) -> None:
-        """Restart it as often as it is asked for."""
-        self._asked = [*asked, *self._asked]
+    async def run(self, queued: list[str], answered: list[str]) -> None:
+        """Restart the box once per queued request."""
+        self._queued = [*queued, *self._queued]
         self._answered = answered
         while True:
             await workflow.wait_condition(
-                lambda: bool(self._asked) or workflow.info().is_continue_as_new_suggested()
+                lambda: bool(self._queued) or workflow.info().is_continue_as_new_suggested()
             )
-            if not self._asked:
-                workflow.continue_as_new(args=[self._asked, self._answered])
+            if not self._queued:
+                workflow.continue_as_new(args=[self._queued, self._answered])
             await workflow.execute_activity(
                 "restart",
                 workflow.info().workflow_id,
                 start_to_close_timeout=timedelta(seconds=ATTEMPT_SECONDS),
                 retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200)),
             )
-            self._answered.append(self._asked.pop(0))
+            self._answered.append(self._queued.pop(0))
 
     @workflow.signal
     def restart(self, request_id: str) -> None:
-        """Ask for a restart."""
-        self._asked.append(request_id)
+        """Queue a restart."""
+        self._queued.append(request_id)
 
     @workflow.signal
     def beat(self) -> None:
-        """The box lives."""
+        """Record a heartbeat."""
         self._last_beat = workflow.now()
 
     @workflow.query
     def answered(self) -> list[str]:
-        """The requests that a restart followed."""
+        """Return the requests that led to a restart."""
         return self._answered
 
     @workflow.query
     def last_beat(self) -> datetime | None:
-        """When the box beat last: for the watchdog, and for people."""
+        """Return the time of the last heartbeat, for the watchdog and for people."""
         return self._last_beat
 
 
@@ -90,7 +90,7 @@ class Restarts:
 
     @activity.defn(name="restart")
     async def restart(self, workspace_id: str) -> str:
-        """Another box for the workspace; its instance."""
+        """Replace the workspace's box. Returns its instance."""
         await asyncio.to_thread(self._cloud.deprovision, workspace_id, wait=False)
         async with self._pool.connection() as conn:
             await conn.execute(
@@ -101,7 +101,7 @@ class Restarts:
 
 
 async def api(port: int) -> None:
-    """The register API: beats and restarts become signals."""
+    """The register API; heartbeats and restarts become signals."""
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
     async with registry.opened(os.environ["DATABASE_URL"]) as pool:
 
@@ -125,7 +125,7 @@ async def api(port: int) -> None:
 
 
 async def work() -> None:
-    """The worker, until it is killed."""
+    """Run the worker until it is killed."""
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
     async with registry.opened(os.environ["DATABASE_URL"]) as pool:
         restarts = Restarts(pool, Cloud(os.environ["PLATFORM_URL"]))

@@ -1,1 +1,1 @@
-"""What Onebox is compared with: ceilings, a plain script, and other designs."""
+"""Baselines: ceilings, a straight-line script, and the alternative designs as contenders."""

@@ -1,6 +1,6 @@
-"""Onebox and its rivals behind one interface: what the incident does to each of them, and what each one says.
+"""Onebox and the alternative designs behind one interface, for the incident benchmark.
 
-They share one Temporal, one PostgreSQL server (each a database of its own), one AWS endpoint, one box host.
+They share one Temporal server, one PostgreSQL server (a database each), one AWS endpoint and one box host.
 """
 
 import sys
@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import httpx
+import httpx2
 import psycopg
 from psycopg import sql
 from temporalio.api.history.v1 import HistoryEvent
@@ -32,23 +32,23 @@ class ControlPlane(Protocol):
     wire: Wire
 
     async def ask(self, workspace_id: str, *, by: str, request_id: str) -> None:
-        """Ask for a restart, about the first box; nobody (`by` empty) asks for the first box itself."""
+        """Request a restart of the first box. An empty `by` requests the first box itself."""
         ...
 
     def kill(self) -> None:
-        """SIGKILL what carries restarts out."""
+        """SIGKILL the processes that execute restarts."""
         ...
 
     def revive(self) -> None:
-        """What keeps it up starts it again."""
+        """Start them again, as their supervisor would."""
         ...
 
     async def answered(self, workspace_id: str) -> set[str]:
-        """The requests that have an outcome on record."""
+        """Return the requests with a recorded outcome."""
         ...
 
     async def history(self, workspace_id: str) -> list[HistoryEvent]:
-        """The workspace's events in Temporal, if it has any."""
+        """Return the number of the workspace's events in Temporal."""
         ...
 
 
@@ -62,38 +62,38 @@ class Onebox:
     name: str = "Onebox"
 
     async def ask(self, workspace_id: str, *, by: str, request_id: str) -> None:
-        """The watchdogs send signals, people updates, as in the field."""
+        """Send requests of watchdogs as signals and those of people as updates, as in the field."""
         if by == "":
             await self.console.start(workspace_id)
             return
-        asked: dict[str, object] = {
+        payload: dict[str, object] = {
             "requested_by": by,
             "reason": "no answer",
             "observed_generation": 1,
             "request_id": request_id,
         }
         if by == ADMIN:
-            await self.console.ask(workspace_id, **asked)
+            await self.console.ask(workspace_id, **payload)
         else:
-            await self.console.signal(workspace_id, **asked)
+            await self.console.signal(workspace_id, **payload)
 
     def kill(self) -> None:
-        """The worker."""
+        """Kill the worker."""
         self.stack.kill("worker")
 
     def revive(self) -> None:
-        """The worker."""
+        """Start the worker."""
         self.stack.start("worker")
 
     async def answered(self, workspace_id: str) -> set[str]:
-        """From the record."""
+        """Return the requests with a recorded outcome."""
         rows = await self.console.rows(
             "SELECT request_id FROM requests WHERE workspace_id = %s", workspace_id
         )
         return {str(row["request_id"]) for row in rows}
 
     async def history(self, workspace_id: str) -> list[HistoryEvent]:
-        """Of the current run."""
+        """Return the events of the current run."""
         return list((await self.console.workflow(workspace_id).fetch_history()).events)
 
 
@@ -104,27 +104,27 @@ class Baseline:
     name: str
     console: Console
     wire: Wire
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     database_url: str
     workers: list[Program] = field(default_factory=list)
 
     async def ask(self, workspace_id: str, *, by: str, request_id: str) -> None:
-        """By its API, whoever it is."""
+        """Request the restart through its API."""
         body = {"workspace_id": workspace_id, "request_id": request_id, "requested_by": by or "owner"}
         (await self.http.post("/restart", json=body)).raise_for_status()
 
     def kill(self) -> None:
-        """All of them: who of several replicas carries a restart out is not known from outside."""
+        """Kill all of them, because the replica that executes the restart is unknown."""
         for worker in self.workers:
             worker.kill()
 
     def revive(self) -> None:
-        """All of them."""
+        """Start all of them."""
         for worker in self.workers:
             worker.start()
 
     async def answered(self, workspace_id: str) -> set[str]:
-        """From its table."""
+        """Return the answered requests from its table."""
         async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
             cursor = await connection.execute(
                 "SELECT request_id FROM recreate_requests WHERE workspace_id = %s AND done_at IS NOT NULL",
@@ -138,7 +138,7 @@ class Baseline:
 
 
 class SignalsBaseline(Baseline):
-    """Beats as signals."""
+    """Heartbeats as signals."""
 
     @override
     async def answered(self, workspace_id: str) -> set[str]:
@@ -154,16 +154,16 @@ class SignalsBaseline(Baseline):
 async def running_control_planes(
     stack: Stack, console: Console, *, box_port: int
 ) -> AsyncIterator[list[ControlPlane]]:
-    """All three, for the block. `box_port` is where the product's boxes expect its API: a wire's end."""
+    """Run all three for the block. The product's boxes reach its API at `box_port`, the end of a wire."""
     async with AsyncExitStack() as opened:
         upstream = int(stack.environment["REGISTER_API_BIND"].rpartition(":")[2])
         wire = await opened.enter_async_context(wired(upstream, box_port))
         contenders: list[ControlPlane] = [Onebox(stack=stack, console=console, wire=wire)]
-        rivals: tuple[tuple[str, str, Callable[..., Baseline], str, int], ...] = (
-            ("beats as signals", "signals", SignalsBaseline, "worker", 1),
+        alternatives: tuple[tuple[str, str, Callable[..., Baseline], str, int], ...] = (
+            ("heartbeats as signals", "signals", SignalsBaseline, "worker", 1),
             ("lock row and cron", "cron", Baseline, "loop", 2),
         )
-        for name, module, made, role, replicas in rivals:
+        for name, module, made, role, replicas in alternatives:
             url = _database(stack.database_url, f"rival_{module}")
             port = free_port()
             wire = await opened.enter_async_context(wired(port))
@@ -180,7 +180,7 @@ async def running_control_planes(
             for worker in workers:
                 opened.enter_context(_running(worker))
             http = await opened.enter_async_context(
-                httpx.AsyncClient(base_url=f"http://{LOCALHOST}:{port}", timeout=10, trust_env=False)
+                httpx2.AsyncClient(base_url=f"http://{LOCALHOST}:{port}", timeout=10, trust_env=False)
             )
             contenders.append(
                 made(name=name, console=console, wire=wire, http=http, database_url=url, workers=workers)
@@ -189,7 +189,7 @@ async def running_control_planes(
 
 
 def _database(url: str, name: str) -> str:
-    """A database of a rival's own, with its schema."""
+    """Create a database with the schema of an alternative design."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     own = f"{url.rpartition('/')[0]}/{name}"

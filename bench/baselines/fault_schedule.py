@@ -1,4 +1,4 @@
-"""The schedule of faults around the incident: the same for every control plane that lives through it."""
+"""The fault schedule of the incident benchmark, identical for every control plane."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,14 +8,14 @@ from bench.baselines.contenders import ControlPlane
 from bench.parts.stage import SETTLE_SECONDS, Stage
 
 SLOW_SECONDS = 8.0
-"""What EC2 takes longer to end an instance: on the real one, minutes instead of one."""
+"""Extra time for an instance to terminate; on EC2, minutes instead of one."""
 
 LATE_LIST_SECONDS = 3.0
-"""For so long EC2's listing does not show a new instance: it is eventually consistent."""
+"""How long EC2's eventually consistent listing omits a new instance."""
 
 
 async def _nothing(stage: Stage, control_plane: ControlPlane, workspace_id: str) -> None:
-    """The incident as it was."""
+    """The incident without further faults."""
 
 
 async def _slow(stage: Stage, control_plane: ControlPlane, workspace_id: str) -> None:  # noqa: ARG001
@@ -52,20 +52,20 @@ class Fault:
 
     name: str
     before: Callable[[Stage, ControlPlane, str], Coroutine[None, None, None]]
-    """What is done before the requests."""
+    """Runs before the requests."""
     meanwhile: Callable[[Stage, ControlPlane, str], Coroutine[None, None, None]] = _nothing
-    """What is done while they are carried out."""
+    """Runs while the requests are executed."""
     fresh: bool = False
-    """It befalls the first box, and nobody asks for anything."""
+    """The fault hits the first box, without any request."""
 
 
 SIDE_BY_SIDE = (
-    Fault(name="the incident as it was", before=_nothing),
-    Fault(name="EC2 takes long to end the old box", before=_slow),
-    Fault(name="the answer to the new box's register call is lost", before=_lost_answer),
-    Fault(name="the same, of a fresh workspace that nobody misses yet", before=_lost_answer, fresh=True),
+    Fault(name="the incident alone", before=_nothing),
+    Fault(name="EC2 terminates the old box slowly", before=_slow),
+    Fault(name="the new box's register response is lost", before=_lost_answer),
+    Fault(name="the same for a fresh workspace, without a request", before=_lost_answer, fresh=True),
 )
 ALONE = Fault(
-    name="who launches is killed in the call, and EC2's listing is late", before=_hold, meanwhile=_crash
+    name="the launching process is killed, and EC2's listing is late", before=_hold, meanwhile=_crash
 )
-"""It befalls all workspaces of a control plane."""
+"""The fault hits all workspaces of a control plane."""

@@ -1,7 +1,7 @@
-"""The register API's ceilings: its own process, as `onebox api` starts it, where a constant answers.
+"""The register API's ceilings: the same process as `onebox api`, with a constant response.
 
-Server, settings and process are `workers.api`'s, so that they cannot drift apart; only what answers is other:
-a handler of the application (`handler`), or all of the application (`application`).
+Server, settings and process come from `workers.api`, so that they stay equal. The constant replaces a handler
+of the application (`handler`) or the whole application (`application`).
 """
 
 import sys
@@ -10,19 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from register_api.auth.responses import json_response
+from register_api.http.responses import json_response
 from register_api.registration.routes import BoxRoutes
 from register_api.schema.response_models import HeartbeatResponse
 from workers import api
 
 ANSWER = b'{"status":"ok","lifecycle_generation":1}'
-"""As long as the answer to a beat."""
+"""As long as the response to a heartbeat."""
 
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())]
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the request to its end, and answer."""
+    """Read the request completely, then respond."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
@@ -32,7 +32,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def handler(_: BoxRoutes, request: Request) -> Response:
-    """The same within the application, which routes, bounds, counts and names the call as it does each."""
+    """The same within the application, which routes, limits, counts and names the call as usual."""
     await request.body()
     return json_response(request, HeartbeatResponse(lifecycle_generation=1))
 

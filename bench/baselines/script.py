@@ -1,8 +1,7 @@
-"""One generation by a straight-line script: the product's own AWS and SQL calls, without anything that lasts.
+"""One generation by a straight-line script: the product's own AWS and SQL calls, without durability.
 
-`python -m bench.baselines.script` reads what is to be done, one a line (`new NAME`, `recreate NAME`), and
-answers
-each with the seconds that it took. Killed in between, it would leave whatever it had begun.
+`python -m bench.baselines.script` reads one command per line (`new NAME`, `recreate NAME`) and answers each
+with its duration in seconds. Killed midway, it leaves its work unfinished.
 """
 
 import asyncio
@@ -20,9 +19,10 @@ from workers.settings.common import load
 from workers.settings.worker import WorkerSettings
 from workers.telemetry import logs
 from workers.wiring import Resources
+from workflows.fleet import contract as fleet_contract
 from workflows.workspace import contract
+from workflows.workspace.enums import Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Phase
 
 LOOK_SECONDS = 0.005
 
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 
 
 class Script:
-    """The steps, one after the other."""
+    """The steps in sequence."""
 
     def __init__(self, parts: Resources) -> None:
         self._pool = parts.pool
@@ -40,15 +40,15 @@ class Script:
         self._revisions: dict[str, int] = {}
 
     async def new(self, workspace_id: str) -> None:
-        """A workspace that was not there before, until it is online."""
+        """Bring a new workspace online."""
         enroll = contract.Enroll(workspace_id=workspace_id, spec=WorkspaceSpec())
         await self._do(contract.enroll, enroll)
         await self._provide(workspace_id, after=0)
 
     async def recreate(self, workspace_id: str) -> None:
-        """Another box for it, until it is online again."""
-        consult = contract.RequestFleetPermit(workspace_id=workspace_id, generation=2)
-        await self._do(contract.request_fleet_permit, consult)
+        """Replace its box and bring it online again."""
+        consult = fleet_contract.RequestFleetPermit(workspace_id=workspace_id, generation=2)
+        await self._do(fleet_contract.request_fleet_permit, consult)
         await self._provide(workspace_id, after=1)
 
     async def _provide(self, workspace_id: str, *, after: int) -> None:
@@ -83,7 +83,7 @@ class Script:
         await self._record(workspace_id, generation=generation, phase=Phase.ONLINE)
 
     async def _do(self, activity: Callable[[_Request], Awaitable[_Result]], request: _Request) -> _Result:
-        """What a worker would do for the workflow."""
+        """Run an activity as a worker would."""
         implementation = cast("Callable[[_Request], Awaitable[_Result]]", self._activities[activity.__name__])
         return await self._environment.run(implementation, request)
 

@@ -1,6 +1,6 @@
-"""Boxes without processes: each running instance registers, beats, and answers its canary, at once.
+"""Boxes without processes: each running instance registers, sends heartbeats and answers its canary at once.
 
-So that a generation's time is the control plane's own; they speak the protocol as the box script does.
+A generation's time is thus the control plane's own. The boxes speak the protocol as the box script does.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import httpx
+import httpx2
 
 from bench.load.request_bytes import HEARTBEAT, REGISTER
 from devstack.aws.client import AwsEndpoint
@@ -23,7 +23,7 @@ from devstack.runtime.server import Handler
 from devstack.stack import Stack
 
 LOOK_SECONDS = 0.005
-"""How often running instances are looked for: counted as the control plane's own time."""
+"""Poll interval for running instances; it counts as the control plane's time."""
 
 BEAT_SECONDS = 5.0
 
@@ -32,17 +32,17 @@ _SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
 
 @dataclass(slots=True, kw_only=True)
 class Boxes:
-    """All boxes of an endpoint whose workspaces begin with a prefix."""
+    """All boxes of an endpoint whose workspaces have a given prefix."""
 
     aws: AwsEndpoint
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     port: int
-    """Where all of them listen, each at its own address."""
+    """Port of all boxes, each at its own address."""
     beat_seconds: float = BEAT_SECONDS
     _living: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Look after them until cancelled."""
+        """Serve them until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 views = await asyncio.to_thread(self.aws.instances)
@@ -60,13 +60,13 @@ class Boxes:
             return  # another control plane's
         body = {"id": view.workspace, "url": f"http://{view.private_ip}:{self.port}"}
         token: str | None = None
-        while token is None:  # not before the launch is recorded
+        while token is None:  # until the launch is recorded
             token = (await self._call(REGISTER, found[1], body)).json().get("auth_token")
         while True:
             await self._call(HEARTBEAT, token, {"workspace_id": view.workspace, "active_tasks": 0})
             await asyncio.sleep(self.beat_seconds)
 
-    async def _call(self, path: str, bearer: str, body: Mapping[str, object]) -> httpx.Response:
+    async def _call(self, path: str, bearer: str, body: Mapping[str, object]) -> httpx2.Response:
         return await self.http.post(path, content=json.dumps(body), headers=_headers(bearer))
 
 
@@ -76,7 +76,7 @@ def _headers(bearer: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def simulated_boxes(stack: Stack, *, beat_seconds: float = BEAT_SECONDS) -> AsyncIterator[None]:
-    """Boxes for the block, in a stack that has none of its own."""
+    """Run boxes for the block, in a stack without its own."""
     port = int(stack.environment["BOX_RUNTIME_PORT"])
     Handler.runtime = Runtime(
         workspace_id="bench",
@@ -88,7 +88,7 @@ async def simulated_boxes(stack: Stack, *, beat_seconds: float = BEAT_SECONDS) -
     )
     with ThreadingHTTPServer(("0.0.0.0", port), Handler) as server, AwsEndpoint(stack.aws_url) as aws:  # noqa: S104
         Thread(target=server.serve_forever, daemon=True).start()
-        async with httpx.AsyncClient(base_url=stack.register_api_url, timeout=30, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=stack.register_api_url, timeout=30, trust_env=False) as http:
             boxes = Boxes(aws=aws, http=http, port=port, beat_seconds=beat_seconds)
             running = asyncio.create_task(boxes.run())
             try:

@@ -1,7 +1,7 @@
-"""The load, in a process of its own: `python -m bench.load.load < JOB`. Raw HTTP/1.1 on kept connections.
+"""The load generator, a separate process: `python -m bench.load.load < JOB`. Raw HTTP/1.1, keep-alive.
 
-It knows nothing of what it asks for. Its answer, on standard output, says what was answered and how late, and
-how much of a processor the load itself took: a client that is the bottleneck measures itself.
+It prints the statuses, the latencies and its own processor time. A load generator at its limit would measure
+itself.
 """
 
 import asyncio
@@ -22,56 +22,56 @@ from typing_extensions import override
 from bench.parts.results import percentile
 
 RETRY_SECONDS = 0.2
-"""A call that must succeed and did not comes again after so long; the box script waits 0.1 s at the least."""
+"""Delay before a failed call that must succeed is retried; the box script waits at least 0.1 s."""
 
 NO_RESPONSE = 0
-"""Instead of a status: the connection was refused, or broke."""
+"""Status without a response: the connection was refused or broke."""
 
 
 class Call(BaseModel):
-    """One request, whose bytes are always the same."""
+    """One request with constant bytes."""
 
     bearer: str
     body: str
 
 
 class Job(BaseModel):
-    """What is to be done."""
+    """The work of the load generator."""
 
     way: Literal["sustained", "paced", "each"]
-    """Sustained: every connection asks again as soon as it is answered. Paced: so many calls a second,
-    whatever the answers take, which count from when they were due. Each: every call once, until it is
-    answered with 200, each connection opened with its first call."""
+    """Sustained: every connection sends its next call after each response. Paced: a fixed number of calls per
+    second; latencies count from when a call was due. Each: every call once, repeated until its response is
+    200, with a new connection per call."""
     port: int
     path: str
     calls: list[Call]
     connections: int
     seconds: float = 0.0
-    """How long; each: as long as it takes."""
+    """Duration; for each: as long as it takes."""
     rate: float = 0.0
-    """Of paced calls, in a second."""
+    """Paced calls per second."""
 
 
 class LoadResult(BaseModel):
-    """What came of it."""
+    """The result."""
 
     answers: dict[int, int]
-    """By status."""
+    """Number of responses by status."""
     seconds: float
     p50_ms: float
     p99_ms: float
-    """Of answers with 200."""
+    """Of responses with status 200."""
     processor_seconds: float
     """Of this process."""
 
     @property
     def per_second(self) -> float:
-        """Answers with 200 in a second."""
+        """Responses with status 200 per second."""
         return self.answers.get(200, 0) / self.seconds
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a call after the other."""
+    """One connection with sequential calls."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -79,7 +79,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     async def call(self, request: bytes) -> int:
-        """Send it; the status of the answer."""
+        """Send the call. Returns the response's status."""
         if self._transport is None or self._transport.is_closing():
             return NO_RESPONSE
         self._answer = asyncio.get_running_loop().create_future()
@@ -88,7 +88,9 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is one, and no subclass of it
+        self._transport = cast(
+            "asyncio.WriteTransport", transport
+        )  # uvloop's transport is one, but not a subclass
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -118,7 +120,7 @@ class _Load:
     latencies: list[float] = field(default_factory=list)
 
     async def run(self) -> float:
-        """Ask; how many seconds it took."""
+        """Send the call. Returns its duration in seconds."""
         requests = [_request(self.job, call) for call in self.job.calls]
         started = time.perf_counter()
         if self.job.way == "each":

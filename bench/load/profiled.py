@@ -1,6 +1,6 @@
-"""`onebox api` under a profiler: time per package. `python -m bench.load.profiled FILE` writes the result.
+"""`onebox api` under cProfile: `python -m bench.load.profiled FILE` writes the time per package.
 
-The profiler makes Python functions dearer than what C does: the shares tell what to look at, no more.
+The profiler slows Python functions more than C code, so the shares are a hint only.
 """
 
 import cProfile
@@ -18,17 +18,17 @@ _Function: TypeAlias = tuple[str, int, str]
 _Stats: TypeAlias = dict[
     _Function, tuple[int, int, float, float, dict[_Function, tuple[int, int, float, float]]]
 ]
-"""By function: calls, own calls, own time, time with what it calls; and the same for each caller."""
+"""By function: calls, own calls, own time, cumulative time; and the same per caller."""
 
 HERE = Path(__file__).resolve().parent.parent
 
 WAITING = ("select.epoll", "uvloop.loop.Loop", "acquire")
-"""In these the event loop waits, or the process, at its end, for its threads. (uvloop does its own work in
-there, too, which cannot be told apart.)"""
+"""Functions in which the event loop waits, or the process waits for its threads at its end. uvloop's own
+work in them cannot be separated."""
 
 
 def shares(profile: cProfile.Profile) -> dict[str, float]:
-    """Percent of the time that was not waited, by package; what C does is its caller's."""
+    """Return the share of busy time per package in percent; C code counts for its caller."""
     spent: dict[str, float] = defaultdict(float)
     stats: _Stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     for (file, _, name), (_, _, own, _, callers) in stats.items():
@@ -45,7 +45,7 @@ def shares(profile: cProfile.Profile) -> dict[str, float]:
 
 
 def package(file: str) -> str:
-    """The package that a file is of."""
+    """Return the package of a file."""
     path = Path(file)
     parts = path.parts
     if "site-packages" in parts:

@@ -1,4 +1,4 @@
-"""What boxes call, as the bytes that a load sends; and the work of a single database connection beside it."""
+"""Register API calls as bytes for the load generator, and the throughput of one database connection."""
 
 import json
 import time
@@ -14,8 +14,8 @@ HEARTBEAT, REGISTER = "/registry/heartbeat", "/registry/register"
 _UPDATE = "UPDATE heartbeats SET last_heartbeat_at = now(), active_tasks = %s WHERE workspace_id = %s"
 
 
-def beats(boxes: Sequence[SeededWorkspace]) -> list[Call]:
-    """A full beat of each, as runtimes send it."""
+def heartbeats(boxes: Sequence[SeededWorkspace]) -> list[Call]:
+    """A full heartbeat of each box, as runtimes send it."""
     return [
         Call(
             bearer=box.token,
@@ -35,7 +35,7 @@ def beats(boxes: Sequence[SeededWorkspace]) -> list[Call]:
 
 
 def registers(boxes: Sequence[SeededWorkspace]) -> list[Call]:
-    """The first register call of each, by its bootstrap secret."""
+    """The first register call of each box, with its bootstrap secret."""
     return [
         Call(
             bearer=box.secret,
@@ -59,7 +59,7 @@ def registers(boxes: Sequence[SeededWorkspace]) -> list[Call]:
 
 
 def updates_per_second(database_url: str, names: Sequence[str], *, seconds: float) -> float:
-    """How many rows one psycopg connection updates in a second, one after the other, each committed."""
+    """Return the row updates per second of one psycopg connection, each with its own commit."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         started = time.perf_counter()
         deadline, done = started + seconds, 0

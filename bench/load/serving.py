@@ -1,7 +1,4 @@
-"""The register API's process under load, what it is compared with, and the process that asks.
-
-Starts and asks; what is asked for is the benchmarks'.
-"""
+"""The register API's process under load, its ceilings, and the load generator's process."""
 
 import subprocess
 import sys
@@ -18,27 +15,27 @@ from devstack.stack import Stack
 
 
 class LoadFailed(RuntimeError):
-    """The load's process ended without an answer; the text is what it said."""
+    """The load generator failed; the text is its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """One register API with its database, and the same process twice more, where a constant answers."""
+    """One register API with its database, and two ceilings: the same process with constant responses."""
 
     stack: Stack
     constant_port: int
-    """The register API, but for its handlers: no evidence, no token, no database."""
+    """The register API with constant handlers: no evidence, no token, no database."""
     bare_port: int
     """The HTTP server alone, without the application."""
 
     @property
     def database_url(self) -> str:
-        """The API's PostgreSQL, with fsync: an answered beat is durable."""
+        """The API's PostgreSQL, with fsync: an answered heartbeat is durable."""
         return self.stack.database_url
 
     @property
     def server_keys(self) -> str:
-        """What the API derives credentials from."""
+        """Keys from which the API derives credentials."""
         return self.stack.environment["SERVER_KEYS"]
 
     @property
@@ -49,7 +46,7 @@ class Servers:
 
 @contextmanager
 def served() -> Iterator[Servers]:
-    """PostgreSQL, one register API, and both constants, for the block."""
+    """Run PostgreSQL, one register API, and both ceilings for the block."""
     with (
         Stack(free_ports=True, parts=["postgres", "api"], fsync=True) as stack,
         beside(stack, "bench.baselines.http_ceiling", "constant", "handler") as constant,
@@ -60,7 +57,7 @@ def served() -> Iterator[Servers]:
 
 @contextmanager
 def beside(stack: Stack, module: str, name: str, *arguments: str) -> Iterator[int]:
-    """Another process with the API's settings but for its addresses; where it listens."""
+    """Start another process with the API's settings and its own addresses. Returns where it listens."""
     port = free_port()
     program = Program(
         name,
@@ -78,7 +75,7 @@ def beside(stack: Stack, module: str, name: str, *arguments: str) -> Iterator[in
 
 
 def load(job: Job) -> LoadResult:
-    """Have it done by a process of its own. Raises `LoadFailed`."""
+    """Run the load in its own process. Raises `LoadFailed`."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.load.load"],
         input=job.model_dump_json(),
@@ -93,8 +90,8 @@ def load(job: Job) -> LoadResult:
 
 
 def sustained(port: int, path: str, calls: Sequence[Call], *, connections: int, seconds: float) -> LoadResult:
-    """As many calls as the server answers. Raises `LoadFailed` also if one was not answered with 200."""
-    told = load(
+    """Send as many calls as the server answers. Raises `LoadFailed`, also if a status is not 200."""
+    result = load(
         Job(
             way="sustained",
             port=port,
@@ -104,13 +101,13 @@ def sustained(port: int, path: str, calls: Sequence[Call], *, connections: int, 
             seconds=seconds,
         )
     )
-    if told.answers.keys() != {200}:
-        raise LoadFailed(f"{path}: {told.answers}")
-    return told
+    if result.answers.keys() != {200}:
+        raise LoadFailed(f"{path}: {result.answers}")
+    return result
 
 
 def write_transactions(database_url: str) -> int:
-    """A count of the server's transactions that wrote, so far: only those are numbered by PostgreSQL."""
+    """Count the server's write transactions so far; PostgreSQL numbers only those."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
     if row is None:

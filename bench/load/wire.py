@@ -1,4 +1,4 @@
-"""The wire between boxes and a register API, on which the answer to a register call can get lost."""
+"""A TCP wire between boxes and a register API that can lose the response to a register call."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,13 +12,13 @@ CHUNK = 64 * 1024
 
 @dataclass(slots=True, kw_only=True)
 class Wire:
-    """One way to one API."""
+    """One wire to one API."""
 
     upstream: int
     """The API's port."""
     port: int
     losing: str = ""
-    """The workspace whose next register call takes effect, and is not answered; empty: none."""
+    """The workspace whose next register response is lost; empty: none."""
 
     _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class Wire:
                 to_beyond.write(head + body)
                 if self._loses(head, body):
                     self.losing = ""
-                    await beyond.read(1)  # it is answered: the effect is done
+                    await beyond.read(1)  # it was answered, so the effect is done
                     return
                 await asyncio.gather(_pump(reader, to_beyond), _pump(beyond, writer))
             except asyncio.IncompleteReadError:
@@ -46,7 +46,7 @@ class Wire:
                 writer.close()
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for writer in self._connections.values():
             writer.close()
         await asyncio.gather(*self._connections)
@@ -58,7 +58,7 @@ class Wire:
 
 @asynccontextmanager
 async def wired(upstream: int, port: int | None = None) -> AsyncIterator[Wire]:
-    """A wire for the block."""
+    """Run a wire for the block."""
     wire = Wire(upstream=upstream, port=port or free_port())
     server = await asyncio.start_server(wire.pass_on, LOCALHOST, wire.port)
     try:

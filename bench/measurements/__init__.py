@@ -1,1 +1,1 @@
-"""One module for each figure that is measured."""
+"""One module per benchmark."""

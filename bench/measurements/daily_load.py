@@ -1,7 +1,7 @@
-"""A day of a healthy fleet: what its beats write, what reaches Temporal, how much a worker holds.
+"""A day of a healthy fleet: database writes of its heartbeats, Temporal events, and the worker's memory.
 
-Compressed: some beats of each workspace and some rounds of the watchdog are played, as fast as they go, and
-scaled by how many there are in a day. What is played and the factors stand in the result.
+Plays some heartbeats of each workspace and some rounds of the watchdog at full speed, and scales them to a
+day. The result states the sample and the factors.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from bench.parts.size import Size
 from bench.parts.workspaces import bring_online
 from devstack.console import Console, connected, eventually
 from devstack.stack import PARTS, Stack
-from workflows.workspace.messages import WATCHDOG_TYPE, WORKFLOW_TYPE
+from workflows.shared.names import WATCHDOG_TYPE, WORKFLOW_TYPE
 
 BEAT_SECONDS, WATCHDOG_INTERVAL_SECONDS, DAY_SECONDS = 30, 30, 86_400
-"""By the product's defaults; a day has 2,880 of each."""
+"""The product's default interval; a day has 2,880 of each."""
 
 OURS = {WATCHDOG_TYPE, "SweepWorkflow", "RepairWorkflow"}
-"""Types of workflows that go round for the whole fleet."""
+"""Types of workflows that serve the whole fleet."""
 
 SETTINGS = {
     "WATCHDOG_INTERVAL_SECONDS": "1",
-    # Beats are played at once, and none comes after them: that is no silence.
+    # All heartbeats are played at once; the silence afterwards must not make them stale.
     "HEARTBEAT_STALE_SECONDS": "900",
     "STALE_RECREATE_SECONDS": "1800",
     "ORPHAN_SWEEP_INTERVAL_SECONDS": "86400",
@@ -42,38 +42,38 @@ SETTINGS = {
     "EC2_MUTATIONS_PER_SECOND": "1000",
     "LOG_FORMAT": "json",
 }
-"""The watchdog as often as it may; otherwise as in production."""
+"""The shortest watchdog interval; otherwise as in production."""
 
 ROUNDS_SECONDS = 300.0
-"""Within it the watchdog has gone its rounds, one a second, on a machine that has other work, too."""
+"""Limit for the watchdog's rounds, one per second, on a machine with other work."""
 
 MIB = 2**20
 
 
 @dataclass(slots=True, kw_only=True)
 class Day:
-    """What was measured."""
+    """The measured values."""
 
-    beats: int = 0
+    heartbeats: int = 0
     rounds: int = 0
-    writes_per_beat: float = 0.0
-    wal_per_beat: float = 0.0
+    writes_per_heartbeat: float = 0.0
+    wal_per_heartbeat: float = 0.0
     hot_percent: float = 0.0
     events: int = 0
-    """Of workspaces' workflows, while the day was played."""
+    """Of workspace workflows, while the day was played."""
     events_per_round: float = 0.0
     others: Counter[str] = field(default_factory=Counter)
-    """Workflows that began meanwhile, by type, but for the fleet's rounds."""
+    """Workflows that started meanwhile, by type, without the fleet's rounds."""
     sizes: list[tuple[int, float]] = field(default_factory=list)
     """Of the database, in MiB, by workspaces."""
     grown: float = 0.0
-    """By the day's beats, in MiB."""
+    """By the day's heartbeats, in MiB."""
     memory: list[tuple[int, float]] = field(default_factory=list)
-    """Of the worker, in MiB, by workflows that it holds."""
+    """Of the worker, in MiB, by cached workflows."""
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     with Stack(
         free_ports=True,
         fsync=True,
@@ -105,11 +105,11 @@ async def _run_day(size: Size, stack: Stack) -> Day:
             )
             planted = fleet
             day.sizes.append((fleet, _database_size(stack)))
-        # What led to their health is still being written down, for a moment.
+        # Writes about their start are still in progress.
         await eventually(lambda: _moving(console, names), lambda moving: not moving)
         before = await _lengths(console, names)
         earlier = await _rounds(console)
-        await asyncio.to_thread(_beat, size, stack, day, request_bytes.beats(boxes))
+        await asyncio.to_thread(_play_heartbeats, size, stack, day, request_bytes.heartbeats(boxes))
         rounds = await eventually(
             lambda: _rounds(console),
             lambda seen: len(seen) - len(earlier) >= size.day_rounds,
@@ -122,18 +122,18 @@ async def _run_day(size: Size, stack: Stack) -> Day:
     return day
 
 
-def _beat(size: Size, stack: Stack, day: Day, calls: list[Call]) -> None:
-    """Play the beats, and see what PostgreSQL wrote for them."""
+def _play_heartbeats(size: Size, stack: Stack, day: Day, calls: list[Call]) -> None:
+    """Play the heartbeats and measure what PostgreSQL wrote."""
     port = int(stack.register_api_url.rpartition(":")[2])
     url, size_before = stack.database_url, _database_size(stack)
     writes, wal = write_transactions(url), _wal(url)
-    for _ in range(size.day_beats):
+    for _ in range(size.day_heartbeats):
         job = Job(
             way="each", port=port, path=request_bytes.HEARTBEAT, calls=calls, connections=size.connections
         )
-        day.beats += serving.load(job).answers[200]
-    day.writes_per_beat = (write_transactions(url) - writes) / day.beats
-    day.wal_per_beat = (_wal(url) - wal) / day.beats
+        day.heartbeats += serving.load(job).answers[200]
+    day.writes_per_heartbeat = (write_transactions(url) - writes) / day.heartbeats
+    day.wal_per_heartbeat = (_wal(url) - wal) / day.heartbeats
     day.grown = _database_size(stack) - size_before
     day.hot_percent = _one(
         url,
@@ -146,20 +146,20 @@ async def _lengths(console: Console, names: list[str]) -> dict[str, int]:
 
 
 async def _moving(console: Console, names: list[str]) -> bool:
-    """Whether a history grows within a second: rest is told by nothing but that nothing comes."""
+    """Whether a history grows within a second; there is no other sign of rest."""
     before = await _lengths(console, names)
     await asyncio.sleep(1)
     return before != await _lengths(console, names)
 
 
 async def _rounds(console: Console) -> dict[str, int]:
-    """The watchdog's rounds that have ended, with their events."""
+    """Return the completed watchdog rounds with their events."""
     query = f"WorkflowType = '{WATCHDOG_TYPE}' AND ExecutionStatus = 'Completed'"
     return {each.run_id: each.history_length or 0 async for each in console.client.list_workflows(query)}
 
 
 async def _others(console: Console) -> Counter[str]:
-    """Workflows by type that are neither a workspace's nor go round."""
+    """Return the other workflows by type: neither workspaces nor fleet rounds."""
     return Counter(
         [
             each.workflow_type
@@ -198,42 +198,41 @@ def _result(size: Size, day: Day, watched: WatchdogResult) -> Result:
         name="day",
         title="A day of a healthy fleet",
         work=(
-            f"{fleet:,} workspaces on record, and {online:,} more that have workflows, and boxes that "
-            f"register, beat and answer their canary. Of a day's {a_day:,} beats of each workspace on record "
-            f"{size.day_beats} were played, {day.beats:,} in all, as fast as one register API takes them; of "
-            f"its {a_day:,} rounds of the watchdog {day.rounds}, one a second. Writes an hour are writes per "
-            f"beat × {fleet:,} × {3600 // BEAT_SECONDS}; the watchdog's events in a day are those of a round "
-            f"× {a_day:,}; those of workspaces are told as they were seen."
+            f"{fleet:,} recorded workspaces, and {online:,} more with workflows and boxes that "
+            f"register, send heartbeats and answer their canary. A day has {a_day:,} heartbeats "
+            f"per recorded workspace; {size.day_heartbeats} of each were played, {day.heartbeats:,} in all, "
+            f"as fast as one register API accepts them. It has {a_day:,} rounds of the watchdog; "
+            f"{day.rounds} were played, one per second. Writes per hour are writes per heartbeat "
+            f"× {fleet:,} × {3600 // BEAT_SECONDS}. The watchdog's events per day are those of a "
+            f"round × {a_day:,}. Workspace events are as observed."
         ),
-        against="Goals only: health may cost no workflow events, and no query may grow with the fleet.",
+        against="Goals only: a healthy fleet causes no workflow events, and no query grows with the fleet.",
         figures=(
-            Figure(name="events of workspaces while it was played", value=day.events),
+            Figure(name="workspace events during the run", value=day.events),
             Figure(name="events of one round of the watchdog", value=day.events_per_round),
             Figure(name="events of the watchdog in a day", value=day.events_per_round * a_day),
-            Figure(name="write transactions per beat", value=day.writes_per_beat),
-            Figure(name="write transactions an hour", value=day.writes_per_beat * per_hour),
-            Figure(name="WAL per beat", value=day.wal_per_beat, unit="bytes"),
-            Figure(name="WAL an hour", value=day.wal_per_beat * per_hour / MIB, unit="MiB"),
-            Figure(
-                name="beats' updates without a change of any index (HOT)", value=day.hot_percent, unit="%"
-            ),
+            Figure(name="write transactions per heartbeat", value=day.writes_per_heartbeat),
+            Figure(name="write transactions per hour", value=day.writes_per_heartbeat * per_hour),
+            Figure(name="WAL per heartbeat", value=day.wal_per_heartbeat, unit="bytes"),
+            Figure(name="WAL per hour", value=day.wal_per_heartbeat * per_hour / MIB, unit="MiB"),
+            Figure(name="heartbeat updates without index changes (HOT)", value=day.hot_percent, unit="%"),
             Figure(name="the database", value=day.sizes[-1][1], unit="MiB"),
-            Figure(name="its growth by the beats that were played", value=day.grown, unit="MiB"),
+            Figure(name="its growth by the played heartbeats", value=day.grown, unit="MiB"),
             Figure(
-                name="the worker's memory per workflow that it holds",
+                name="the worker's memory per cached workflow",
                 value=(day.memory[-1][1] - day.memory[0][1]) / (online - day.memory[0][0]),
                 unit="MiB",
             ),
         ),
         lines=(
-            Line(name="the worker's memory, by workflows held", unit="MiB", points=tuple(day.memory)),
+            Line(name="the worker's memory, by cached workflows", unit="MiB", points=tuple(day.memory)),
             Line(name="the database", unit="MiB", points=tuple(day.sizes)),
             *watched.lines,
         ),
         goals=(
             Goal(text="events of healthy workspaces", seen=day.events, relation="==", limit=0),
             Goal(
-                text="workflows that a healthy day begins, but for the fleet's rounds",
+                text="workflows started on a healthy day, without the fleet's rounds",
                 seen=day.others.total(),
                 relation="==",
                 limit=0,
@@ -243,7 +242,7 @@ def _result(size: Size, day: Day, watched: WatchdogResult) -> Result:
         profiles=(watched.profile,),
         tables=(watched.table,),
         notes=(
-            "A worker holds 1,000 workflows at the most (the SDK's cache); the others cost it nothing until "
-            "something happens to them. So its memory ends growing there.",
+            "A worker caches at most 1,000 workflows (the SDK's limit). Other workflows use no "
+            "memory until something happens to them, so its memory stops growing there.",
         ),
     )

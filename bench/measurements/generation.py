@@ -1,4 +1,4 @@
-"""One generation until online: its time against a script without durability, and what it costs."""
+"""One generation until online: its time compared with a script without durability, and its cost."""
 
 import asyncio
 import sys
@@ -22,11 +22,11 @@ from devstack.console import POLL_SECONDS, TIMEOUT_SECONDS, ConditionNotMet, Con
 from devstack.stack import PARTS, Stack
 
 SETTINGS = {
-    # Nothing else happens meanwhile: what is counted is the generation's.
+    # No other activity, so that all counts belong to the generation.
     "WATCHDOG_INTERVAL_SECONDS": "3600",
     "ORPHAN_SWEEP_INTERVAL_SECONDS": "86400",
     "REPAIR_INTERVAL_SECONDS": "86400",
-    # Limits that are there for AWS's sake, and for that of people.
+    # Limits that protect AWS and people.
     "EC2_MUTATIONS_PER_SECOND": "1000",
     "FLEET_MAX_CONCURRENT_PERCENT": "100",
     "LOG_FORMAT": "json",
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     with Stack(
         free_ports=True,
         fsync=True,
@@ -86,7 +86,7 @@ async def _measured(size: Size, stack: Stack) -> Measured:
 
 @asynccontextmanager
 async def _script(stack: Stack) -> AsyncIterator[Process]:
-    """The straight-line script, which waits for what is to be done."""
+    """Start the straight-line script, which waits for commands."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.baselines.script"), stdin=PIPE, stdout=PIPE, env=stack.environment
     )
@@ -98,14 +98,14 @@ async def _script(stack: Stack) -> AsyncIterator[Process]:
 
 
 class _Bench:
-    """Generations of both sides."""
+    """Run generations of both sides."""
 
     def __init__(self, console: Console, script: Process) -> None:
         self._console = console
         self._script = script
 
     async def ours(self, workspace_id: str, *, recreate: bool = False) -> float:
-        """Seconds from the request until the generation is recorded as online."""
+        """Return the seconds from the request until the generation is recorded as online."""
         began = time.time()
         if recreate:
             await self._console.signal(workspace_id, requested_by="watchdog", observed_generation=1)
@@ -114,14 +114,14 @@ class _Bench:
         return await self._online(workspace_id, 2 if recreate else 1) - began
 
     async def theirs(self, workspace_id: str, *, recreate: bool = False) -> float:
-        """The same, of the script."""
+        """The same for the script."""
         stdin = cast("asyncio.StreamWriter", self._script.stdin)
         stdin.write(f"{'recreate' if recreate else 'new'} {workspace_id}\n".encode())
         await stdin.drain()
         return float(await cast("asyncio.StreamReader", self._script.stdout).readline())
 
     async def cost(self, workspace_id: str) -> Cost:
-        """What the workspace cost so far, once its canary is answered and all is written down."""
+        """Return the workspace's cost so far, once its canary is answered and everything is recorded."""
         history = await self._console.workflow(workspace_id).fetch_history()
         return Cost(
             kinds=events.kinds_of(history.events),
@@ -130,7 +130,7 @@ class _Bench:
         )
 
     async def waits(self, workspace_id: str, *, since: float) -> list[tuple[str, float]]:
-        """Where the time of the workflow went: running activities, its own tasks, and waiting for either."""
+        """Return the workflow's time: running activities, its own tasks, and waiting for either."""
         history = await self._console.workflow(workspace_id).fetch_history()
         return events.spent(history.events, since=since)
 
@@ -152,7 +152,7 @@ class _Bench:
         raise ConditionNotMet(f"{workspace_id} is not online after {TIMEOUT_SECONDS:g} s")
 
     async def _rested(self, workspace_id: str) -> None:
-        """Wait until the workflow has nothing more to do about it."""
+        """Wait until the workflow is idle."""
         before = -1
         while (now := await self._length(workspace_id)) != before:
             before = now

@@ -1,4 +1,4 @@
-"""Beats: how many one register API takes in, against its own server with a constant, and one connection."""
+"""Heartbeats of one register API, compared with constant responses and with one database connection."""
 
 import json
 from itertools import pairwise
@@ -14,16 +14,16 @@ from bench.parts.results import Comparison, Figure, Goal, Line, Profile, Result
 from bench.parts.size import Size
 
 OF_CONSTANT, OF_ONE_CONNECTION, WRITES = 0.5, 1.0, 1.0
-"""The goals: ratios, and write transactions per beat."""
+"""The goals: ratios, and write transactions per heartbeat."""
 
 PACE = 0.5
-"""Of what it takes in at most: the load at which latencies are told."""
+"""Share of the maximum throughput at which latencies are measured."""
 
 SHOWN_SHARES = 10
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     with serving.served() as servers:
         return _measured(size, servers)
 
@@ -38,7 +38,7 @@ def _measured(size: Size, servers: Servers) -> Result:
             server_keys=servers.server_keys,
             names=[f"ws-{number}" for number in range(before, fleet)],
         )
-        calls += request_bytes.beats(new)
+        calls += request_bytes.heartbeats(new)
         names += [each.workspace_id for each in new]
         growth.append((fleet, _beats(size, servers.api_port, calls).per_second))
     ours: list[LoadResult] = []
@@ -54,7 +54,7 @@ def _measured(size: Size, servers: Servers) -> Result:
         constant.append(_beats(size, servers.constant_port, calls))
         bare.append(_beats(size, servers.bare_port, calls))
         rows.append(request_bytes.updates_per_second(servers.database_url, names, seconds=size.load_seconds))
-    rates = [told.per_second for told in ours]
+    rates = [result.per_second for result in ours]
     paced = serving.load(
         Job(
             way="paced",
@@ -67,22 +67,22 @@ def _measured(size: Size, servers: Servers) -> Result:
         )
     )
     against_constant = Comparison(
-        name="beats against a constant",
-        unit="beats/s",
+        name="heartbeats against a constant",
+        unit="heartbeats/s",
         ours="register API",
         theirs="the same API, a constant",
-        rounds=tuple(zip(rates, (told.per_second for told in constant), strict=True)),
+        rounds=tuple(zip(rates, (result.per_second for result in constant), strict=True)),
     )
     against_bare = Comparison(
-        name="beats against the bare server",
-        unit="beats/s",
+        name="heartbeats against the bare server",
+        unit="heartbeats/s",
         ours="register API",
         theirs="uvicorn alone, a constant",
-        rounds=tuple(zip(rates, (told.per_second for told in bare), strict=True)),
+        rounds=tuple(zip(rates, (result.per_second for result in bare), strict=True)),
     )
     against_rows = Comparison(
-        name="beats against one connection",
-        unit="beats/s",
+        name="heartbeats against one connection",
+        unit="heartbeats/s",
         ours="register API",
         theirs="one connection, row by row",
         rounds=tuple(zip(rates, rows, strict=True)),
@@ -91,57 +91,63 @@ def _measured(size: Size, servers: Servers) -> Result:
         name="heartbeats",
         title="Heartbeats of one register API",
         work=(
-            f"One API process, {size.connections} kept connections with a call under way on each, "
-            f"{size.fleets[-1]:,} boxes in turn, a full beat with a live token each; PostgreSQL with fsync. "
-            f"{size.rounds} rounds of {size.load_seconds:g} s a side."
+            f"One API process; {size.connections} keep-alive connections, each with a call in "
+            f"progress; {size.fleets[-1]:,} boxes in turn, a full heartbeat with a live token "
+            f"each; PostgreSQL with fsync. {size.rounds} rounds of {size.load_seconds:g} s per "
+            "side."
         ),
         against=(
-            "The ceiling is the same API in the same process, whose handler answers a constant to the same "
-            "request: routing, limits, counters and headers, but no body read as JSON, no authentication, no "
-            "database. The bare server has no application at all: what Python's HTTP server and the kernel "
-            "take. The last is one psycopg connection that updates one row of the same table at a time, each "
-            "with its commit."
+            "The ceiling is the same API in the same process with a constant handler: routing, "
+            "limits, counters and headers, but no JSON body, no authentication, no database. The "
+            "bare server has no application: the cost of Python's HTTP server and the kernel. "
+            "The last one is a single psycopg connection that updates one row of the same table "
+            "at a time, each with its own commit."
         ),
         comparisons=(against_constant, against_bare, against_rows),
         figures=(
-            Figure(name="write transactions per beat", value=median(writes)),
-            Figure(name="p50 at full load", value=median(told.p50_ms for told in ours), unit="ms"),
-            Figure(name="p99 at full load", value=median(told.p99_ms for told in ours), unit="ms"),
-            Figure(name=f"p50 at {paced.per_second:,.0f} beats/s", value=paced.p50_ms, unit="ms"),
-            Figure(name=f"p99 at {paced.per_second:,.0f} beats/s", value=paced.p99_ms, unit="ms"),
-            Figure(name="boxes that beat every 30 s, for one process", value=median(rates) * 30),
-            Figure(name="the load's own processor, against ours", value=_processor(ours), unit="%"),
+            Figure(name="write transactions per heartbeat", value=median(writes)),
+            Figure(name="p50 at full load", value=median(result.p50_ms for result in ours), unit="ms"),
+            Figure(name="p99 at full load", value=median(result.p99_ms for result in ours), unit="ms"),
+            Figure(name=f"p50 at {paced.per_second:,.0f} heartbeats/s", value=paced.p50_ms, unit="ms"),
+            Figure(name=f"p99 at {paced.per_second:,.0f} heartbeats/s", value=paced.p99_ms, unit="ms"),
+            Figure(name="boxes per process, at a heartbeat every 30 s", value=median(rates) * 30),
             Figure(
-                name="the load's own processor, against the constant", value=_processor(constant), unit="%"
+                name="processor time of the load generator, with Onebox", value=_processor(ours), unit="%"
+            ),
+            Figure(
+                name="processor time of the load generator, with the constant",
+                value=_processor(constant),
+                unit="%",
             ),
         ),
-        lines=(Line(name="beats per second", unit="beats/s", points=tuple(growth)),),
+        lines=(Line(name="heartbeats per second", unit="heartbeats/s", points=tuple(growth)),),
         goals=(
             Goal(
-                text="beats per second, by those of a constant",
+                text="heartbeats per second, relative to a constant",
                 seen=against_constant.ratio.median,
                 relation=">=",
                 limit=OF_CONSTANT,
             ),
             Goal(
-                text="beats per second, by rows of one connection",
+                text="heartbeats per second, relative to one connection",
                 seen=against_rows.ratio.median,
                 relation=">",
                 limit=OF_ONE_CONNECTION,
             ),
-            Goal(text="write transactions per beat", seen=median(writes), relation="<", limit=WRITES),
+            Goal(text="write transactions per heartbeat", seen=median(writes), relation="<", limit=WRITES),
         ),
         profiles=(_profile(size, servers, calls),),
         notes=(_machine_note(median(writes)),),
     )
 
 
-def _machine_note(writes_per_beat: float) -> str:
-    """What the machine has to do with the ratios."""
+def _machine_note(writes_per_heartbeat: float) -> str:
+    """Explain the machine's influence on the ratios."""
     return (
-        f"{1 / writes_per_beat:.0f} beats shared a transaction: those that came in while the one before was "
-        "under way. The slower Python is beside PostgreSQL and its disk, the fewer they are, and the more of "
-        "the transaction's cost each of them bears, while one connection that writes row by row gains."
+        f"{1 / writes_per_heartbeat:.0f} heartbeats shared a transaction: those that arrived "
+        "during the previous one. The slower Python is relative to PostgreSQL and its disk, "
+        "the fewer heartbeats share a transaction, and the higher is each one's share of its "
+        "cost. One connection that writes row by row gains from that."
     )
 
 
@@ -151,18 +157,18 @@ def _beats(size: Size, port: int, calls: list[Call]) -> LoadResult:
     )
 
 
-def _processor(told: list[LoadResult]) -> float:
-    return 100 * median(each.processor_seconds / each.seconds for each in told)
+def _processor(result: list[LoadResult]) -> float:
+    return 100 * median(each.processor_seconds / each.seconds for each in result)
 
 
 def _profile(size: Size, servers: Servers, calls: list[Call]) -> Profile:
-    """Of another process: a profiler that runs along makes everything slower."""
+    """Profile another process, because a profiler slows its process."""
     with TemporaryDirectory() as directory:
         file = Path(directory) / "shares.json"
         with serving.beside(servers.stack, "bench.load.profiled", "profiled", str(file)) as port:
             _beats(size, port, calls)
         shares: dict[str, float] = json.loads(file.read_text())
     return Profile(
-        of="the API's process under beats, by package (cProfile: Python functions weigh more than C)",
+        of="the API's process under heartbeats, by package (cProfile overstates Python functions)",
         shares=tuple(list(shares.items())[:SHOWN_SHARES]),
     )

@@ -1,6 +1,6 @@
-"""The incident, and a schedule of faults around it, under Onebox and its rivals side by side.
+"""The incident and a schedule of faults, with Onebox and the alternative designs side by side.
 
-What each one launches, answers and leaves behind is read from the AWS endpoint, the boxes and the records.
+The results come from the AWS endpoint, the boxes and the recorded outcomes.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from devstack.processes import LOCALHOST, free_port
 from devstack.stack import Stack
 
 REQUESTERS = ("watchdog", "auto-recovery", ADMIN)
-"""Who asked in the incident, all within a second."""
+"""The requesters of the incident, all within a second."""
 
 COUNTED_SECONDS = 6.0
-"""For so long events of beats are counted."""
+"""How long heartbeat events are counted."""
 
 ROUNDS = (("WatchdogWorkflow", 30), ("SweepWorkflow", 120), ("RepairWorkflow", 120))
-"""How often they go round by the product's defaults, in seconds; for a month's actions."""
+"""The product's default intervals of fleet rounds, in seconds; for a month's actions."""
 
 SCHEDULED_ACTIONS = 2
-"""Of a schedule's start, beside those of the workflow that it starts."""
+"""Of starting a schedule's workflow, in addition to the workflow's own."""
 
 SETTINGS = {
     "HEARTBEAT_SECONDS": "0.5",
@@ -36,34 +36,36 @@ SETTINGS = {
     "ORPHAN_SWEEP_INTERVAL_SECONDS": "5",
     "REPAIR_INTERVAL_SECONDS": "5",
     "WATCHDOG_INTERVAL_SECONDS": "5",
-    # Half of this fleet is silent at once, which is the schedule's doing and no outage.
+    # Half of this fleet is silent at once because of the schedule, not because of an outage.
     "FLEET_FREEZE_PERCENT": "100",
     "FLEET_MAX_CONCURRENT_PERCENT": "100",
 }
-"""Beats are faster than in the field, and so is noticing; what is decided is the same."""
+"""Faster heartbeats and detection than in the field; the decisions are the same."""
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     port = free_port()
     settings = SETTINGS | {"REGISTER_API_URL": f"http://{LOCALHOST}:{port}"}
     with Stack(
         free_ports=True, fsync=True, settings=settings, pending_seconds=0.3, terminating_seconds=0.5
     ) as stack:
-        tales, rounds_cost = asyncio.run(_played(size, stack, port))
+        results, rounds_cost = asyncio.run(_played(size, stack, port))
     faults = [each.name for each in (*SIDE_BY_SIDE, ALONE)]
-    return result_of(tales, faults=faults, work=_work(size), rounds_cost=rounds_cost)
+    return result_of(results, faults=faults, work=_work(size), rounds_cost=rounds_cost)
 
 
 def _work(size: Size) -> str:
     return (
-        "A workspace's box falls silent; watchdog, auto-recovery and an admin ask for its restart within a "
-        "second, and again when it is over. Once as it was, and once under each fault of the schedule: EC2 "
-        f"takes {SLOW_SECONDS:g} s longer to end the old instance; the answer to the new box's register call "
-        "is lost; that of a fresh workspace is, and nobody asks; who launches is killed while RunInstances "
-        f"takes effect, and for {LATE_LIST_SECONDS:g} s EC2 does not list what it launched. "
-        f"{size.fault_rounds} round(s), each with new workspaces; boxes are processes with the same "
-        "unmodified runtime, for which a 401 to its register call is final."
+        "A workspace's box goes silent. Watchdog, auto-recovery and an admin request its "
+        "restart within a second, and again when it is over. The incident runs once without "
+        "further faults, and once under each fault of the schedule: EC2 takes "
+        f"{SLOW_SECONDS:g} s longer to terminate the old instance; the response to the new "
+        "box's register call is lost; the same for a fresh workspace, without any request; "
+        "the launching process is killed while RunInstances takes effect, and EC2 omits the "
+        f"launch from listings for {LATE_LIST_SECONDS:g} s. {size.fault_rounds} round(s), "
+        "each with new workspaces. Boxes are processes with the same unmodified runtime, for "
+        "which a 401 to its register call is final."
     )
 
 
@@ -73,13 +75,13 @@ async def _played(size: Size, stack: Stack, port: int) -> tuple[dict[str, Contro
         running_control_planes(stack, console, box_port=port) as contenders,
     ):
         stage = Stage(stack, console)
-        tales = {each.name: ControlPlaneResult() for each in contenders}
+        results = {each.name: ControlPlaneResult() for each in contenders}
         for number in range(size.fault_rounds):
             faults = [(fault, f"{number}-{index}") for index, fault in enumerate(SIDE_BY_SIDE)]
             await asyncio.gather(
                 *(
                     _run_workspace(
-                        stage, contender, tales[contender.name], fault, f"{_short_name(contender)}-{suffix}"
+                        stage, contender, results[contender.name], fault, f"{_short_name(contender)}-{suffix}"
                     )
                     for contender in contenders
                     for fault, suffix in faults
@@ -90,7 +92,7 @@ async def _played(size: Size, stack: Stack, port: int) -> tuple[dict[str, Contro
                     _run_workspace(
                         stage,
                         contender,
-                        tales[contender.name],
+                        results[contender.name],
                         ALONE,
                         f"{_short_name(contender)}-{number}-crash",
                     )
@@ -99,20 +101,22 @@ async def _played(size: Size, stack: Stack, port: int) -> tuple[dict[str, Contro
             )
         await asyncio.gather(
             *(
-                _count_beats(stage, contender, tales[contender.name], f"{_short_name(contender)}-healthy")
+                _count_heartbeats(
+                    stage, contender, results[contender.name], f"{_short_name(contender)}-healthy"
+                )
                 for contender in contenders
             )
         )
-        return tales, await _month_of_rounds(console)
+        return results, await _month_of_rounds(console)
 
 
 async def _run_workspace(
-    stage: Stage, control_plane: ControlPlane, tale: ControlPlaneResult, fault: Fault, workspace_id: str
+    stage: Stage, control_plane: ControlPlane, result: ControlPlaneResult, fault: Fault, workspace_id: str
 ) -> None:
-    """One workspace's night."""
-    aws, asked = stage.console.aws, [f"{workspace_id}-{by}" for by in REQUESTERS]
+    """Run one workspace through the incident."""
+    aws, request_ids = stage.console.aws, [f"{workspace_id}-{by}" for by in REQUESTERS]
     if fault.fresh:
-        tale.seen.setdefault(fault.name, []).append(
+        result.seen.setdefault(fault.name, []).append(
             await _run_first_minute(stage, control_plane, fault, workspace_id)
         )
         return
@@ -127,11 +131,11 @@ async def _run_workspace(
     await asyncio.gather(
         *(
             control_plane.ask(workspace_id, by=by, request_id=request_id)
-            for by, request_id in zip(REQUESTERS, asked, strict=True)
+            for by, request_id in zip(REQUESTERS, request_ids, strict=True)
         )
     )
     await meanwhile
-    await _wait_until_answered(control_plane, workspace_id, asked)
+    await _wait_until_answered(control_plane, workspace_id, request_ids)
     asked_for = time.monotonic() - began
     served = await stage.until_serving(workspace_id, first.instance_id)
     unauthorized = (await stage.statuses(workspace_id)).count(401)
@@ -139,14 +143,14 @@ async def _run_workspace(
         if each.fault.workspace == workspace_id:
             aws.release(each.id)
     before_late = aws.counts(workspace_id).launches
-    late = [f"{request_id}-late" for request_id in asked]
+    late = [f"{request_id}-late" for request_id in request_ids]
     for by, request_id in zip(REQUESTERS, late, strict=True):
         await control_plane.ask(workspace_id, by=by, request_id=request_id)
-    await _wait_until_answered(control_plane, workspace_id, [*asked, *late])
+    await _wait_until_answered(control_plane, workspace_id, [*request_ids, *late])
     await stage.until_serving(workspace_id, first.instance_id)
     counts, statuses = aws.counts(workspace_id), await stage.statuses(workspace_id)
     answered = await control_plane.answered(workspace_id)
-    tale.seen.setdefault(fault.name, []).append(
+    result.seen.setdefault(fault.name, []).append(
         WorkspaceResult(
             needed=1,
             launches=before_late - 1,
@@ -154,25 +158,27 @@ async def _run_workspace(
             most_alive=counts.max_alive_at_once,
             unauthorized=max(unauthorized, statuses.count(401)),
             serving=statuses.count(200),
-            lost=len({*asked, *late} - answered),
+            lost=len({*request_ids, *late} - answered),
             seconds=None if served is None else asked_for + served,
         )
     )
 
 
-async def _wait_until_answered(control_plane: ControlPlane, workspace_id: str, asked: list[str]) -> None:
-    """Who takes one request after the other is given the time for it."""
+async def _wait_until_answered(
+    control_plane: ControlPlane, workspace_id: str, request_ids: list[str]
+) -> None:
+    """Give a control plane that handles requests in sequence the time for it."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    while not set(asked) <= await control_plane.answered(workspace_id):
+    while not set(request_ids) <= await control_plane.answered(workspace_id):
         if time.monotonic() > deadline:
-            return  # it is told as lost, if it stays so
+            return  # reported as lost if it stays open
         await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _run_first_minute(
     stage: Stage, control_plane: ControlPlane, fault: Fault, workspace_id: str
 ) -> WorkspaceResult:
-    """A fresh workspace's first minute."""
+    """Bring a fresh workspace online."""
     await fault.before(stage, control_plane, workspace_id)
     await control_plane.ask(workspace_id, by="", request_id=f"{workspace_id}-first")
     seconds = await stage.until_serving(workspace_id)
@@ -189,24 +195,27 @@ async def _run_first_minute(
     )
 
 
-async def _count_beats(
-    stage: Stage, control_plane: ControlPlane, tale: ControlPlaneResult, workspace_id: str
+async def _count_heartbeats(
+    stage: Stage, control_plane: ControlPlane, result: ControlPlaneResult, workspace_id: str
 ) -> None:
-    """What beats cost in Temporal, of a workspace to which nothing happens."""
+    """Return the heartbeat cost in Temporal of an idle workspace."""
     await control_plane.ask(workspace_id, by="", request_id=f"{workspace_id}-first")
     if await stage.until_serving(workspace_id) is None:
         raise AssertionError(f"{control_plane.name}: {workspace_id} never came up")
     [box] = stage.boxes(workspace_id)
-    beats, before = int(str((await stage.watched(box))["beats"])), await control_plane.history(workspace_id)
+    heartbeats, before = (
+        int(str((await stage.watched(box))["heartbeats"])),
+        await control_plane.history(workspace_id),
+    )
     await asyncio.sleep(COUNTED_SECONDS)
     history = await control_plane.history(workspace_id)
-    counted = int(str((await stage.watched(box))["beats"])) - beats
-    tale.events_per_beat = (len(history) - len(before)) / counted
-    tale.actions_per_beat = (events.actions_of(history) - events.actions_of(before)) / counted
+    counted = int(str((await stage.watched(box))["heartbeats"])) - heartbeats
+    result.events_per_heartbeat = (len(history) - len(before)) / counted
+    result.actions_per_heartbeat = (events.actions_of(history) - events.actions_of(before)) / counted
 
 
 async def _month_of_rounds(console: Console) -> float:
-    """Actions a month of the product's rounds for the whole fleet, by what one of each cost here."""
+    """Return the monthly actions of the product's fleet rounds, extrapolated from one of each."""
     actions = 0.0
     for kind, seconds in ROUNDS:
         query = f"WorkflowType = '{kind}' AND ExecutionStatus = 'Completed'"

@@ -1,4 +1,4 @@
-"""Registrations: how many first calls of new boxes one register API answers, and a stampede of them."""
+"""Registrations: first calls of new boxes per second at one register API, and a stampede of them."""
 
 from itertools import pairwise
 from statistics import median
@@ -11,11 +11,11 @@ from bench.parts.results import Comparison, Figure, Goal, Line, Result
 from bench.parts.size import Size
 
 ALL = 1.0
-"""Of a stampede, all must get a token."""
+"""In a stampede, all boxes must get a token."""
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     with serving.served() as servers:
         return _measured(size, servers)
 
@@ -39,7 +39,7 @@ def _measured(size: Size, servers: Servers) -> Result:
         constant.append(_each(size, servers.constant_port, new).per_second)
         names = [each.workspace_id for each in new]
         rows.append(request_bytes.updates_per_second(servers.database_url, names, seconds=ours[-1].seconds))
-    rates = [told.per_second for told in ours]
+    rates = [result.per_second for result in ours]
     stampede = _each(
         size,
         servers.api_port,
@@ -65,23 +65,24 @@ def _measured(size: Size, servers: Servers) -> Result:
         title="Registrations at one register API",
         work=(
             f"The first register call of {size.registrations:,} new boxes over {size.connections} "
-            "connections, each by its bootstrap secret: the token is minted, the fact written, the trail "
-            f"kept. {size.rounds} rounds. The stampede: {size.stampede:,} boxes at once, each on a "
-            "connection of its own, until each has a token."
+            "connections, each with its bootstrap secret: the API mints the token and writes the "
+            f"event and the audit log. {size.rounds} rounds. The stampede: {size.stampede:,} "
+            "boxes at once, each on its own connection, until each has a token."
         ),
         against=(
-            "The same as for beats: an API whose handler has a constant, and one connection that updates "
-            "a row at a time. A registration is a look, a transaction of several statements under the "
-            "generation's lock, and a minted token; it happens once in a box's life."
+            "The same as for heartbeats: an API with a constant handler, and one connection that "
+            "updates one row at a time. A registration is a read, a transaction of several "
+            "statements under the generation's lock, and a minted token; it happens once in a "
+            "box's life."
         ),
         comparisons=(against_constant, against_rows),
         figures=(
             Figure(name="write transactions per registration", value=median(writes)),
-            Figure(name="p99 at full load", value=median(told.p99_ms for told in ours), unit="ms"),
+            Figure(name="p99 at full load", value=median(result.p99_ms for result in ours), unit="ms"),
             Figure(name="stampede: until the last has its token", value=stampede.seconds, unit="s"),
             Figure(name="stampede: p50", value=stampede.p50_ms, unit="ms"),
             Figure(name="stampede: p99", value=stampede.p99_ms, unit="ms"),
-            Figure(name="stampede: calls told to come again", value=_others(stampede)),
+            Figure(name="stampede: calls to be retried", value=_others(stampede)),
         ),
         lines=(Line(name="registrations per second", unit="registrations/s", points=tuple(growth)),),
         goals=(
@@ -116,5 +117,5 @@ def _each(
     )
 
 
-def _others(told: LoadResult) -> int:
-    return sum(number for status, number in told.answers.items() if status != 200)
+def _others(result: LoadResult) -> int:
+    return sum(number for status, number in result.answers.items() if status != 200)

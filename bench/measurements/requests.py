@@ -1,4 +1,4 @@
-"""Recreate requests: how many a second are decided and recorded, against a workflow that only counts."""
+"""Recreate requests decided and recorded per second, compared with a workflow that only counts."""
 
 import asyncio
 import sys
@@ -22,10 +22,10 @@ GOAL_SHARE = 0.8
 """The goal."""
 
 MANY = 100
-"""Workspaces that are asked about at the same time."""
+"""Number of workspaces requested concurrently."""
 
 SENDERS = 32
-"""Signals under way at once."""
+"""Concurrent signals."""
 
 SETTINGS = {
     "WATCHDOG_INTERVAL_SECONDS": "3600",
@@ -38,7 +38,7 @@ SETTINGS = {
 
 @dataclass(slots=True)
 class Measured:
-    """Requests a second: ours and the counting workflow's, round by round."""
+    """Requests per second per round, of Onebox and of the counting workflow."""
 
     one: list[tuple[float, float]] = field(default_factory=list)
     many: list[tuple[float, float]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Measured:
 
 
 def run(size: Size) -> Result:
-    """The benchmark."""
+    """Run the benchmark."""
     with (
         Stack(
             free_ports=True,
@@ -64,7 +64,7 @@ def run(size: Size) -> Result:
 
 @contextmanager
 def _counting(stack: Stack) -> Iterator[None]:
-    """The counting workflow's worker."""
+    """Start the counting workflow's worker."""
     program = Program(
         "counting",
         [sys.executable, "-m", "bench.baselines.signal_ceiling"],
@@ -83,7 +83,7 @@ async def _measured(size: Size, stack: Stack) -> Measured:
     it = Measured()
     many = min(MANY, size.signals)
     async with connected(stack) as console, simulated_boxes(stack):
-        workspaces = [f"asked-{number}" for number in range(many)]
+        workspaces = [f"requested-{number}" for number in range(many)]
         counters = [f"counting-{number}" for number in range(many)]
         await _begin(console, workspaces, counters)
         began = time.time()
@@ -112,9 +112,9 @@ async def _begin(console: Console, workspaces: Sequence[str], counters: Sequence
 
 
 async def _decided(console: Console, workspaces: Sequence[str], number: int, about: str) -> float:
-    """Send so many, and wait until an outcome of each is recorded in PostgreSQL: requests a second.
+    """Send requests and wait until each outcome is in PostgreSQL. Returns requests per second.
 
-    They are about a generation that is gone, which is what most of a storm's requests turn out to be.
+    The requests name a past generation, as most requests of a storm do.
     """
     prefix = f"{about}-{uuid4().hex[:6]}"
     began = time.perf_counter()
@@ -139,7 +139,7 @@ async def _decided(console: Console, workspaces: Sequence[str], number: int, abo
 
 
 async def _counted(console: Console, counters: Sequence[str], number: int) -> float:
-    """Send as many, and wait until all are counted."""
+    """Send the same number of signals and wait until all are counted."""
     handles = [console.client.get_workflow_handle_for(CountingWorkflow.run, name) for name in counters]
     before = sum([await handle.query(CountingWorkflow.counted) for handle in handles])
     began = time.perf_counter()
@@ -154,7 +154,7 @@ async def _counted(console: Console, counters: Sequence[str], number: int) -> fl
         await handles[each % len(handles)].signal(CountingWorkflow.recreate, payload)
 
     await _all(send, number)
-    # A query sees every signal that was taken before it.
+    # A query sees every signal accepted before it.
     seen = await asyncio.gather(*(handle.query(CountingWorkflow.counted) for handle in handles))
     took = time.perf_counter() - began
     if sum(seen) - before != number:
@@ -163,7 +163,7 @@ async def _counted(console: Console, counters: Sequence[str], number: int) -> fl
 
 
 async def _all(send: Callable[[int], Coroutine[None, None, None]], number: int) -> None:
-    """Send them, some at once."""
+    """Send them, with limited concurrency."""
     numbers = iter(range(number))
 
     async def sender() -> None:
@@ -177,14 +177,14 @@ def _result(size: Size, it: Measured) -> Result:
     many = it.growth[-1][0]
     total = sum(seconds for _, seconds in it.waits) or 1.0
     one = Comparison(
-        name="requests about one workspace",
+        name="requests for one workspace",
         unit="requests/s",
         ours="Onebox, recorded",
         theirs="counting workflow",
         rounds=tuple(it.one),
     )
     all_of_them = Comparison(
-        name=f"requests about {many} workspaces",
+        name=f"requests for {many} workspaces",
         unit="requests/s",
         ours="Onebox, recorded",
         theirs="counting workflow",
@@ -194,27 +194,27 @@ def _result(size: Size, it: Measured) -> Result:
         name="requests",
         title="Recreate requests",
         work=(
-            f"{size.signals} `recreate` signals, {min(SENDERS, size.signals)} of them under way at once, "
-            f"about one workspace, and about {many} in turn: online ones, about a generation that is gone, "
-            "so that each is decided as stale. The time ends when the last outcome is in PostgreSQL. "
-            f"{size.rounds} rounds."
+            f"{size.signals} `recreate` signals, {min(SENDERS, size.signals)} of them in progress "
+            f"at once, for one workspace, and for {many} in turn. The workspaces are online and "
+            "the requests name a past generation, so each is decided as stale. The time ends "
+            f"when the last outcome is in PostgreSQL. {size.rounds} rounds."
         ),
         against=(
-            "A workflow whose signal handler adds one, on a worker process of its own with the SDK's "
-            "settings, at the same Temporal server: the time ends when a query has counted all. It neither "
-            "decides nor records."
+            "A workflow whose signal handler increments a counter, on its own worker process "
+            "with the SDK's settings, at the same Temporal server. The time ends when a query "
+            "has counted all. It neither decides nor records."
         ),
         comparisons=(one, all_of_them),
         lines=(Line(name="requests per second", unit="requests/s", points=tuple(it.growth)),),
         goals=(
             Goal(
-                text="requests about one workspace, by those that are only counted",
+                text="requests for one workspace, relative to counting",
                 seen=one.ratio.median,
                 relation=">=",
                 limit=GOAL_SHARE,
             ),
             Goal(
-                text=f"requests about {many} workspaces, by those that are only counted",
+                text=f"requests for {many} workspaces, relative to counting",
                 seen=all_of_them.ratio.median,
                 relation=">=",
                 limit=GOAL_SHARE,
@@ -222,15 +222,16 @@ def _result(size: Size, it: Measured) -> Result:
         ),
         profiles=(
             Profile(
-                of="the one workspace's seconds in Temporal while it was asked, by its last run's history",
+                of="the one workspace's seconds in Temporal under load, from its last run's history",
                 shares=tuple((name, 100 * seconds / total) for name, seconds in it.waits),
             ),
         ),
         notes=(
-            "An outcome counts once it is in PostgreSQL. Workflows give it to an activity, whose end is a "
-            "workflow task of its own: a request that comes alone costs two workflow tasks and an activity, "
-            "where one that is only counted costs one task. So about many workspaces the ratio stays below "
-            "a half; many requests about one share a task and a write. A local activity would save the "
-            "second task, and keep what was decided out of the history, from which on-call replays it.",
+            "An outcome counts once it is in PostgreSQL. An activity writes it, and its "
+            "completion is another workflow task: a single request costs two workflow tasks and "
+            "an activity, while counting one costs one task. So for many workspaces the ratio "
+            "stays below a half; many requests for one workspace share a task and a write. A "
+            "local activity would save the second task, but the history would no longer contain "
+            "the decision, which operators replay.",
         ),
     )

@@ -1,4 +1,4 @@
-"""The watchdog's query among many rows: how long it takes, and what its plan reads."""
+"""The watchdog's query in large tables: its duration and its plan."""
 
 import asyncio
 import time
@@ -25,18 +25,18 @@ from store.fleet import watchdog_queries
 from store.fleet.watchdog_queries import WatchdogThresholds
 
 SILENT_SHARE = 0.001
-"""Of the rows, when something is wrong: 1,000 of a million, more than may be recreated at once."""
+"""Share of stale rows during trouble: 1,000 of a million, more than may be recreated at once."""
 
 LIMIT = 20
-"""As many as a round asks for at the most."""
+"""Maximum of requests per round."""
 
 GOALS_MS: Mapping[int, float] = {10_000: 50.0, 1_000_000: 500.0}
-"""By rows."""
+"""By number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryTiming:
-    """The query among so many rows."""
+    """The query among this many rows."""
 
     rows: int
     silent: int
@@ -44,14 +44,14 @@ class QueryTiming:
     worst_ms: float
     planning_ms: float
     executing_ms: float
-    """As PostgreSQL itself says of one more."""
+    """PostgreSQL's own report of one more execution."""
     scanned: Mapping[str, int]
-    """Tables that the plan reads from end to end, with how many rows they have."""
+    """Tables that the plan scans sequentially, with their rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogResult:
-    """What belongs into the result."""
+    """The values for the result."""
 
     lines: tuple[Line, ...]
     goals: tuple[Goal, ...]
@@ -60,21 +60,21 @@ class WatchdogResult:
 
 
 class _RecordingCursor(psycopg.AsyncCursor[TupleRow]):
-    """A cursor that keeps what it was asked last, so that the same query can be explained."""
+    """A cursor that keeps its last query, so that the same query can be explained."""
 
-    asked: tuple[str, Params | None] = ("", None)
+    last_query: tuple[str, Params | None] = ("", None)
 
     @override
     async def execute(  # type: ignore[override] # the store asks in words only
         self, query: LiteralString, params: Params | None = None, *, prepare: bool | None = None
     ) -> "_RecordingCursor":
-        _RecordingCursor.asked = query, params
+        _RecordingCursor.last_query = query, params
         await super().execute(query, params, prepare=prepare)
         return self
 
 
 def measured(size: Size) -> WatchdogResult:
-    """Time it at each number of rows, in calm and with boxes that fell silent."""
+    """Time the query at each number of rows, without and with stale boxes."""
     with (
         TemporaryDirectory(prefix="onebox-bench-", ignore_cleanup_errors=True) as directory,
         Postgres(Path(directory) / "postgres", port=free_port(), fsync=False) as postgres,
@@ -106,7 +106,7 @@ async def _timed(url: str, size: Size, rows: int, *, silent: int) -> QueryTiming
                 raise AssertionError(
                     f"{len(found)} found of {silent} silent ones: the query is not the one meant"
                 )
-        query, parameters = _RecordingCursor.asked
+        query, parameters = _RecordingCursor.last_query
         cursor = await conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}".encode(), parameters)
         [[[plan]]] = await cursor.fetchall()
         scanned = {table: await _count(conn, table) for table in sorted(set(_scanned(plan["Plan"])))}
@@ -122,7 +122,7 @@ async def _timed(url: str, size: Size, rows: int, *, silent: int) -> QueryTiming
 
 
 async def _mark_silent(conn: psycopg.AsyncConnection[TupleRow], number: int) -> None:
-    """So many are marked as silent for ten minutes, and no others."""
+    """Mark this many boxes as silent for ten minutes."""
     await conn.execute(
         "UPDATE heartbeats SET stale_since = NULL, last_heartbeat_at = now() WHERE stale_since IS NOT NULL"
     )
@@ -165,7 +165,7 @@ def _told(timed: list[QueryTiming]) -> WatchdogResult:
     return WatchdogResult(
         lines=(
             Line(
-                name="the watchdog's query, nothing wrong",
+                name="the watchdog's query, nothing stale",
                 unit="ms",
                 points=tuple((each.rows, each.median_ms) for each in timed if not each.silent),
             ),
@@ -173,7 +173,7 @@ def _told(timed: list[QueryTiming]) -> WatchdogResult:
         goals=(
             *(
                 Goal(
-                    text=f"the watchdog's query, {each.silent:,} of {each.rows:,} boxes silent, at worst",
+                    text=f"the watchdog's query, {each.silent:,} of {each.rows:,} stale boxes, worst case",
                     seen=each.worst_ms,
                     relation="<",
                     limit=GOALS_MS[each.rows],
@@ -183,15 +183,15 @@ def _told(timed: list[QueryTiming]) -> WatchdogResult:
                 if each.silent and each.rows in GOALS_MS
             ),
             Goal(
-                text=f"rows that its plan reads by sequential scans, at {largest:,} workspaces",
+                text=f"rows that its plan scans sequentially, at {largest:,} workspaces",
                 seen=sum(sum(each.scanned.values()) for each in timed if each.rows == largest),
                 relation="==",
                 limit=0,
             ),
         ),
         table=Table(
-            title="The watchdog's query. (An empty table is scanned: that is the least work.)",
-            head=("workspaces", "silent", "median", "worst", "tables read by a sequential scan"),
+            title="The watchdog's query. (PostgreSQL scans an empty table, which is the cheapest plan.)",
+            head=("workspaces", "stale", "median", "worst", "tables scanned sequentially"),
             rows=tuple(rows),
         ),
         profile=_profile(max(timed, key=lambda each: each.worst_ms)),
@@ -199,13 +199,13 @@ def _told(timed: list[QueryTiming]) -> WatchdogResult:
 
 
 def _profile(slowest: QueryTiming) -> Profile:
-    """Where the slowest one's time went, by what PostgreSQL says of one like it."""
+    """Return the time shares of the slowest query, from PostgreSQL's report of a similar one."""
     inside = {
         "PostgreSQL plans": min(slowest.planning_ms, slowest.worst_ms),
         "PostgreSQL executes": min(slowest.executing_ms, slowest.worst_ms),
     }
     outside = max(0.0, slowest.worst_ms - sum(inside.values()))
-    parts = inside | {"waiting for a processor, for pages, and on the wire": outside}
+    parts = inside | {"waiting for a processor, for pages, and for the network": outside}
     return Profile(
         of=f"the slowest query ({slowest.worst_ms:.1f} ms, among {slowest.rows:,} workspaces)",
         shares=tuple((name, 100 * spent / slowest.worst_ms) for name, spent in parts.items()),

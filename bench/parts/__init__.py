@@ -1,1 +1,1 @@
-"""What the measurements share."""
+"""Shared parts of the measurements."""

@@ -1,4 +1,4 @@
-"""What a workflow's history cost: its events by kind, and what Temporal Cloud would bill of them."""
+"""Cost of a workflow history: events by kind, and the actions that Temporal Cloud would bill."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 CHANGE_VERSION = "TemporalChangeVersion"
-"""Written by the SDK beside a patch's marker; Temporal Cloud exempts it."""
+"""Written by the SDK with a patch's marker; Temporal Cloud exempts it."""
 
 ONE_EACH = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
@@ -19,22 +19,22 @@ ONE_EACH = {
 KINDS = {
     "WORKFLOW_TASK": "workflow tasks: the workflow's code runs",
     "ACTIVITY_TASK": "activities",
-    "UPSERT": "search attributes that people look for",
-    "WORKFLOW_PROPERTIES": "memos that people read",
-    "WORKFLOW_EXECUTION_SIGNALED": "signals: requests, and what boxes did",
+    "UPSERT": "search attributes",
+    "WORKFLOW_PROPERTIES": "memos",
+    "WORKFLOW_EXECUTION_SIGNALED": "signals: requests and box events",
     "TIMER": "timers",
     "MARKER": "markers of patches",
 }
-"""By the beginning of an event type's name."""
+"""By prefix of the event type's name."""
 
 
 def actions_of(events: Iterable[HistoryEvent]) -> int:
-    """Billable actions, by https://docs.temporal.io/cloud/actions; patch markers are taken to be none."""
+    """Billable actions by https://docs.temporal.io/cloud/actions; patch markers count as none."""
     return sum(map(_actions, events))
 
 
 def kinds_of(events: Iterable[HistoryEvent]) -> Counter[str]:
-    """How many there are of each kind."""
+    """Return the number of events of each kind."""
     return Counter(map(_kind, events))
 
 
@@ -48,7 +48,7 @@ def _actions(event: HistoryEvent) -> int:
         case kind if kind in ONE_EACH:
             return 1
         case EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
-            return event.activity_task_started_event_attributes.attempt  # retries are no events
+            return event.activity_task_started_event_attributes.attempt  # retries are not events
         case EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
             upsert = event.upsert_workflow_search_attributes_event_attributes
             return 0 if CHANGE_VERSION in upsert.search_attributes.indexed_fields else 1
@@ -57,7 +57,7 @@ def _actions(event: HistoryEvent) -> int:
 
 
 def spent(history: Iterable[HistoryEvent], *, since: float = 0.0) -> list[tuple[str, float]]:
-    """Seconds by what was done or waited for since then; what goes on side by side counts for each."""
+    """Return the seconds per activity and wait; concurrent ones count separately."""
     seconds: defaultdict[str, float] = defaultdict(float)
     times: dict[int, float] = {}
     names: dict[int, str] = {}

@@ -1,6 +1,6 @@
-"""Healthy workspaces in a database, as if they had been online for a while: rows, without boxes, workflows.
+"""Healthy workspaces as database rows, without boxes and workflows.
 
-The rows are as the product writes them, and credentials are derived by its own keys.
+The rows match those that the product writes; its own keys derive the credentials.
 """
 
 import secrets
@@ -18,7 +18,7 @@ from activities.workspace.box_spec import BoxDefaults
 from store.registration.credentials import ServerKeys, token_hash, token_prefix
 
 AGE = timedelta(hours=2)
-"""They came online so long ago: past all deadlines."""
+"""Time since they came online: past all deadlines."""
 
 DEFAULTS = BoxDefaults(
     image_id="ami-0abcdef1234567890",
@@ -29,7 +29,7 @@ DEFAULTS = BoxDefaults(
     runtime_port=8000,
     configs_dir="/configs",
 )
-"""As long as those of the field; nothing is launched by them."""
+"""As long as in the field; it launches nothing."""
 
 _Connection: TypeAlias = psycopg.Connection[tuple[object, ...]]
 
@@ -68,11 +68,11 @@ _ROWS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeededWorkspace:
-    """A workspace, and what its box holds."""
+    """A workspace and its box's credentials."""
 
     workspace_id: str
     secret: str = field(repr=False)
-    """The bootstrap secret of its generation, which is the first."""
+    """The bootstrap secret of its generation 1."""
     token: str = field(repr=False)
     """Its live token, if it is online."""
 
@@ -80,7 +80,7 @@ class SeededWorkspace:
 def seed_workspaces(
     database_url: str, *, server_keys: str, names: Iterable[str], online: bool = True
 ) -> Sequence[SeededWorkspace]:
-    """Workspaces with these names: online for two hours, or just launched and not registered yet."""
+    """Create workspaces with these names: online for two hours, or launched and not yet registered."""
     keys = ServerKeys.parse(server_keys)
     planted = [
         SeededWorkspace(
@@ -101,9 +101,9 @@ def seed_workspaces(
 
 
 def seed_many(database_url: str, *, first: int, end: int) -> None:
-    """Online workspaces whose credentials nobody has, numbered from `first`; made by the server itself.
+    """Create online workspaces without known credentials, numbered from `first`, on the server itself.
 
-    Their launches have no user data, 16 KB each: nothing that is asked of them reads it.
+    Their launches lack the 16 KB of user data, which the measured queries do not read.
     """
 
     def tell(connection: _Connection) -> None:
@@ -120,7 +120,7 @@ def seed_many(database_url: str, *, first: int, end: int) -> None:
 def _insert(
     database_url: str, tell: Callable[[_Connection], None], *, online: bool, key_id: str, template: str
 ) -> None:
-    """All rows of the workspaces that `tell` puts into the table `planted`, with their tokens' hashes."""
+    """Insert all rows of the workspaces in the table `planted`, with their tokens' hashes."""
     resolved = box_spec.resolve(DEFAULTS, {})
     request = box_spec.run_instances_request(
         resolved, owner="bench", workspace_id="planted", generation=1, attempt=1
@@ -138,7 +138,7 @@ def _insert(
             "CREATE TEMPORARY TABLE planted (number bigint, name text, sha256 bytea, prefix text) ON COMMIT "
             "DROP"
         )
-        # Rows that refer to each other come together: to look each reference up would take most of the time.
+        # Foreign keys are checked in bulk, because row-by-row checks would dominate.
         connection.execute("SET LOCAL session_replication_role = replica")
         tell(connection)
         for rows in _ROWS:

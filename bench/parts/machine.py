@@ -1,4 +1,4 @@
-"""What the benchmarks ran on, as far as it can be read."""
+"""The machine of the run, as far as it can be read."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from devstack.temporal import temporal_cli
 
 
 def machine() -> dict[str, str]:
-    """Processor, memory, system, and the versions of what is measured."""
+    """Return processor, memory, system, and the versions of the measured software."""
     return {
         "processor": f"{os.cpu_count()} × {_processor()}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",

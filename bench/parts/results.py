@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found, as values, and as JSON. It measures and judges nothing itself."""
+"""The results of a run as values and as JSON."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -14,7 +14,7 @@ class _Value(BaseModel):
 
 
 class Spread(_Value):
-    """The least, the median and the most of what was measured."""
+    """Minimum, median and maximum of the measured values."""
 
     least: float
     median: float
@@ -22,35 +22,35 @@ class Spread(_Value):
 
 
 class Comparison(_Value):
-    """One thing measured on both sides in turn (A B A B …), in the same run."""
+    """Alternating measurements of two sides (A B A B …) in the same run."""
 
     name: str
     unit: str
     ours: str
-    """What A is."""
+    """Name of A."""
     theirs: str
-    """What B is."""
+    """Name of B."""
     rounds: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
     """A and B of each round."""
 
     @property
     def ratio(self) -> Spread:
-        """A by B, round by round."""
+        """A divided by B, per round."""
         return spread([ours / theirs for ours, theirs in self.rounds])
 
     @property
     def of_ours(self) -> Spread:
-        """A."""
+        """Values of A."""
         return spread([ours for ours, _ in self.rounds])
 
     @property
     def of_theirs(self) -> Spread:
-        """B."""
+        """Values of B."""
         return spread([theirs for _, theirs in self.rounds])
 
 
 class Figure(_Value):
-    """One number that has no rival."""
+    """One number without a comparison."""
 
     name: str
     value: float
@@ -58,16 +58,16 @@ class Figure(_Value):
 
 
 class Line(_Value):
-    """How something grows with the number of workspaces."""
+    """Growth of a value with the number of workspaces."""
 
     name: str
     unit: str
     points: Annotated[tuple[tuple[int, float], ...], Field(min_length=1)]
-    """Workspaces, and the value there."""
+    """Number of workspaces, and the value."""
 
 
 class Goal(_Value):
-    """A goal, and what was seen of it."""
+    """A goal and the measured value."""
 
     text: str
     seen: float
@@ -77,7 +77,7 @@ class Goal(_Value):
 
     @property
     def met(self) -> bool:
-        """Whether it is."""
+        """Whether the goal is met."""
         match self.relation:
             case "<":
                 return self.seen < self.limit
@@ -92,16 +92,16 @@ class Goal(_Value):
 
 
 class Profile(_Value):
-    """Where time goes: shares of it, the largest first."""
+    """Shares of time, the largest first."""
 
     of: str
-    """Of what, and how it was taken."""
+    """Subject and method of the profile."""
     shares: tuple[tuple[str, float], ...]
-    """A part, and its share in percent."""
+    """A part and its share in percent."""
 
 
 class Table(_Value):
-    """Rows of words and numbers that are no comparison of two."""
+    """A table of results."""
 
     title: str
     head: tuple[str, ...]
@@ -109,21 +109,21 @@ class Table(_Value):
 
 
 class Result(_Value):
-    """One benchmark."""
+    """The result of one benchmark."""
 
     name: str
-    """Short, for files."""
+    """Short name, for files."""
     title: str
     work: str
-    """What is done, so that someone else could do it."""
+    """The work, in enough detail to repeat it."""
     against: str
-    """The ceilings or rivals, and what makes them fair."""
+    """The baselines, and why the comparison is fair."""
     comparisons: tuple[Comparison, ...] = ()
     figures: tuple[Figure, ...] = ()
     lines: tuple[Line, ...] = ()
     goals: tuple[Goal, ...] = ()
     profiles: tuple[Profile, ...] = ()
-    """What explains a goal that is not met, and what would have to change."""
+    """Explanation of missed goals, and possible changes."""
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -138,18 +138,18 @@ class Report(_Value):
 
     @property
     def goals(self) -> list[tuple[Result, Goal]]:
-        """All of them, with whose they are."""
+        """All goals with their results."""
         return [(result, goal) for result in self.results for goal in result.goals]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of one value at least. Raises `ValueError` for none."""
+    """Return the spread of one or more values. Raises `ValueError` for none."""
     return Spread(least=min(values), median=median(values), most=max(values))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so many of them (0 to 1) don't exceed. Raises `ValueError` for none."""
+    """Return the smallest value that is at least this share (0 to 1). Raises `ValueError` for none."""
     if not values:
-        raise ValueError("there is no percentile of nothing")
+        raise ValueError("percentile of an empty sequence")
     ordered = sorted(values)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]

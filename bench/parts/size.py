@@ -1,6 +1,6 @@
-"""How much each benchmark does. Values only.
+"""The amount of work of each benchmark.
 
-A small run shows that everything works, in about a minute; figures to be quoted come from a full one.
+A small run is a smoke test of about a minute; quotable figures come from a full run.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ class Size:
 
     name: str
     rounds: int
-    """Of each comparison: ours and the other, in turn."""
+    """Rounds of each comparison, alternating."""
     load_seconds: float
-    """Of each side of a round of heartbeats."""
+    """Duration per side of a round of heartbeats."""
     connections: int
-    """Kept alive, each with a call under way. Boxes share them: what counts is how many calls are open."""
+    """Keep-alive connections, each with a call in progress; boxes share them."""
     fleets: tuple[int, ...]
-    """How many workspaces there are when growth is measured; the last is the fleet of the day."""
+    """Numbers of workspaces for growth; the last one is the fleet of the day."""
     registrations: int
-    """Boxes that register for the first time in each round."""
+    """First registrations per round."""
     stampede: int
-    """Boxes that register at once, each on a new connection."""
+    """Concurrent first registrations, each on a new connection."""
     signals: int
-    """Recreate requests in each round."""
+    """Recreate requests per round."""
     generations: int
-    """Boxes launched in each round of the generation's benchmark, one after the other."""
+    """Boxes launched in sequence, per round of the generation benchmark."""
     resident: tuple[int, ...]
-    """How many workflows of online workspaces a worker holds when its memory is measured."""
-    day_beats: int
-    """Beats of each workspace that are played of the day."""
+    """Cached workflows of online workspaces for the worker's memory."""
+    day_heartbeats: int
+    """Heartbeats played per workspace for the day."""
     day_rounds: int
-    """Rounds of the watchdog that are played of the day."""
+    """Watchdog rounds played for the day."""
     watched: tuple[int, ...]
-    """Rows among which the watchdog's query searches."""
+    """Rows in the watchdog benchmark."""
     queries: int
-    """How often the watchdog's query is timed."""
+    """Repetitions of the watchdog's query."""
     fault_rounds: int
     """Rounds of the incident's fault schedule."""
 
@@ -52,7 +52,7 @@ SMALL = Size(
     signals=12,
     generations=1,
     resident=(5, 10),
-    day_beats=3,
+    day_heartbeats=3,
     day_rounds=5,
     watched=(1_000, 10_000),
     queries=10,
@@ -70,7 +70,7 @@ FULL = Size(
     signals=200,
     generations=3,
     resident=(20, 50, 100),
-    day_beats=3,
+    day_heartbeats=3,
     day_rounds=30,
     watched=(10_000, 100_000, 1_000_000),
     queries=30,

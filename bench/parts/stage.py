@@ -1,19 +1,19 @@
-"""A stack on which control planes contend: which boxes a workspace has there, and how they are."""
+"""The stack of the incident benchmark, and the state of a workspace's boxes on it."""
 
 import asyncio
 import time
 
-import httpx
+import httpx2
 
 from devstack.boxes import BoxView
 from devstack.console import Console
 from devstack.stack import Stack
 
 SETTLE_SECONDS = 25.0
-"""A restart takes a second or two on this endpoint, and eight more under the schedule's slowest fault."""
+"""A restart takes about 2 s on this endpoint, and 8 s more under the slowest fault."""
 
 LASTING_SECONDS = 4.0
-"""What is over sooner than that was no end: a restart may still be on its way."""
+"""A shorter idle time does not count as an end: a restart may still be in progress."""
 
 LOOK_SECONDS = 0.2
 
@@ -26,27 +26,27 @@ class Stage:
         self.console = console
 
     def boxes(self, workspace_id: str) -> list[BoxView]:
-        """Those that run."""
+        """Return the running boxes of the workspace."""
         return [each for each in self.stack.boxes if each.workspace == workspace_id]
 
     async def watched(self, box: BoxView, mode: str | None = None) -> dict[str, object]:
-        """What a box's runtime did; put into a mode, if one is given. Empty if it does not answer."""
+        """Set the mode of a box's runtime, if given. Returns its counts; empty if it does not answer."""
         url = f"http://{box.private_ip}:{self.stack.environment['BOX_RUNTIME_PORT']}/_control"
         try:
-            async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
+            async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
                 answer = await (http.get(url) if mode is None else http.post(url, json={"mode": mode}))
                 watched: dict[str, object] = answer.json()
-        except (httpx.HTTPError, ValueError):
+        except (httpx2.HTTPError, ValueError):
             return {}
         return watched
 
     async def statuses(self, workspace_id: str, but: str = "") -> list[object]:
-        """How the last beat of each box was answered; of a box that is none of the others'."""
+        """Return the status of each box's last heartbeat."""
         seen = [await self.watched(each) for each in self.boxes(workspace_id) if each.instance_id != but]
-        return [None if each.get("mode") == "silent" else each.get("beat_status") for each in seen]
+        return [None if each.get("mode") == "silent" else each.get("heartbeat_status") for each in seen]
 
     async def until_serving(self, workspace_id: str, but: str = "") -> float | None:
-        """Wait until one other box is alive, its beats are taken, and that lasts; seconds, if it does."""
+        """Wait until one new box is alive and stays accepted. Returns seconds, or None on timeout."""
         began, since = time.monotonic(), None
         while (now := time.monotonic()) - began < SETTLE_SECONDS + LASTING_SECONDS:
             counts = await asyncio.to_thread(self.console.aws.counts, workspace_id)

@@ -1,4 +1,4 @@
-"""Which SQL statements PostgreSQL is sent about a workspace, from its own log, for the time of a block."""
+"""The SQL statements sent to PostgreSQL about a workspace during a block, from PostgreSQL's log."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from devstack.processes import POLL_SECONDS, ChildFailed
 SETTINGS = {"log_statement": "all", "log_line_prefix": "%m [%p] app=%a ", "log_duration": "off"}
 
 SHOWN = 90
-"""Of a statement in a table, so many characters."""
+"""Length of a statement in a table."""
 
 _ENTRY = re.compile(r"^\d{4}-\d\d-\d\d [^\[]+\[(\d+)\] app=(\S*) (\w+):  ", re.MULTILINE)
 _STATEMENT = re.compile(r"(?:execute [^:]*|statement): (.*)", re.DOTALL)
@@ -24,29 +24,29 @@ _STATEMENT = re.compile(r"(?:execute [^:]*|statement): (.*)", re.DOTALL)
 
 @dataclass(slots=True)
 class Statements:
-    """What was logged; filled when the block ends."""
+    """The logged statements; filled when the block ends."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
-    """Who sent it, and the statement with its parameters."""
+    """The sender, and the statement with its parameters."""
 
     def about(self, word: str) -> list[tuple[str, str]]:
-        """Those that name the word, in text or parameters."""
+        """Return those whose text or parameters contain the word."""
         return [each for each in self.sent if re.search(rf"\b{re.escape(word)}(?![\w-])", each[1])]
 
 
 def repeated(sent: list[tuple[str, str]]) -> Counter[str]:
-    """Statements that were sent more than once word for word, with how often more."""
+    """Return statements that were repeated identically, with the number of repetitions."""
     counts = Counter(statement for _, statement in sent)
     return Counter({statement: number - 1 for statement, number in counts.items() if number > 1})
 
 
 def writes(statement: str) -> bool:
-    """Whether it changes something; locks don't."""
+    """Whether it writes; locks do not count."""
     return statement.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
 
 
 def short(statement: str) -> str:
-    """Its beginning, in one line that fits into a table."""
+    """Return its beginning on one line."""
     text = " ".join(statement.split()).replace("|", "")
     return f"`{text[:SHOWN]}…`"
 
@@ -67,12 +67,12 @@ def logged(database_url: str, log: Path) -> Iterator[Statements]:
 
 
 def _tell(database_url: str, settings: dict[str, str]) -> None:
-    """Change settings of the server, and wait until sessions have them."""
+    """Change server settings and wait until sessions use them."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         for name, value in settings.items():
             connection.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
         connection.execute("SELECT pg_reload_conf()")
-    # A session takes the settings at its next statement; a new one shows when the server has read them.
+    # Sessions apply the settings at their next statement; a new one shows that the server has loaded them.
     _eventually(database_url, "log_statement", "all" if "'all'" in settings.values() else "none")
 
 
@@ -89,7 +89,7 @@ def _eventually(database_url: str, name: str, value: str) -> None:
 
 
 def _read(text: str) -> Iterator[tuple[str, str]]:
-    """Statements with their parameters, which are an entry of their own behind."""
+    """Return statements with their parameters, which follow as separate log entries."""
     marks = list(_ENTRY.finditer(text))
     pending: tuple[str, str, str] | None = None
     for mark, end in zip(marks, [*(each.start() for each in marks[1:]), len(text)], strict=True):

@@ -1,17 +1,17 @@
-"""Bringing workspaces online, and waiting for it by the record: queries would keep the worker busy."""
+"""Brings workspaces online, and waits for it in the database, because queries would load the worker."""
 
 from collections.abc import Sequence
 
 from devstack.console import Console, eventually
 
 AT_ONCE = 10
-"""So many are on their way at the same time."""
+"""Number of concurrent starts."""
 
 ONLINE_SECONDS = 120.0
 
 
 async def bring_online(console: Console, names: Sequence[str]) -> None:
-    """Start them, some at a time, and wait until each is recorded as online with an answered canary."""
+    """Start them in batches and wait until each is recorded as online with an answered canary."""
     for start in range(0, len(names), AT_ONCE):
         some = list(names[start : start + AT_ONCE])
         for name in some:

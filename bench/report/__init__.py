@@ -1,1 +1,1 @@
-"""Tables, plots and the page made from results."""
+"""Tables, plots and the page, made from results."""

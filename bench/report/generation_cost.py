@@ -1,4 +1,4 @@
-"""What generations took and cost, as a result. It measures nothing itself."""
+"""Time and cost of generations as a result."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,22 +7,22 @@ from bench.parts import statements
 from bench.parts.results import Comparison, Figure, Goal, Line, Profile, Result, Table
 
 EVENTS, OWN_SECONDS, MADE_TWICE = 60, 1.0, 0
-"""The goals: history events of a generation, its time, and calls made twice."""
+"""The goals: history events of a generation, its time, and duplicate calls."""
 
 READS = ("Describe", "List", "Get")
-"""How calls begin that change nothing."""
+"""Prefixes of read-only calls."""
 
 
 @dataclass(slots=True)
 class Cost:
-    """What one generation cost."""
+    """The cost of one generation."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     actions: int = 0
     calls: Counter[str] = field(default_factory=Counter)
 
     def since(self, before: "Cost") -> "Cost":
-        """What was added."""
+        """Return the difference."""
         return Cost(
             kinds=self.kinds - before.kinds,
             actions=self.actions - before.actions,
@@ -31,13 +31,13 @@ class Cost:
 
     @property
     def made_twice(self) -> int:
-        """Calls that change something, and were made more than once."""
+        """Return the writing calls made more than once."""
         return sum(number - 1 for name, number in self.calls.items() if not _reads(name))
 
 
 @dataclass(slots=True)
 class Measured:
-    """All that was measured."""
+    """All measured values."""
 
     new: list[tuple[float, float]] = field(default_factory=list)
     recreate: list[tuple[float, float]] = field(default_factory=list)
@@ -45,13 +45,13 @@ class Measured:
     new_cost: Cost = field(default_factory=Cost)
     recreate_cost: Cost = field(default_factory=Cost)
     sent: Counter[str] = field(default_factory=Counter)
-    """Statements of the recreate, by who sent them."""
+    """Statements of the recreate, by sender."""
     repeated: Counter[str] = field(default_factory=Counter)
     waits: list[tuple[str, float]] = field(default_factory=list)
 
 
 def result_of(it: Measured) -> Result:
-    """The result."""
+    """Return the result."""
     recreate = Comparison(
         name="a recreate until online",
         unit="s",
@@ -71,15 +71,15 @@ def result_of(it: Measured) -> Result:
         name="generation",
         title="One generation",
         work=(
-            f"{len(it.new)} new workspaces, and a recreate of each asked for by the watchdog, one after the "
-            "other, under the default policy (a canary for each generation). Instances run and end at once, "
-            "boxes register and answer at once: all of the time is the control plane's own. PostgreSQL with "
-            "fsync."
+            f"{len(it.new)} new workspaces, and a recreate of each requested by the watchdog, in "
+            "sequence, under the default policy (a canary per generation). Instances start and "
+            "terminate at once, boxes register and answer at once: all of the time is the "
+            "control plane's own. PostgreSQL with fsync."
         ),
         against=(
-            "A script that calls the product's own activities in a row in one process: the same AWS and SQL "
-            "calls, no Temporal, no retries, nothing that would go on after a crash. What is above it is "
-            "what durability costs."
+            "A script that calls the product's own activities in sequence in one process: the "
+            "same AWS and SQL calls, no Temporal, no retries, no recovery after a crash. The "
+            "difference is the cost of durability."
         ),
         comparisons=(new, recreate),
         figures=(
@@ -90,7 +90,7 @@ def result_of(it: Measured) -> Result:
             Figure(name="AWS calls of a new workspace", value=it.new_cost.calls.total()),
             Figure(name="AWS calls of a recreate", value=it.recreate_cost.calls.total()),
             Figure(name="SQL statements of a recreate", value=it.sent.total()),
-            Figure(name="of these, word for word as one before", value=it.repeated.total()),
+            Figure(name="of these, identical to an earlier one", value=it.repeated.total()),
         ),
         lines=(Line(name="a new workspace until online", unit="s", points=tuple(it.growth)),),
         goals=(
@@ -114,13 +114,13 @@ def result_of(it: Measured) -> Result:
                 unit="s",
             ),
             Goal(
-                text="calls to AWS that change something, made twice",
+                text="AWS calls that change something, made twice",
                 seen=it.new_cost.made_twice + it.recreate_cost.made_twice,
                 relation="==",
                 limit=MADE_TWICE,
             ),
             Goal(
-                text="SQL statements of a recreate that write, sent twice word for word",
+                text="writing SQL statements of a recreate, sent twice",
                 seen=sum(number for sql, number in it.repeated.items() if statements.writes(sql)),
                 relation="==",
                 limit=MADE_TWICE,
@@ -128,11 +128,11 @@ def result_of(it: Measured) -> Result:
         ),
         profiles=(
             Profile(
-                of="the recreate's seconds in Temporal, by its history",
+                of="the recreate's seconds in Temporal, from its history",
                 shares=tuple((name, 100 * seconds / total) for name, seconds in it.waits),
             ),
             Profile(
-                of="the recreate's history events, by what they are for",
+                of="the recreate's history events, by purpose",
                 shares=tuple(
                     (f"{kind} ({number})", 100 * number / it.recreate_cost.kinds.total())
                     for kind, number in it.recreate_cost.kinds.most_common()
@@ -141,7 +141,7 @@ def result_of(it: Measured) -> Result:
         ),
         tables=(
             Table(
-                title="Calls to AWS. (Calls that read are repeated by their nature: each looks anew.)",
+                title="AWS calls. (Reads are repeated on purpose: each reads the current state.)",
                 head=("call", "new workspace", "recreate"),
                 rows=tuple(
                     (name, str(it.new_cost.calls[name]), str(it.recreate_cost.calls[name]))
@@ -154,18 +154,19 @@ def result_of(it: Measured) -> Result:
                 rows=tuple((name, str(number)) for name, number in it.sent.most_common()),
             ),
             Table(
-                title="Of these, sent again word for word, with the same parameters",
-                head=("statement", "times more"),
+                title="Of these, repeated identically, with the same parameters",
+                head=("statement", "repetitions"),
                 rows=tuple((statements.short(sql), str(number)) for sql, number in it.repeated.most_common()),
             ),
         ),
         notes=(
-            "Each activity is three events, and its end three more, of the workflow task that goes on from "
-            "there. What a generation cannot do without (the fleet's leave, opening, fence, launch, address, "
-            "canary) and what its box tells take some forty; the rest are the writes of the record, one for "
-            "each phase that people see. What they are given stands in the history, and `onebox replay` "
-            "tells from it: as local activities they would cost one event each, and leave nothing to read. "
-            "Asking the fleet, opening the generation and the first of these writes could be one activity.",
+            "Each activity is three events, and the workflow task after it three more. The "
+            "indispensable activities of a generation (fleet permit, open, fence, launch, "
+            "address, canary) and its box's events take some forty; the rest are status writes, "
+            "one for each visible phase. The history contains their arguments, which `onebox "
+            "replay` shows; as local activities they would cost one event each and leave nothing "
+            "to read. The fleet permit, opening the generation and the first status write could "
+            "be one activity.",
         ),
     )
 

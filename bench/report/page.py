@@ -1,16 +1,16 @@
-"""docs/performance.md, made from the results of a run: whatever it says of figures is in them."""
+"""docs/performance.md, generated from the results of a run."""
 
 from collections.abc import Callable, Sequence
 
 from bench.parts.results import Comparison, Figure, Goal, Line, Profile, Report, Result, Spread, Table
 
-HEAD = """# How fast it is, and what it costs beside what could be
+HEAD = """# Benchmarks
 
-*Made from `bench/results/{size}.json` by `make bench`; edits here are overwritten by its next run.*
+*Generated from `bench/results/{size}.json` by `make bench`; its next run overwrites edits.*
 
-Each benchmark states its work, what it is measured against, and ratios: both sides in the same run, in turn
-(A B A B …), several rounds, with the least, the median and the most. This run took {minutes:.1f} min.
-`make bench SIZE=small` only shows that everything works.
+Each benchmark states its work, its baseline, and ratios. Both sides alternate in the same run (A B A B …) for
+several rounds; tables show minimum, median and maximum. This run took {minutes:.1f} min.
+`make bench SIZE=small` is a smoke test.
 
 **This is a run of the size `{size}`**, on:
 
@@ -18,13 +18,13 @@ Each benchmark states its work, what it is measured against, and ratios: both si
 """
 
 SMALL = """
-> A small run: seconds per side, few rounds, a machine that was not kept quiet. It shows what is measured, and
-> whether it works; figures to be quoted come from `make bench` (size `full`).
+> A small run: seconds per side, few rounds, a busy machine. It shows what is measured and that it works.
+> Quote figures from `make bench` (size `full`) only.
 """
 
 
 def page(report: Report, plots: Callable[[Result], Sequence[str]]) -> str:
-    """The page; `plots` names a result's plots."""
+    """Return the page; `plots` names a result's plots."""
     machine = "\n".join(f"- {name}: {value}" for name, value in report.machine.items())
     parts = [HEAD.format(size=report.size, minutes=report.minutes, machine=machine)]
     if report.size == "small":
@@ -38,9 +38,8 @@ def _overview(report: Report) -> str:
     rows = [(f"[{result.title}](#{_anchor(result.title)})", *_goal(goal)) for result, goal in report.goals]
     met = sum(goal.met for _, goal in report.goals)
     return (
-        f"## The goals\n\n{met} of {len(rows)} are met in this run. A goal that is not is explained by the "
-        "profile in "
-        "its section.\n\n" + _table(("benchmark", "goal", "seen", "wanted", ""), rows)
+        f"## Goals\n\nThis run meets {met} of {len(rows)} goals. The profile in its section "
+        "explains a missed goal.\n\n" + _table(("benchmark", "goal", "measured", "required", ""), rows)
     )
 
 
@@ -56,7 +55,7 @@ def _section(result: Result, plots: Sequence[str]) -> str:
     parts = [
         f"## {result.title}",
         f"**Work.** {result.work}",
-        f"**Against.** {result.against}",
+        f"**Baseline.** {result.against}",
     ]
     if result.comparisons:
         parts.append(_comparisons(result.comparisons))
@@ -87,7 +86,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
         )
         for it in comparisons
     ]
-    return _table(("measured", "A: median (least … most)", "B: median (least … most)", "unit", "A / B"), rows)
+    return _table(("measured", "A: median (min … max)", "B: median (min … max)", "unit", "A / B"), rows)
 
 
 def _spread(it: Spread) -> str:
@@ -123,7 +122,7 @@ def _anchor(title: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count; more of a large whole number."""
+    """Format three significant digits, or all digits of a large whole number."""
     if value == round(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"

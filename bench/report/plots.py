@@ -1,4 +1,4 @@
-"""SVG plots of what was measured: each comparison's rounds side by side, and each line of growth."""
+"""SVG plots of the results: each comparison's rounds side by side, and each line of growth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,21 @@ from matplotlib.figure import Figure
 from bench.parts.results import Comparison, Line, Result
 
 OURS, THEIRS = "#1f6f8b", "#c9b79c"
-"""Told apart by brightness as well."""
+"""Distinguishable by brightness as well."""
 
 UNDATED = {"Date": None}
 
 
 def names(result: Result) -> list[str]:
-    """The files of a result's plots, comparisons first."""
+    """Return the file names of a result's plots, comparisons first."""
     comparisons = [f"{result.name}.svg"] if result.comparisons else []
     return comparisons + ([f"{result.name}-growth.svg"] if result.lines else [])
 
 
 def write(result: Result, directory: Path) -> None:
-    """The result's plots, as files of these names."""
+    """Write the result's plots to files with these names."""
     directory.mkdir(parents=True, exist_ok=True)
-    # With a salt of its own, the same results make the same file.
+    # A fixed salt makes the files reproducible.
     with mpl.rc_context({"svg.hashsalt": "onebox", "svg.fonttype": "none", "font.size": 9}):
         if result.comparisons:
             figure, axes = _row(len(result.comparisons))
@@ -39,13 +39,13 @@ def write(result: Result, directory: Path) -> None:
 
 
 def _row(number: int) -> tuple[Figure, Sequence[Axes]]:
-    """So many plots beside each other."""
+    """Draw plots next to each other."""
     figure = Figure(figsize=(4.2 * number, 2.8), layout="constrained")
     return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
 def _comparison(axes: Axes, it: Comparison) -> None:
-    """Both sides of each round."""
+    """Draw both sides of each round."""
     rounds = range(1, len(it.rounds) + 1)
     axes.bar(
         [each - 0.2 for each in rounds], [ours for ours, _ in it.rounds], 0.38, color=OURS, label=it.ours

@@ -1,7 +1,4 @@
-"""`onebox codec`: serves Temporal's UI and CLI as a codec server until SIGTERM.
-
-Puts settings and application together; what is answered is `app`'s.
-"""
+"""The command `onebox codec`: serves the codec server for Temporal's UI and CLI until SIGTERM."""
 
 from datetime import timedelta
 
@@ -18,13 +15,13 @@ from workers.telemetry import logs
 from workflows.shared.encryption import Encryption
 
 GRACE_SECONDS = 5
-"""A request takes milliseconds."""
+"""How long running requests may take after SIGTERM; a request takes milliseconds."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("codec")
 
 
 def run() -> int:
-    """Serve until a signal asks to end; running requests are answered first."""
+    """Serve until SIGTERM or SIGINT, finish running requests, and return the exit code."""
     settings = load(CodecSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
     keys = settings.payload_key_ring

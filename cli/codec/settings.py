@@ -1,7 +1,4 @@
-"""The settings of the codec server.
-
-Says what is wrong by the variable's name; there is neither a default key nor a default token.
-"""
+"""Settings of the codec server. Keys and tokens have no default."""
 
 import re
 from urllib.parse import urlsplit
@@ -14,15 +11,15 @@ from workflows.shared.encryption import PayloadKeys
 
 
 class CodecSettings(LogSettings, PayloadSettings):
-    """What the codec server needs: no database, no Temporal, no AWS."""
+    """Settings of the codec server; it needs no database, Temporal or AWS."""
 
     codec_bind: ListenAddress = "127.0.0.1:8081"
     """Host and port that the codec server listens on."""
     codec_token_hashes: CommaSeparated
-    """SHA-256 (hexadecimal) of the tokens whose holders may have payloads decrypted."""
+    """SHA-256 (hexadecimal) of the tokens that give access to decrypted payloads."""
     codec_origins: CommaSeparated = ()
-    """Where the Temporal UI is, as the browser shows it (`https://temporal.example.com`): only its pages may
-    have payloads decrypted. Empty: the CLI only."""
+    """Origins of the Temporal UI, as in the browser's address bar (`https://temporal.example.com`). Only
+    their pages get decrypted payloads. Empty: only the CLI does."""
 
     @field_validator("codec_token_hashes", "codec_origins", mode="before")
     @classmethod
@@ -33,7 +30,9 @@ class CodecSettings(LogSettings, PayloadSettings):
     @classmethod
     def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or any(not re.fullmatch("[0-9a-f]{64}", each) for each in value):
-            raise ValueError("each entry must be 64 hexadecimal digits, the SHA-256 of a token; one at least")
+            raise ValueError(
+                "each entry must be 64 hexadecimal digits, the SHA-256 of a token; at least one is required"
+            )
         return value
 
     @field_validator("codec_origins")
@@ -49,7 +48,7 @@ class CodecSettings(LogSettings, PayloadSettings):
     @classmethod
     def _has_keys(cls, value: SecretStr) -> SecretStr:
         if not PayloadKeys.parse(value.get_secret_value()).keys:
-            raise ValueError("the codec server has nothing to decrypt with")
+            raise ValueError("the codec server needs at least one key")
         return value
 
     @property

@@ -1,4 +1,4 @@
-"""`onebox doctor`: looks whether everything that the processes need is there, and says what to fix.
+"""`onebox doctor`: checks configuration and dependencies, and says how to fix what is wrong.
 
-It changes nothing, and prints no secret.
+One module per subject. Checks change nothing, and the report contains no secret.
 """

@@ -1,9 +1,6 @@
-"""Looking at the register API from here, as a box would call it.
+"""Checks the health endpoints of the register API at the URL that boxes use."""
 
-It asks for health only: what it may say to a box is for boxes.
-"""
-
-import httpx
+import httpx2
 
 from cli.doctor.model import Finding, failed, ok, skipped
 
@@ -13,56 +10,56 @@ SECONDS = 10.0
 
 
 async def findings(url: str) -> list[Finding]:
-    """Whether it is there, is ours, and is ready."""
-    async with httpx.AsyncClient(base_url=url, timeout=SECONDS, trust_env=False) as http:
+    """Whether the URL answers, is a register API, and is ready."""
+    async with httpx2.AsyncClient(base_url=url, timeout=SECONDS, trust_env=False) as http:
         try:
             alive = await http.get("/healthz")
-        except httpx.HTTPError as error:
-            return [_away(url, error), skipped("api.ready", "not reached")]
-        if not _is_ours(alive):
+        except httpx2.HTTPError as error:
+            return [_unreachable(url, error), skipped("api.ready", "not reached")]
+        if not _is_register_api(alive):
             return [
                 failed(
                     "api.connection",
-                    f"what answers at {url} is not the register API (/healthz: {alive.status_code})",
-                    f"Correct {VARIABLE}, or what the proxy before the API passes on.",
+                    f"{url} is not a register API (/healthz returns {alive.status_code})",
+                    f"Correct {VARIABLE}, or the routing of the proxy in front of the API.",
                     VARIABLE,
                 ),
                 skipped("api.ready", "not reached"),
             ]
         try:
             ready = await http.get("/readyz")
-        except httpx.HTTPError as error:
-            return [ok("api.connection", f"{url} answers"), _away(url, error)]
+        except httpx2.HTTPError as error:
+            return [ok("api.connection", f"{url} answers"), _unreachable(url, error)]
     return [ok("api.connection", f"{url} answers"), _ready(ready)]
 
 
-def _away(url: str, error: httpx.HTTPError) -> Finding:
+def _unreachable(url: str, error: httpx2.HTTPError) -> Finding:
     cause = str(error) or type(error).__name__
     return failed(
         "api.connection",
         f"{url} cannot be reached from here: {cause}",
-        f"Start `onebox api`, or correct {VARIABLE}. If only boxes reach it, run this in their network.",
+        f"Start `onebox api`, or correct {VARIABLE}. If only boxes reach it, run doctor in their network.",
         VARIABLE,
     )
 
 
-def _is_ours(answer: httpx.Response) -> bool:
+def _is_register_api(response: httpx2.Response) -> bool:
     try:
-        return answer.status_code == httpx.codes.OK and answer.json() == {"status": "ok"}
+        return response.status_code == httpx2.codes.OK and response.json() == {"status": "ok"}
     except ValueError:
         return False
 
 
-def _ready(answer: httpx.Response) -> Finding:
-    if answer.status_code == httpx.codes.OK:
-        return ok("api.ready", "it reaches its database")
+def _ready(response: httpx2.Response) -> Finding:
+    if response.status_code == httpx2.codes.OK:
+        return ok("api.ready", "the API reaches its database")
     try:
-        told = str(answer.json().get("error", ""))
+        error = str(response.json().get("error", ""))
     except (ValueError, AttributeError):
-        told = ""
+        error = ""
     return failed(
         "api.ready",
-        f"it is not ready: {told or answer.status_code}",
-        "See its own DATABASE_URL, and whether `onebox migrate` was run.",
+        f"the API is not ready: {error or response.status_code}",
+        "Check the API's DATABASE_URL, and run `onebox migrate`.",
         "DATABASE_URL",
     )

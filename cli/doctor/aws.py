@@ -1,6 +1,6 @@
-"""Looking at AWS as the worker reaches it: who we are, what boxes are made of, and what we may do.
+"""Checks AWS as the worker uses it: credentials and instances here, the rest through other modules.
 
-Mutations are dry runs. DNS has a module of its own.
+Mutations are dry runs.
 """
 
 import asyncio
@@ -21,49 +21,49 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import DescribeInstancesResultTypeDef, FilterTypeDef
 
 NO_INSTANCE = "i-00000000000000000"
-"""No instance has this ID: EC2 may still say that the action is denied."""
+"""No instance has this ID, but EC2 checks the permission first."""
 
 SKEW_WARNING = 30.0
 SKEW_FAILURE = 240.0
-"""Seconds. AWS refuses requests that were signed more than five minutes ago."""
+"""Seconds. AWS refuses requests that are signed more than five minutes off."""
 
 
-async def findings(settings: WorkerSettings, reading: LoadedSettings) -> list[Finding]:
-    """All about AWS."""
+async def findings(settings: WorkerSettings, loaded: LoadedSettings) -> list[Finding]:
+    """All checks of AWS."""
     try:
-        # boto3 reads megabytes of service models meanwhile: the other examinations go on.
+        # boto3 reads megabytes of service models, which would block the other checks.
         clients = await asyncio.to_thread(AwsClients, region=settings.aws_region)
     except BotoCoreError as error:
         return [
             failed(
                 "aws.configuration",
                 str(error),
-                "Set AWS_REGION, or correct AWS's own configuration files (AWS_PROFILE, AWS_CONFIG_FILE).",
+                "Set AWS_REGION, or correct AWS's configuration files (AWS_PROFILE, AWS_CONFIG_FILE).",
                 "AWS_REGION",
             )
         ]
     try:
-        return await _findings(clients, settings, reading)
+        return await _findings(clients, settings, loaded)
     finally:
         clients.close()
 
 
-async def _findings(clients: AwsClients, settings: WorkerSettings, reading: LoadedSettings) -> list[Finding]:
+async def _findings(clients: AwsClients, settings: WorkerSettings, loaded: LoadedSettings) -> list[Finding]:
     identity = await _identity(clients)
     if identity.check == "aws.credentials" and identity.remedy and "no credentials" in identity.message:
         return [identity]
     found = [identity, *await _instances(clients, settings)]
-    if reading.usable("BOX_IMAGE_ID"):
+    if loaded.usable("BOX_IMAGE_ID"):
         found.append(await launch.image(clients, settings))
     subnets = await launch.subnets(clients, settings)
     found += subnets.findings
     found.append(await launch.security_groups(clients, settings, subnets))
-    if reading.usable("BOX_IMAGE_ID", "BOX_RUNTIME_COMMAND", "REGISTER_API_URL"):
+    if loaded.usable("BOX_IMAGE_ID", "BOX_RUNTIME_COMMAND", "REGISTER_API_URL"):
         found.append(await launch.launch(clients, settings))
     else:
-        found.append(skipped("ec2.launch", "the settings of boxes cannot be used"))
+        found.append(skipped("ec2.launch", "the settings of boxes are invalid"))
     found += await volumes.findings(clients, settings, zone=subnets.zone)
-    if reading.usable("DNS_ZONE_ID", "DNS_ZONE_NAME"):
+    if loaded.usable("DNS_ZONE_ID", "DNS_ZONE_NAME"):
         found += await dns.findings(clients, settings)
     return found
 
@@ -74,30 +74,30 @@ async def _identity(clients: AwsClients) -> Finding:
         return failed(
             check,
             "there are no credentials",
-            "Give the machine or container a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            "Assign a role to the machine or container, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
             "AWS_ACCESS_KEY_ID",
             "AWS_SECRET_ACCESS_KEY",
         )
-    said = await clients.call(clients.sts.get_caller_identity)
-    if not isinstance(said, AwsError):
-        return ok(check, f"{said.get('Arn', 'unnamed')}, region {clients.ec2.meta.region_name}")
-    if said.unreachable:
+    response = await clients.call(clients.sts.get_caller_identity)
+    if not isinstance(response, AwsError):
+        return ok(check, f"{response.get('Arn', 'unnamed')}, region {clients.ec2.meta.region_name}")
+    if response.unreachable:
         return warning(
             check,
-            f"STS does not answer, so who we are is not known: {said.message}",
-            "Nothing but this check needs STS; with private subnets, add an endpoint for it.",
+            f"STS does not answer, so the identity is unknown: {response.message}",
+            "Only this check needs STS. In private subnets, add a VPC endpoint for it.",
         )
     return failed(
         check,
-        f"AWS does not accept our credentials: {said.code}",
-        "Renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role; see the clock.",
+        f"AWS does not accept the credentials: {response.code}",
+        "Renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role; check the clock.",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
     )
 
 
 async def _instances(clients: AwsClients, settings: WorkerSettings) -> list[Finding]:
-    """Listing boxes, the clock by which EC2 answered, and ending one of them, as a dry run."""
+    """List boxes, compare clocks, and terminate a box as a dry run."""
     filters: list[FilterTypeDef] = [
         {"Name": "tag:onebox:owner", "Values": [settings.control_plane_id]},
         {"Name": "instance-state-name", "Values": ["pending", "running", "stopped"]},
@@ -108,17 +108,17 @@ async def _instances(clients: AwsClients, settings: WorkerSettings) -> list[Find
     if isinstance(listed, AwsError):
         return [
             refused("ec2.DescribeInstances", "ec2:DescribeInstances", listed),
-            skipped("ec2.TerminateInstances", "no box is known"),
+            skipped("ec2.TerminateInstances", "instances cannot be listed"),
         ]
     box = _first_box(listed)
-    ended = await clients.call(
+    terminated = await clients.call(
         lambda: clients.ec2.terminate_instances(InstanceIds=[box or NO_INSTANCE], DryRun=True)
     )
     headers = listed["ResponseMetadata"].get("HTTPHeaders", {})
     return [
         ok("ec2.DescribeInstances", f"boxes of owner {settings.control_plane_id!r} can be listed"),
         _clock(headers, before, after),
-        dry_run_finding("ec2.TerminateInstances", "ec2:TerminateInstances", ended),
+        dry_run_finding("ec2.TerminateInstances", "ec2:TerminateInstances", terminated),
     ]
 
 
@@ -136,11 +136,11 @@ def _clock(headers: Mapping[str, str], before: datetime, after: datetime) -> Fin
     try:
         skew = clock_skew_seconds(parsedate_to_datetime(headers["date"]), before, after)
     except (KeyError, ValueError):
-        return skipped(check, "EC2 did not say what time it is")
-    told = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} EC2's"
+        return skipped(check, "EC2's response has no date")
+    message = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} EC2's"
     remedy = "Run NTP (chrony) on this machine: AWS refuses requests that are signed minutes off."
     if abs(skew) > SKEW_FAILURE:
-        return failed(check, told, remedy)
+        return failed(check, message, remedy)
     if abs(skew) > SKEW_WARNING:
-        return warning(check, told, remedy)
+        return warning(check, message, remedy)
     return ok(check, f"within {SKEW_WARNING:g} s of EC2's")

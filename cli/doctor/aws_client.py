@@ -1,6 +1,6 @@
-"""Asking AWS: the clients of the checks, and each answer or refusal as a value.
+"""AWS clients of the checks, and findings for AWS errors.
 
-It changes nothing: mutations are asked for as dry runs, or in a form that AWS is certain to refuse.
+Mutations are dry runs, or requests that AWS must refuse.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ THREADS = 8
 POLICY = "deploy/iam-policy.json (see docs/iam.md)"
 
 DRY_RUN_SUCCEEDED = "DryRunOperation"
-"""EC2's word that the call would have been done."""
+"""EC2's error code for a dry run that would have succeeded."""
 
 T = TypeVar("T")
 
 
 class StsClient(Protocol):
-    """What is asked of STS."""
+    """The STS calls in use."""
 
     def get_caller_identity(self) -> Mapping[str, str]:
-        """Who we are."""
+        """The identity of the credentials."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -45,12 +45,12 @@ class StsClient(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsError:
-    """AWS's no, or the network's."""
+    """An error of AWS or of the connection to it."""
 
     code: str
     message: str
     unreachable: bool = False
-    """Nobody answered."""
+    """Whether there was no response."""
 
     @property
     def denied(self) -> bool:
@@ -59,9 +59,9 @@ class AwsError:
 
 
 class AwsClients:
-    """The clients, configured as the worker's are, and threads for their blocking calls.
+    """Clients configured like the worker's, with threads for their blocking calls.
 
-    Raises `BotoCoreError` if there is no region, or the profile can't be read.
+    Raises `BotoCoreError` if there is no region or the profile is invalid.
     """
 
     def __init__(self, *, region: str | None) -> None:
@@ -75,12 +75,12 @@ class AwsClients:
         self.session = boto3.session.Session(region_name=region)
         self.ec2: EC2Client = self.session.client("ec2", config=config)
         self.route53: Route53Client = self.session.client("route53", config=config)
-        # Its stubs are not installed for one call.
+        # The type stubs of STS are not installed.
         self.sts = cast("StsClient", self.session.client("sts", config=config))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="doctor")
 
     async def call(self, call: Callable[[], T]) -> T | AwsError:
-        """The answer, or why there is none."""
+        """The result of a call, or its error."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except ClientError as error:
@@ -89,43 +89,41 @@ class AwsClients:
             return AwsError(code=type(error).__name__, message=str(error), unreachable=True)
 
     def close(self) -> None:
-        """Close the connections; a call that still waits is left to its own timeout."""
+        """Close the connections; a pending call ends with its own timeout."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.ec2.close()
         self.route53.close()
         self.sts.close()
 
 
-def refused(check: str, action: str, refusal: AwsError, *variables: str) -> Finding:
-    """A call that has to succeed did not."""
-    if refusal.unreachable:
+def refused(check: str, action: str, error: AwsError, *variables: str) -> Finding:
+    """The finding for a call that failed."""
+    if error.unreachable:
         return failed(
             check,
-            f"{action}: {refusal.message}",
-            "Let the network pass to AWS (or to AWS_ENDPOINT_URL, if that is set), and check AWS_REGION.",
+            f"{action}: {error.message}",
+            "Allow connections to AWS (or to AWS_ENDPOINT_URL, if set), and check AWS_REGION.",
             "AWS_ENDPOINT_URL",
             "AWS_REGION",
         )
-    if refusal.denied:
+    if error.denied:
         return failed(
             check,
-            f"{action} is denied ({refusal.code})",
-            f"Allow {action} to the role of the worker: {POLICY}.",
+            f"{action} is denied ({error.code})",
+            f"Allow {action} for the worker's role: {POLICY}.",
             *variables,
         )
-    return failed(
-        check, f"{action}: {refusal.code}: {refusal.message}", errors.hint_of(refusal.code), *variables
-    )
+    return failed(check, f"{action}: {error.code}: {error.message}", errors.hint_of(error.code), *variables)
 
 
-def dry_run_finding(check: str, action: str, answer: object, *, optional: bool = False) -> Finding:
-    """What EC2 said to a dry run; `optional` if only some workspaces need the action."""
-    if not isinstance(answer, AwsError) or answer.code == DRY_RUN_SUCCEEDED:
+def dry_run_finding(check: str, action: str, result: object, *, optional: bool = False) -> Finding:
+    """The finding for the result of a dry run; `optional` if only some workspaces need the action."""
+    if not isinstance(result, AwsError) or result.code == DRY_RUN_SUCCEEDED:
         return ok(check, f"{action} is allowed")
-    if errors.is_not_found(answer.code):
-        return skipped(check, f"{action}: there is nothing to try it on")
-    finding = refused(check, action, answer)
-    if optional and answer.denied:
-        told = f"{finding.message}; workspaces with a data volume need it"
-        return warning(check, told, finding.remedy, *finding.variables)
+    if errors.is_not_found(result.code):
+        return skipped(check, f"{action}: no resource to test with")
+    finding = refused(check, action, result)
+    if optional and result.denied:
+        message = f"{finding.message}; workspaces with a data volume need it"
+        return warning(check, message, finding.remedy, *finding.variables)
     return finding

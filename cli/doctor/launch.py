@@ -1,6 +1,6 @@
-"""What a box is launched from and in: image, subnets, security groups, and the launch itself as a dry run.
+"""Checks image, subnets and security groups of boxes, and launches a box as a dry run.
 
-The dry run is the very request that the worker would send.
+The dry run sends the same request as the worker.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from activities.user_data.render import InvalidUserData, fill_secret, render_template
+from activities.user_data.render import InvalidUserData, compress, fill_secret, render_template
 from activities.workspace import box_spec
 from cli.doctor.aws_client import DRY_RUN_SUCCEEDED, AwsClients, AwsError, refused
 from cli.doctor.model import Finding, failed, ok, warning
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import RunInstancesRequestTypeDef
 
 WORKSPACE = "onebox-doctor"
-"""In the tags of launches that never happen."""
+"""The workspace ID in the tags of dry runs."""
 
 NO_SECRET = "0" * 60
-"""In their user data: as long as a bootstrap secret, and good for nothing."""
+"""A placeholder in their user data, as long as a bootstrap secret."""
 
 MAX_OFFERINGS = 12
-"""Combinations of type and subnet that are tried: each is a request."""
+"""Maximum number of combinations of type and subnet that are tried, one request each."""
 
 MIN_FREE_ADDRESSES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subnets:
-    """What EC2 knows of the configured subnets."""
+    """The findings about the configured subnets, with their VPCs and zone."""
 
     findings: tuple[Finding, ...]
     vpcs: frozenset[str] = frozenset()
     zone: str | None = None
-    """Of the first."""
+    """Availability zone of the first subnet."""
 
 
 async def image(clients: AwsClients, settings: WorkerSettings) -> Finding:
-    """Whether the image is there, and ready."""
+    """Whether the image exists and is available."""
     check, image_id, variable = "ec2.image", settings.box_image_id, "BOX_IMAGE_ID"
     region = clients.ec2.meta.region_name
     listed = await clients.call(lambda: clients.ec2.describe_images(ImageIds=[image_id]))
@@ -60,17 +60,16 @@ async def image(clients: AwsClients, settings: WorkerSettings) -> Finding:
     state = str(found.get("State", "available"))
     if state != "available":
         return failed(
-            check, f"{image_id} is {state}", f"Wait for it, or set {variable} to another.", variable
+            check, f"{image_id} is {state}", f"Wait for it, or set {variable} to another image.", variable
         )
-    return ok(check, f"{image_id} is available ({found.get('Architecture', 'architecture not told')})")
+    return ok(check, f"{image_id} is available ({found.get('Architecture', 'unknown architecture')})")
 
 
 async def subnets(clients: AwsClients, settings: WorkerSettings) -> Subnets:
-    """Whether all subnets are there, in one VPC, with addresses left."""
+    """Whether all subnets exist, in one VPC, with free addresses."""
     check, variable, wanted = "ec2.subnets", "BOX_SUBNET_IDS", settings.box_subnet_ids
     if not wanted:
-        told = "none is set: boxes go into the account's default VPC"
-        return Subnets(findings=(ok(check, told),))
+        return Subnets(findings=(ok(check, "none is set: boxes use the default VPC"),))
     listed = await clients.call(
         lambda: clients.ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": list(wanted)}])
     )
@@ -84,25 +83,25 @@ async def subnets(clients: AwsClients, settings: WorkerSettings) -> Subnets:
     found: list[Finding] = []
     if missing:
         region = clients.ec2.meta.region_name
-        told = f"{', '.join(missing)} cannot be found in {region}"
-        found.append(failed(check, told, f"Correct {variable}, or AWS_REGION.", variable))
+        message = f"{', '.join(missing)} cannot be found in {region}"
+        found.append(failed(check, message, f"Correct {variable}, or AWS_REGION.", variable))
     if len(vpcs) > 1:
-        told = f"they are in several VPCs: {', '.join(sorted(vpcs))}"
-        remedy = "Name subnets of one VPC: security groups and addresses are a VPC's own."
-        found.append(warning(check, told, remedy, variable))
+        message = f"the subnets are in several VPCs: {', '.join(sorted(vpcs))}"
+        remedy = "Use subnets of one VPC: security groups and addresses belong to a VPC."
+        found.append(warning(check, message, remedy, variable))
     if full:
-        told = f"fewer than {MIN_FREE_ADDRESSES} addresses are left in {', '.join(full)}"
-        found.append(warning(check, told, f"Add larger subnets to {variable}.", variable))
+        message = f"fewer than {MIN_FREE_ADDRESSES} addresses are free in {', '.join(full)}"
+        found.append(warning(check, message, f"Add larger subnets to {variable}.", variable))
     if not found:
         found.append(ok(check, f"{len(known)} subnets in {', '.join(sorted(vpcs))}"))
     return Subnets(findings=tuple(found), vpcs=vpcs, zone=zone)
 
 
 async def security_groups(clients: AwsClients, settings: WorkerSettings, where: Subnets) -> Finding:
-    """Whether all groups are there, in the VPC of the subnets."""
+    """Whether all security groups exist, in the VPC of the subnets."""
     check, variable, wanted = "ec2.security_groups", "BOX_SECURITY_GROUP_IDS", settings.box_security_group_ids
     if not wanted:
-        return ok(check, "none is set: boxes get the VPC's default group")
+        return ok(check, "none is set: boxes use the VPC's default group")
     listed = await clients.call(
         lambda: clients.ec2.describe_security_groups(Filters=[{"Name": "group-id", "Values": list(wanted)}])
     )
@@ -110,14 +109,14 @@ async def security_groups(clients: AwsClients, settings: WorkerSettings, where: 
         return refused(check, "ec2:DescribeSecurityGroups", listed, variable)
     vpcs = {str(one.get("GroupId")): str(one.get("VpcId", "")) for one in listed["SecurityGroups"]}
     if missing := [name for name in wanted if name not in vpcs]:
-        told = f"{', '.join(missing)} cannot be found in {clients.ec2.meta.region_name}"
-        return failed(check, told, f"Correct {variable}, or AWS_REGION.", variable)
+        message = f"{', '.join(missing)} cannot be found in {clients.ec2.meta.region_name}"
+        return failed(check, message, f"Correct {variable}, or AWS_REGION.", variable)
     if where.vpcs and not set(vpcs.values()) <= where.vpcs:
         theirs, others = ", ".join(sorted(set(vpcs.values()))), ", ".join(sorted(where.vpcs))
         return failed(
             check,
-            f"they are in {theirs}, the subnets in {others}",
-            f"Set {variable} to groups of the VPC that BOX_SUBNET_IDS are in.",
+            f"the groups are in {theirs}, the subnets in {others}",
+            f"Set {variable} to groups in the VPC of BOX_SUBNET_IDS.",
             variable,
             "BOX_SUBNET_IDS",
         )
@@ -125,7 +124,7 @@ async def security_groups(clients: AwsClients, settings: WorkerSettings, where: 
 
 
 async def launch(clients: AwsClients, settings: WorkerSettings) -> Finding:
-    """A dry run of each launch that the settings allow: every type in every subnet."""
+    """A dry run of each launch that the settings allow: every instance type in every subnet."""
     check, action = "ec2.RunInstances", "ec2:RunInstances"
     resolved = box_spec.resolve(wiring.box_defaults(settings), {})
     try:
@@ -133,32 +132,32 @@ async def launch(clients: AwsClients, settings: WorkerSettings) -> Finding:
     except InvalidUserData as error:
         return failed(check, str(error), "Correct BOX_RUNTIME_COMMAND.", "BOX_RUNTIME_COMMAND")
     tried = range(1, min(resolved.offerings, MAX_OFFERINGS) + 1)
-    wrong: dict[str, tuple[AwsError, list[str]]] = {}
+    errors: dict[str, tuple[AwsError, list[str]]] = {}
     for attempt in tried:
         request = box_spec.run_instances_request(
             resolved, owner=settings.control_plane_id, workspace_id=WORKSPACE, generation=1, attempt=attempt
         )
-        said = await clients.call(partial(_dry_run, clients, request, user_data))
-        if isinstance(said, AwsError) and said.code != DRY_RUN_SUCCEEDED:
+        result = await clients.call(partial(_dry_run, clients, request, user_data))
+        if isinstance(result, AwsError) and result.code != DRY_RUN_SUCCEEDED:
             instance_type, subnet = resolved.offering(attempt)
             place = f"{instance_type} in {subnet or 'the default subnets'}"
-            wrong.setdefault(said.code, (said, []))[1].append(place)
-            if said.denied or said.unreachable:
-                break  # the others would hear the same
-    if not wrong:
+            errors.setdefault(result.code, (result, []))[1].append(place)
+            if result.denied or result.unreachable:
+                break  # the other requests would fail alike
+    if not errors:
         return ok(check, f"a box can be launched: {len(tried)} of {resolved.offerings} offerings were tried")
-    refusal, places = next(iter(wrong.values()))
-    finding = refused(check, action, refusal, *_variables_of(refusal.code))
+    first, places = next(iter(errors.values()))
+    finding = refused(check, action, first, *_variables_of(first.code))
     return failed(check, f"{finding.message} ({', '.join(places)})", finding.remedy, *finding.variables)
 
 
-def _dry_run(clients: AwsClients, request: Mapping[str, object], user_data: str) -> object:
-    # Built as parameters of this very call.
+def _dry_run(clients: AwsClients, request: Mapping[str, object], user_data: bytes) -> object:
+    # The dict was built for this call.
     parameters = cast("RunInstancesRequestTypeDef", {**request, "UserData": user_data, "DryRun": True})
     return clients.ec2.run_instances(**parameters)
 
 
-def _user_data(settings: WorkerSettings) -> str:
+def _user_data(settings: WorkerSettings) -> bytes:
     template = render_template(
         workspace_id=WORKSPACE,
         generation=1,
@@ -169,11 +168,11 @@ def _user_data(settings: WorkerSettings) -> str:
         configs_dir=settings.box_configs_dir,
         data_dir=settings.box_data_dir,
     )
-    return fill_secret(template, NO_SECRET)
+    return compress(fill_secret(template, NO_SECRET))
 
 
 def _variables_of(code: str) -> tuple[str, ...]:
-    """The settings that a refusal is about, by its code."""
+    """The settings that an error code concerns."""
     for prefix, variables in (
         ("InvalidAMIID", ("BOX_IMAGE_ID",)),
         ("InvalidSubnetID", ("BOX_SUBNET_IDS",)),

@@ -1,8 +1,6 @@
-"""What a check found: values, and the few ways to make them.
+"""Findings of checks, and the report made from them."""
 
-It looks at nothing, and prints nothing.
-"""
-
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,19 +9,19 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a check went."""
+    """The result of a check."""
 
     OK = "ok"
     SKIPPED = "skipped"
-    """It could not be told: what it needs is missing, or there is nothing to try it on."""
+    """The check could not run: a prerequisite is missing, or there is nothing to test with."""
     WARNING = "warning"
-    """It works, and somebody should know."""
+    """It works, with a problem that an operator should know."""
     FAILED = "failed"
-    """A process would not start, or would not do its work."""
+    """A process would not start or not work."""
 
 
 class Process(StrEnum):
-    """For whose environment the checks are made."""
+    """The process whose environment is checked."""
 
     WORKER = "worker"
     API = "api"
@@ -31,66 +29,98 @@ class Process(StrEnum):
     CODEC = "codec"
 
 
+LABELS = {Status.OK: "ok", Status.SKIPPED: "skipped", Status.WARNING: "warning", Status.FAILED: "FAILED"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the report."""
+    """One entry of the report."""
 
     check: str
-    """Its name: subject and matter, `database.schema`."""
+    """Name of the check, as `subject.matter`: `database.schema`."""
     status: Status
     message: str
-    """What was seen; of a failure, the cause."""
+    """What was observed; for a failure, its cause."""
     remedy: str = ""
     variables: tuple[str, ...] = ()
-    """The settings that it is about."""
+    """The settings that the finding concerns."""
 
 
 def ok(check: str, message: str) -> Finding:
-    """All is well."""
+    """A finding with status ok."""
     return Finding(check=check, status=Status.OK, message=message)
 
 
 def skipped(check: str, message: str) -> Finding:
-    """It could not be told."""
+    """A finding of a check that could not run."""
     return Finding(check=check, status=Status.SKIPPED, message=message)
 
 
 def warning(check: str, message: str, remedy: str, *variables: str) -> Finding:
-    """It works, but."""
+    """A finding with status warning."""
     return Finding(check=check, status=Status.WARNING, message=message, remedy=remedy, variables=variables)
 
 
 def failed(check: str, message: str, remedy: str, *variables: str) -> Finding:
-    """It does not work."""
+    """A finding with status failed."""
     return Finding(check=check, status=Status.FAILED, message=message, remedy=remedy, variables=variables)
 
 
 def clock_skew_seconds(theirs: datetime, before: datetime, after: datetime) -> float:
-    """How far a clock is ahead that said this at some time in between; what may be the way is left out."""
+    """How far a clock that was read between `before` and `after` is ahead, without network latency."""
     if theirs > after:
         return (theirs - after).total_seconds()
     return min((theirs - before).total_seconds(), 0.0)
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether nothing failed; warnings are no failures."""
+    """Whether no check failed; warnings do not count."""
     return all(finding.status is not Status.FAILED for finding in findings)
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """The report in numbers: `24 ok, 1 warning, 2 failed`."""
+    """The counts of the report: `24 ok, 1 warning, 2 failed`."""
     counts = Counter(finding.status for finding in findings)
     return ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
 
 
 def without_secrets(findings: Iterable[Finding], secrets: Iterable[str]) -> list[Finding]:
-    """The same, with each of the secrets blotted out: a server's error may quote what it was given."""
+    """The findings with secrets masked in their messages: a server's error may quote its input."""
     longest_first: Sequence[str] = sorted({each for each in secrets if each}, key=len, reverse=True)
 
-    def blotted(text: str) -> str:
+    def mask(text: str) -> str:
         for secret in longest_first:
             text = text.replace(secret, "***")
         return text
 
-    # Remedies are our own words.
-    return [replace(finding, message=blotted(finding.message)) for finding in findings]
+    # Remedies contain no text of a server.
+    return [replace(finding, message=mask(finding.message)) for finding in findings]
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """The report as text: one line per check, with the remedy on the next line."""
+    width = max((len(finding.check) for finding in findings), default=0)
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{LABELS[finding.status]:<8} {finding.check:<{width}}  {finding.message}")
+        if finding.remedy:
+            lines.append(f"{'':<8} {'':<{width}}  → {finding.remedy}")
+    return "\n".join([*lines, "", summary(findings)]) + "\n"
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """The report as JSON."""
+    document = {
+        "healthy": healthy(findings),
+        "findings": [
+            {
+                "check": finding.check,
+                "status": finding.status.value,
+                "message": finding.message,
+                "remedy": finding.remedy,
+                "variables": list(finding.variables),
+            }
+            for finding in findings
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"

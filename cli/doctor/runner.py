@@ -1,7 +1,4 @@
-"""Running all examinations side by side, each in its time, whatever becomes of the others.
-
-It knows none of them.
-"""
+"""Runs groups of checks concurrently, each with a time limit and independent of the others' failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,15 +7,15 @@ from dataclasses import dataclass
 from cli.doctor.model import Finding, failed
 
 GROUP_TIMEOUT_SECONDS = 60.0
-"""Seconds. Each call of an examination has a shorter limit of its own; together they may add up."""
+"""Limit for one group. Each of its calls has a shorter limit, but calls add up."""
 
 NOTICE_SECONDS = 3.0
-"""Whoever waits for longer is told for whom."""
+"""Interval at which the pending groups are reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckGroup:
-    """A subject, and how it is looked at."""
+    """The checks of one subject."""
 
     subject: str
     run: Callable[[], Awaitable[Sequence[Finding]]]
@@ -31,7 +28,7 @@ async def run_checks(
     timeout_seconds: float = GROUP_TIMEOUT_SECONDS,
     notice_seconds: float = NOTICE_SECONDS,
 ) -> list[Finding]:
-    """The findings of all, in the order of the examinations."""
+    """The findings of all groups, in the order of the groups."""
     running = {
         each.subject: asyncio.create_task(_bounded(each, timeout_seconds), name=each.subject)
         for each in groups
@@ -45,25 +42,25 @@ async def run_checks(
 
 
 async def _bounded(group: CheckGroup, seconds: float) -> Sequence[Finding]:
-    looking = asyncio.ensure_future(group.run())
-    done, _ = await asyncio.wait({looking}, timeout=seconds)
+    running = asyncio.ensure_future(group.run())
+    done, _ = await asyncio.wait({running}, timeout=seconds)
     if not done:
-        looking.cancel()  # and not waited for: it may be in the middle of a blocking call
+        running.cancel()  # without waiting: it may be in a blocking call
         return [
             failed(
                 f"{group.subject}.time",
-                f"it did not end within {seconds:g} s",
-                "Something on the way swallows packets: look at firewalls, routes and proxies.",
+                f"the check did not end within {seconds:g} s",
+                "Packets are dropped on the way: check firewalls, routes and proxies.",
             )
         ]
-    broke = looking.exception()
-    if broke is not None:
-        # Its text is not shown: nobody has looked whether it quotes a secret.
+    error = running.exception()
+    if error is not None:
+        # The exception's text may quote a secret.
         return [
             failed(
                 f"{group.subject}.check",
-                f"the check itself broke ({type(broke).__name__})",
-                "Please report this, with what `onebox doctor --json` says.",
+                f"the check raised an unexpected error ({type(error).__name__})",
+                "Please report this, with the output of `onebox doctor --json`.",
             )
         ]
-    return looking.result()
+    return running.result()

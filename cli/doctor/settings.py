@@ -1,6 +1,6 @@
-"""Reading the settings of all processes, also where some cannot be used: the others are still of use.
+"""Reads the settings of all processes and reports invalid ones.
 
-A variable that is missing or wrong is named, and gets a stand-in that no check looks at.
+An invalid variable gets a placeholder, so that the checks of the other variables can run.
 """
 
 import os
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from pydantic import AliasChoices, ValidationError
-from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from cli.codec.settings import CodecSettings
@@ -27,7 +26,7 @@ SETTINGS_CLASSES: Mapping[Process, type[BaseSettings]] = {
 }
 
 REQUIRED_PROCESSES = (Process.WORKER, Process.API, Process.MIGRATE)
-"""Without these there is no Onebox; a codec server is for those who encrypt, and want to see."""
+"""The codec server is optional: it is for encrypted payloads."""
 
 PLACEHOLDERS: Mapping[str, object] = {
     "database_url": "postgresql://unusable.invalid/",
@@ -39,25 +38,25 @@ PLACEHOLDERS: Mapping[str, object] = {
     "box_runtime_command": "unusable",
     "codec_token_hashes": ("0" * 64,),
 }
-"""For settings that have no default."""
+"""Placeholders for settings without a default."""
 
 MIN_SIMILARITY = 0.9
-"""`BOX_SUBNET_ID` is meant to be `BOX_SUBNET_IDS`; `HEARTBEAT_SECONDS` is a variable of the boxes."""
+"""`BOX_SUBNET_ID` is a typo of `BOX_SUBNET_IDS`; `HEARTBEAT_SECONDS` is a variable of boxes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSettings:
-    """What the environment says; None for a process that wasn't asked about, or can't be read at all."""
+    """The settings by process; None if a process is not checked, or its settings contradict each other."""
 
     worker: WorkerSettings | None
     api: ApiSettings | None
     store: StoreSettings | None
     invalid: frozenset[str] = frozenset()
-    """The variables that have a stand-in instead of a value."""
+    """The variables with a placeholder instead of their value."""
     findings: tuple[Finding, ...] = field(default=())
 
     def usable(self, *variables: str) -> bool:
-        """Whether all of these have values of their own."""
+        """Whether all these variables are valid."""
         return self.invalid.isdisjoint(variables)
 
 
@@ -68,7 +67,7 @@ class _Fault:
 
 
 def read(processes: Collection[Process]) -> LoadedSettings:
-    """Read the environment for these processes."""
+    """Read the settings of these processes from the environment."""
     faults: dict[_Fault, list[Process]] = defaultdict(list)
     values: dict[Process, BaseSettings | None] = {}
     for process in Process:
@@ -85,16 +84,16 @@ def read(processes: Collection[Process]) -> LoadedSettings:
         invalid=frozenset(fault.variable for fault in faults),
         findings=(
             *_fault_findings(faults),
-            *_usable(processes, faults),
+            *_valid(processes, faults),
             *misspelled_variables(os.environ, known_variables()),
         ),
     )
 
 
 def default_processes(environment: Mapping[str, str]) -> tuple[Process, ...]:
-    """Whom the environment is for, if nobody says so: a codec server only if it has something to show."""
-    shown = environment.get("CODEC_TOKEN_HASHES") and environment.get("PAYLOAD_KEYS")
-    return (*REQUIRED_PROCESSES, Process.CODEC) if shown else REQUIRED_PROCESSES
+    """The processes to check by default; the codec server only if its settings are there."""
+    codec = environment.get("CODEC_TOKEN_HASHES") and environment.get("PAYLOAD_KEYS")
+    return (*REQUIRED_PROCESSES, Process.CODEC) if codec else REQUIRED_PROCESSES
 
 
 def known_variables() -> frozenset[str]:
@@ -103,7 +102,7 @@ def known_variables() -> frozenset[str]:
 
 
 def variables_of(kind: type[BaseSettings]) -> dict[str, str]:
-    """The variables that a class reads, each with its meaning."""
+    """The variables of a settings class with their descriptions."""
     meanings: dict[str, str] = {}
     for name, info in kind.model_fields.items():
         alias = info.validation_alias
@@ -113,14 +112,14 @@ def variables_of(kind: type[BaseSettings]) -> dict[str, str]:
 
 
 def misspelled_variables(environment: Iterable[str], known: Collection[str]) -> Iterator[Finding]:
-    """Variables that nobody reads, and that look like one that somebody does."""
+    """Warnings for unknown variables that look like a known one."""
     for name in sorted(set(environment) - set(known)):
         likely = get_close_matches(name.upper(), known, n=1, cutoff=MIN_SIMILARITY)
         if likely and likely[0] != name.upper():
             yield warning(
                 f"settings.{name}",
                 "no process reads this variable",
-                f"Is {likely[0]} meant?",
+                f"Did you mean {likely[0]}?",
                 name,
             )
 
@@ -129,18 +128,18 @@ def _read(kind: type[BaseSettings]) -> tuple[BaseSettings | None, list[_Fault]]:
     try:
         return kind(), []
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)
-    meant = [(name, each["msg"]) for each in wrong for name in _names(kind, each["loc"], each["msg"])]
-    faults = [_Fault(name.upper(), _message(message)) for name, message in meant]
-    instead = {name: _placeholder(kind, name) for name, _ in meant}
+        errors = error.errors(include_url=False, include_input=False)
+    invalid = [(name, each["msg"]) for each in errors for name in _names(kind, each["loc"], each["msg"])]
+    faults = [_Fault(name.upper(), _message(message)) for name, message in invalid]
+    instead = {name: _placeholder(kind, name) for name, _ in invalid}
     try:
-        return kind(**instead), faults  # type: ignore[arg-type]  # pydantic reads them, as the environment's
+        return kind(**instead), faults  # type: ignore[arg-type]  # pydantic validates them
     except ValidationError:
-        return None, faults  # the values contradict each other: none of them can be relied on
+        return None, faults  # the valid values contradict each other
 
 
 def _names(kind: type[BaseSettings], place: tuple[int | str, ...], message: str) -> tuple[str, ...]:
-    """The settings that a fault is about: where it is, or, if it is of several, whom its words name."""
+    """The settings of a fault: by its location, or for a fault of several settings by its message."""
     if place:
         return (str(place[0]),)
     return tuple(name for name in kind.model_fields if name.upper() in message)
@@ -148,14 +147,14 @@ def _names(kind: type[BaseSettings], place: tuple[int | str, ...], message: str)
 
 def _placeholder(kind: type[BaseSettings], name: str) -> object:
     info = kind.model_fields.get(name)
-    if info is None or info.default is PydanticUndefined:
+    if info is None or info.is_required():
         return PLACEHOLDERS.get(name)
     return info.default
 
 
 def _message(message: str) -> str:
-    """Pydantic's words, as they read beside a variable's name."""
-    return "it is not set" if message == "Field required" else message.removeprefix("Value error, ")
+    """Pydantic's message, to be read after the variable's name."""
+    return "not set" if message == "Field required" else message.removeprefix("Value error, ")
 
 
 def _fault_findings(faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
@@ -169,10 +168,10 @@ def _fault_findings(faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]
         )
 
 
-def _usable(processes: Collection[Process], faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
+def _valid(processes: Collection[Process], faults: Mapping[_Fault, list[Process]]) -> Iterator[Finding]:
     broken = {process for read_by in faults.values() for process in read_by}
     for process in Process:
         if process in processes and process not in broken:
             yield ok(
-                f"settings.{process}", f"{len(variables_of(SETTINGS_CLASSES[process]))} variables can be used"
+                f"settings.{process}", f"{len(variables_of(SETTINGS_CLASSES[process]))} variables are valid"
             )

@@ -1,6 +1,6 @@
-"""Looking whether the collector of traces takes an empty batch, sent as the processes send theirs.
+"""Checks the trace collector by sending it an empty batch.
 
-A collector that is away costs spans and nothing else, so it is never a failure.
+A problem is a warning at most: without the collector, only spans are lost.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ SECONDS = 5.0
 
 
 async def findings(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Whether traces get where they should."""
+    """Whether the collector accepts spans."""
     if not tracing.is_enabled(environment):
         return [
-            skipped(CHECK, "traces are off: there is no OTEL_EXPORTER_OTLP_ENDPOINT, or they are disabled")
+            skipped(CHECK, "traces are off: OTEL_EXPORTER_OTLP_ENDPOINT is not set, or export is disabled")
         ]
     variable = next(name for name in tracing.ENDPOINTS if environment.get(name))
     protocol = next((value for name in PROTOCOLS if (value := environment.get(name))), tracing.PROTOCOL)
@@ -33,22 +33,22 @@ async def findings(environment: Mapping[str, str] = os.environ) -> list[Finding]
         return [
             warning(
                 CHECK,
-                f"{protocol} is asked for, and not spoken here: {tracing.PROTOCOL} is what spans are sent by",
-                f"Unset it, and give the collector's port for {tracing.PROTOCOL}: usually 4318.",
+                f"{protocol} is configured, but only {tracing.PROTOCOL} is supported",
+                f"Unset it, and use the collector's port for {tracing.PROTOCOL}, usually 4318.",
                 *(name for name in PROTOCOLS if environment.get(name)),
             )
         ]
     where = _where(environment[variable])
     try:
-        taken = await asyncio.to_thread(_try)
+        accepted = await asyncio.to_thread(_export_nothing)
     except InvalidSettings as error:
         return [warning(CHECK, str(error), "Correct it, or unset it.", variable)]
-    if taken:
-        return [ok(CHECK, f"the collector at {where} takes spans")]
+    if accepted:
+        return [ok(CHECK, f"the collector at {where} accepts spans")]
     return [
         warning(
             CHECK,
-            f"the collector at {where} does not take spans: they are lost, and nothing else is",
+            f"the collector at {where} does not accept spans; they are lost",
             f"Start it, or correct {variable} (OTLP over HTTP, usually port 4318; 4317 is gRPC's) and "
             "OTEL_EXPORTER_OTLP_HEADERS.",
             variable,
@@ -56,7 +56,7 @@ async def findings(environment: Mapping[str, str] = os.environ) -> list[Finding]
     ]
 
 
-def _try() -> bool:
+def _export_nothing() -> bool:
     exporter = tracing.exporter(timeout=SECONDS)
     try:
         return exporter.export([]) is SpanExportResult.SUCCESS
@@ -65,6 +65,6 @@ def _try() -> bool:
 
 
 def _where(url: str) -> str:
-    """Host and port only: there may be a password in it."""
+    """Host and port of the URL, without a password."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2] or "nowhere"

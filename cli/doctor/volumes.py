@@ -1,6 +1,6 @@
-"""What workspaces with a data volume need of EC2, each as a dry run on something of ours.
+"""Checks the EC2 permissions for data volumes and snapshots, with dry runs on existing resources.
 
-A fleet without data volumes does without: what is denied here is a warning.
+A missing permission is a warning, because a fleet without data volumes does not need it.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 NO_INSTANCE = "i-00000000000000000"
 NO_VOLUME = "vol-00000000000000000"
 NO_SNAPSHOT = "snap-00000000000000000"
-"""Nothing has these IDs: EC2 may still say that the action is denied."""
+"""No resource has these IDs, but EC2 checks the permission first."""
 
 SMALLEST_VOLUME = DataVolume(size_gib=1)
 
 PAGE_SIZE = 5
-"""Of a listing: whether it may be read is all that counts."""
+"""The listings only check the permission."""
 
 
 async def findings(clients: AwsClients, settings: WorkerSettings, *, zone: str | None) -> list[Finding]:
-    """Listing, creating, attaching, detaching, deleting; and the same of snapshots."""
+    """All checks of volumes and snapshots; `zone` is None if no subnet is known."""
     ec2 = clients.ec2
     owned: list[FilterTypeDef] = [{"Name": f"tag:{OWNER_TAG}", "Values": [settings.control_plane_id]}]
     volumes, snapshots = await asyncio.gather(
@@ -56,8 +56,8 @@ async def findings(clients: AwsClients, settings: WorkerSettings, *, zone: str |
         _listed("DescribeSnapshots", snapshots),
         await _created(clients, settings, zone),
         *(
-            dry_run_finding(f"ec2.{action}", f"ec2:{action}", answer, optional=True)
-            for action, answer in (
+            dry_run_finding(f"ec2.{action}", f"ec2:{action}", result, optional=True)
+            for action, result in (
                 ("AttachVolume", attached),
                 ("DetachVolume", detached),
                 ("DeleteVolume", deleted),
@@ -71,22 +71,22 @@ async def findings(clients: AwsClients, settings: WorkerSettings, *, zone: str |
 async def _created(clients: AwsClients, settings: WorkerSettings, zone: str | None) -> Finding:
     check = "ec2.CreateVolume"
     if zone is None:
-        return skipped(check, "no subnet is known, and so no zone to try it in")
+        return skipped(check, "no subnet is known, so there is no zone to test in")
     request = ebs.create_volume_request(
         SMALLEST_VOLUME, zone=zone, owner=settings.control_plane_id, workspace_id="onebox-doctor"
     )
-    # Built as parameters of this very call.
+    # The dict was built for this call.
     parameters = cast("CreateVolumeRequestTypeDef", {**request, "DryRun": True})
-    said = await clients.call(lambda: clients.ec2.create_volume(**parameters))
-    return dry_run_finding(check, "ec2:CreateVolume", said, optional=True)
+    result = await clients.call(lambda: clients.ec2.create_volume(**parameters))
+    return dry_run_finding(check, "ec2:CreateVolume", result, optional=True)
 
 
-def _listed(action: str, answer: object) -> Finding:
+def _listed(action: str, result: object) -> Finding:
     check = f"ec2.{action}"
-    if not isinstance(answer, AwsError):
+    if not isinstance(result, AwsError):
         return ok(check, f"ec2:{action} is allowed")
-    finding = refused(check, f"ec2:{action}", answer)
-    if answer.denied:
-        told = f"{finding.message}; workspaces with a data volume need it"
-        return warning(check, told, finding.remedy)
+    finding = refused(check, f"ec2:{action}", result)
+    if result.denied:
+        message = f"{finding.message}; workspaces with a data volume need it"
+        return warning(check, message, finding.remedy)
     return finding

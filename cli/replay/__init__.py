@@ -1,1 +1,1 @@
-"""`onebox replay`: replays a recorded history and explains it."""
+"""`onebox replay`: replays a recorded history with the current code, and explains it."""

@@ -1,6 +1,6 @@
-"""`onebox replay`: run a recorded history through the present code, and tell its story.
+"""The command `onebox replay`: replays histories with the current code, and prints a timeline.
 
-Changes nothing: neither on the server nor in the database.
+Changes nothing on the server or in the database.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from workers.settings.common import PayloadSettings, load
 from workflows.shared.encryption import Encryption, KeyUnknown
 
 LARGE_HISTORY_EVENTS = 2_000
-"""Events of a run that take a few seconds to replay: whoever waits is told."""
+"""A longer run takes seconds to replay; the command then reports its progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliOptions:
-    """What was asked for on the command line."""
+    """The command-line options."""
 
     sources: tuple[str, ...]
     at: str | None
@@ -39,9 +39,9 @@ class CliOptions:
     as_json: bool
 
 
-def run(words: list[str]) -> int:
-    """Replay each run: 0 if all are deterministic under this code, 1 if not, 2 if nothing could be told."""
-    options = _parse(words)
+def run(arguments: list[str]) -> int:
+    """Replay the runs; return 0 if all are deterministic, 1 if not, 2 if there is nothing to show."""
+    options = _parse(arguments)
     try:
         timeline = asyncio.run(_build(options))
         _show(timeline, options)
@@ -51,34 +51,33 @@ def run(words: list[str]) -> int:
     return 1 if any(verdict.problem is not None for verdict in timeline.verdicts) else 0
 
 
-def _parse(words: list[str]) -> CliOptions:
+def _parse(arguments: list[str]) -> CliOptions:
     parser = argparse.ArgumentParser(
         prog="onebox replay",
-        description="Replay a workspace's history against this code, and tell its story: who asked, what "
-        "became of it, which boxes lived, when the token was minted, why it took that long. With "
-        "DATABASE_URL set, the register API's audit trail and the delegations of its time are told too. "
-        "Encrypted payloads are read with PAYLOAD_KEYS.",
+        description="Replay a workspace's history with this code, and show what happened: requests and their "
+        "outcomes, boxes, tokens, durations, and a timeline. With DATABASE_URL set, the timeline includes "
+        "calls to the register API and delegations. PAYLOAD_KEYS decrypts encrypted payloads.",
     )
     parser.add_argument(
         "sources",
         nargs="+",
         metavar="WORKSPACE_ID|history.json",
-        help="a workspace (all its runs are read from the Temporal server), or files as exported by "
-        "`temporal workflow show --output json` or the UI, one for each run",
+        help="a workspace, whose runs are read from the Temporal server, or one file for each run, exported "
+        "by `temporal workflow show --output json` or the UI",
     )
     parser.add_argument(
         "--at",
         metavar="EVENT|TIME",
-        help="show the whole state at a point instead: an event (57, or RUN:EVENT), a time (01:47:52, or "
-        "with its date), or +SECONDS since the beginning",
+        help="show the whole state at a point: an event (57, or RUN:EVENT), a time (01:47:52, or with a "
+        "date), or +SECONDS since the beginning",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the story as a page of its own")
-    parser.add_argument("--json", action="store_true", help="tell it to a machine")
-    given = parser.parse_args(words)
-    files = [source.endswith(".json") for source in given.sources]
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the timeline as an HTML page")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    files = [source.endswith(".json") for source in options.sources]
     if len(files) > 1 and not all(files):
-        parser.error("one workspace, or files of one workspace's runs")
-    return CliOptions(sources=tuple(given.sources), at=given.at, html=given.html, as_json=given.json)
+        parser.error("give one workspace, or the files of one workspace's runs")
+    return CliOptions(sources=tuple(options.sources), at=options.at, html=options.html, as_json=options.json)
 
 
 async def _build(options: CliOptions) -> Timeline:
@@ -90,26 +89,26 @@ async def _build(options: CliOptions) -> Timeline:
     )
     codec = Encryption(load(PayloadSettings).payload_key_ring)
     verdicts: list[ReplayVerdict] = []
-    seen: list[StateSnapshot] = []
+    snapshots: list[StateSnapshot] = []
     for number, history in enumerate(histories, start=1):
         if len(history.events) >= LARGE_HISTORY_EVENTS or len(histories) > 1:
             _log(f"replaying run {number} of {len(histories)}, {len(history.events)} events …")
         await decrypt(history, codec)
         replayed = await replay_run(history, run=number)
         verdicts.append(ReplayVerdict(run=number, events=len(history.events), problem=problem(replayed)))
-        seen += replayed.snapshots
-    timeline = build_timeline([history.events for history in histories], verdicts, seen)
+        snapshots += replayed.snapshots
+    timeline = build_timeline([history.events for history in histories], verdicts, snapshots)
     database = os.environ.get("DATABASE_URL", "")
     return await with_database_context(timeline, database) if database else timeline
 
 
 async def check(history: WorkflowHistory, *, workflows: Sequence[type] | None = None) -> str | None:
-    """Replay one run; what differs, or None."""
+    """Replay one run; return the first difference, or None."""
     return problem(await (replay_run(history, workflows=workflows) if workflows else replay_run(history)))
 
 
 def problem(replayed: ReplayedRun) -> str | None:
-    """What differs: the event and the command, and how the SDK puts it."""
+    """The first difference with the SDK's message; None if there is none."""
     if replayed.failure is None:
         return None
     if replayed.difference is None:
@@ -125,12 +124,12 @@ def _show(timeline: Timeline, options: CliOptions) -> None:
             raise HistoryUnreadable(f"{options.html} cannot be written: {error.strerror}") from None
         _log(f"the page is in {options.html}")
     if options.at is not None:
-        moment = states.snapshot_at(timeline, options.at)
+        snapshot = states.snapshot_at(timeline, options.at)
         if options.as_json:
-            sys.stdout.write(json.dumps(render_json.snapshot_value(moment), indent=2) + "\n")
+            sys.stdout.write(json.dumps(render_json.snapshot_value(snapshot), indent=2) + "\n")
         else:
-            told = [*render_text.verdicts(timeline), *states.lines(moment)]
-            sys.stdout.write("\n".join(told) + "\n")
+            lines = [*render_text.verdicts(timeline), *states.lines(snapshot)]
+            sys.stdout.write("\n".join(lines) + "\n")
     elif options.as_json:
         sys.stdout.write(json.dumps(render_json.value(timeline), indent=2) + "\n")
     elif options.html is None:

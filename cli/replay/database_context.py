@@ -1,6 +1,6 @@
-"""Laying beside a story what the database has of its time: the audit trail, and delegations.
+"""Adds entries from the database to a timeline: calls in the audit log, and delegations.
 
-Reads in a transaction that cannot write; a database that cannot be asked is said, and is no failure.
+Reads in a read-only transaction. If the database is unavailable, the timeline says so.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ from store.registration.audit import AuditRow
 from store.workspace import history_queries
 
 MARGIN = timedelta(seconds=5)
-"""Before and after the history: calls that led to its first fact, and clocks that differ."""
+"""Read this long before and after the history, for clock differences and the calls before its first event."""
 
 
 async def with_database_context(timeline: Timeline, database_url: str) -> Timeline:
-    """The story with lines from the database, or with the reason why there are none."""
+    """The timeline with entries from the database, or with a note why there are nit."""
     begin, end = timeline.begin - MARGIN, timeline.end + MARGIN
     try:
         async with (
@@ -30,23 +30,26 @@ async def with_database_context(timeline: Timeline, database_url: str) -> Timeli
         ):
             await conn.execute("SET TRANSACTION READ ONLY")
             rows = await history_queries.audit_entries(conn, timeline.workspace_id, begin=begin, end=end)
-            work = await history_queries.delegations(conn, timeline.workspace_id, begin=begin, end=end)
+            delegations = await history_queries.delegations(conn, timeline.workspace_id, begin=begin, end=end)
     except StoreUnavailable as error:
         return with_database_entries(
-            timeline, [], f"The database cannot be asked ({error}): its trail is not shown."
+            timeline, [], f"The database is unavailable ({error}): its audit log is not shown."
         )
     except psycopg.Error as error:
         kind = type(error).__name__
         return with_database_entries(
-            timeline, [], f"The database has no such trail ({kind}): nothing of it is shown."
+            timeline, [], f"The database has no audit log ({kind}): it is not shown."
         )
-    told = [*_audit_entries(rows), *(entry for one in work for entry in _delegation_entries(one, timeline))]
-    cut = " More than that is left out." if history_queries.ROW_LIMIT in (len(rows), len(work)) else ""
+    entries = [
+        *_audit_entries(rows),
+        *(entry for it in delegations for entry in _delegation_entries(it, timeline)),
+    ]
+    cut = " Further rows are left out." if history_queries.ROW_LIMIT in (len(rows), len(delegations)) else ""
     return with_database_entries(
         timeline,
-        told,
-        f"From the database: {_count(len(rows), 'row')} of the register API's trail, "
-        f"{_count(len(work), 'delegation')}.{cut}",
+        entries,
+        f"From the database: {_count(len(rows), 'row')} of the audit log, "
+        f"{_count(len(delegations), 'delegation')}.{cut}",
     )
 
 
@@ -58,7 +61,7 @@ def _audit_entries(rows: Iterable[AuditRow]) -> Iterator[Entry]:
     for row in rows:
         refused = row.needs_attention or row.code in set(ErrorCode)
         where = "its box" if row.from_box else f"another address, {row.source}"
-        more = f", and {row.repeats} more like it before" if row.repeats else ""
+        more = f", repeated {row.repeats} times" if row.repeats else ""
         token = f", token {row.token_prefix}…" if row.token_prefix else ""
         yield Entry(
             at=row.at,
@@ -68,21 +71,21 @@ def _audit_entries(rows: Iterable[AuditRow]) -> Iterator[Entry]:
             tone=Tone.BAD if refused else Tone.GOOD,
             details=(
                 ("request ID", row.request_id),
-                ("bearer", row.credential_kind),
+                ("credential", row.credential_kind),
                 ("audit row", str(row.audit_id)),
             ),
         )
 
 
-def _delegation_entries(one: history_queries.DelegationSummary, timeline: Timeline) -> Iterator[Entry]:
-    other = f"to {one.target_id}" if one.source_id == timeline.workspace_id else f"from {one.source_id}"
-    name = f"{one.type} {one.delegation_id} {other}"
-    yield Entry(at=one.created_at, lane=Lane.WORK, text=f"{name}: handed over")
-    if one.delivered_at is not None:
-        generation = one.target_generation
-        told = f"{name}: delivered to generation {generation}, attempt {one.attempts}; that is not processed"
-        yield Entry(at=one.delivered_at, lane=Lane.WORK, text=told)
-    if one.ended_at is not None:
-        why = f" ({one.error_code})" if one.error_code else ""
-        tone = Tone.GOOD if one.state == "processed" else Tone.BAD
-        yield Entry(at=one.ended_at, lane=Lane.WORK, text=f"{name}: {one.state.upper()}{why}", tone=tone)
+def _delegation_entries(it: history_queries.DelegationSummary, timeline: Timeline) -> Iterator[Entry]:
+    other = f"to {it.target_id}" if it.source_id == timeline.workspace_id else f"from {it.source_id}"
+    name = f"{it.type} {it.delegation_id} {other}"
+    yield Entry(at=it.created_at, lane=Lane.WORK, text=f"{name}: created")
+    if it.delivered_at is not None:
+        generation = it.target_generation
+        text = f"{name}: delivered to generation {generation}, attempt {it.attempts}; not processed yet"
+        yield Entry(at=it.delivered_at, lane=Lane.WORK, text=text)
+    if it.ended_at is not None:
+        why = f" ({it.error_code})" if it.error_code else ""
+        tone = Tone.GOOD if it.state == "processed" else Tone.BAD
+        yield Entry(at=it.ended_at, lane=Lane.WORK, text=f"{name}: {it.state.upper()}{why}", tone=tone)

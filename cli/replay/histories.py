@@ -1,8 +1,6 @@
-"""Where histories come from: files as the CLI or the UI exports them, and the Temporal server.
+"""Reads workflow histories from exported files and from the Temporal server.
 
-Reads only; what a history tells is read elsewhere.
-
-    HistoryUnreadable    there is no history to replay; the text says why
+HistoryUnreadable    there is no history to replay; the message says why
 """
 
 import json
@@ -15,15 +13,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from workers import wiring
 
 MAX_CHAIN_RUNS = 1_000
-"""Runs of one workspace that are followed back; years of them."""
+"""Maximum number of runs that are read; a workspace has fewer in years."""
 
 
 class HistoryUnreadable(Exception):
-    """There is no history to replay; the text says why."""
+    """There is no history to replay; the message says why."""
 
 
 def read(path: Path) -> WorkflowHistory:
-    """A history as the CLI or the UI exports it; raises `HistoryUnreadable`."""
+    """Read a history that Temporal's CLI or UI exported. Raises `HistoryUnreadable`."""
     try:
         content = json.loads(path.read_text())
         started = content["events"][0]["workflowExecutionStartedEventAttributes"]
@@ -38,16 +36,16 @@ def read(path: Path) -> WorkflowHistory:
 
 
 def read_chain(paths: Sequence[Path]) -> list[WorkflowHistory]:
-    """The runs in these files, oldest first, whatever the files' order; raises `HistoryUnreadable`."""
+    """The runs in these files, oldest first. Raises `HistoryUnreadable`."""
     histories = [read(path) for path in paths]
     names = sorted({history.workflow_id for history in histories})
     if len(names) > 1:
-        raise HistoryUnreadable(f"the files are of different workflows: {', '.join(names)}")
+        raise HistoryUnreadable(f"the files belong to different workflows: {', '.join(names)}")
     return sorted(histories, key=lambda history: history.events[0].event_time.ToNanoseconds())
 
 
 async def fetch_chain(workspace_id: str) -> list[WorkflowHistory]:
-    """All runs of the chain that the server still has, oldest first; raises `HistoryUnreadable`."""
+    """All runs of the chain that the server still has, oldest first. Raises `HistoryUnreadable`."""
     try:
         client = await wiring.connect()
     except (RPCError, RuntimeError) as error:
@@ -72,5 +70,5 @@ async def _fetch_run(client: Client, workspace_id: str, run_id: str | None) -> W
         return await client.get_workflow_handle(workspace_id, run_id=run_id).fetch_history()
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            return None  # retention has taken it
+            return None  # deleted after the retention period
         raise HistoryUnreadable(f"the history cannot be fetched: {error.message}") from None

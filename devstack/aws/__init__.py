@@ -1,4 +1,4 @@
-"""An AWS endpoint on this machine: moto, with a layer of ours for what EC2 and Route 53 do and moto doesn't.
+"""A local AWS endpoint: moto, with a layer for EC2 and Route 53 behaviour that moto lacks.
 
-Nothing is imported here: the client must not load moto.
+This package imports nothing, so that the client does not load moto.
 """

@@ -1,7 +1,4 @@
-"""The AWS endpoint as a process: `python -m devstack.aws --port N`.
-
-Only the composition; what it does is in the modules beside it.
-"""
+"""The AWS endpoint as a process: `python -m devstack.aws --port N`."""
 
 import argparse
 import signal
@@ -20,10 +17,10 @@ from devstack.aws.layer import FaultLayer
 
 
 class QuietHandler(MotoRequestHandler):
-    """Without an access log: the journal says what was done, and describes come by the thousand."""
+    """Request handler without an access log; there are thousands of describe calls."""
 
     disable_nagle_algorithm = True
-    """Head and body leave in two writes: on a kept-alive connection the second one would wait 40 ms."""
+    """Disables Nagle's algorithm: head and body are two writes, and the second would wait 40 ms."""
 
     @override
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
@@ -45,7 +42,7 @@ def main(arguments: list[str]) -> None:
     saver = StateWriter(cloud, options.state) if options.state else None
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    cloud.info()  # moto makes the default network when it is first asked for it
+    cloud.info()  # moto creates the default network at its first request
     layer: WSGIApplication = FaultLayer(cloud, saver=saver)
     server = make_server(options.host, options.port, layer, threaded=True, request_handler=QuietHandler)
     try:

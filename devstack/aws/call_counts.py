@@ -1,6 +1,6 @@
-"""How often each AWS action was asked for, and for which workspace: reads and dry runs as well.
+"""Number of requests per AWS action and workspace, including reads and dry runs.
 
-It counts requests, whatever came of them; what was done is in the journal.
+Counts requests regardless of their result; the journal records effects.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ WORKSPACE_UNKNOWN = ""
 
 @dataclass(slots=True)
 class CallCounts:
-    """The counts of one endpoint. Its callers hold the cloud's lock."""
+    """The counts of one endpoint. Callers hold the cloud's lock."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By action, as IAM names it, and workspace."""
@@ -21,7 +21,7 @@ class CallCounts:
         self.counts[action, workspace or WORKSPACE_UNKNOWN] += 1
 
     def of(self, workspace: str | None = None) -> dict[str, int]:
-        """How often each action was asked for, for one workspace or altogether."""
+        """Return the count of each action, for one workspace or for all."""
         summed = Counter[str]()
         for (action, whose), number in self.counts.items():
             if workspace is None or workspace == whose:

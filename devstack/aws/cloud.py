@@ -1,6 +1,6 @@
-"""The state of the endpoint's cloud: moto's backends, our instances, client tokens and the journal.
+"""State of the simulated cloud: moto's backends, instances, client tokens and the journal.
 
-It holds, saves and restores them; what requests do to them is in `launches`, `records` and `layer`.
+Holds, saves and restores it. `launches`, `records` and `layer` implement the requests.
 """
 
 import os
@@ -27,28 +27,28 @@ from devstack.aws.wire import Call
 PARTITION = "aws"
 ZONE_NAME = "boxes.internal"
 ZONE_ID = "Z0ONEBOXDEVSTACK"
-"""The same in every cloud, so that settings can name it before there is one."""
+"""Constant, so that settings can name it before the cloud exists."""
 IMAGE_ID = "ami-12c6146b"
-"""One of those that moto knows from the start."""
+"""One of the images that moto provides."""
 
 TOKEN_LIFETIME = 24 * 3600.0
-"""EC2 keeps a client token for a day, and longer."""
+"""EC2 keeps a client token for at least a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTokenRecord:
-    """A launch that a client token stands for, or the creation of a volume."""
+    """The launch or the volume creation of a client token."""
 
     digest: str
-    """Of its parameters: others under the same token are refused."""
+    """Of its parameters: other parameters under the same token are refused."""
     instance_ids: tuple[str, ...]
-    """Or the volume's."""
+    """Instance or volume ID."""
     at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """All of the state, as one pickle, so that shared objects stay shared."""
+    """All state in one pickle, so that shared objects stay shared."""
 
     ec2: dict[str, EC2Backend]
     route53: Route53Backend
@@ -62,18 +62,18 @@ class SavedState:
 
 @dataclass(slots=True, kw_only=True)
 class Cloud:
-    """The state, and the lock that every reader and writer of it holds."""
+    """The state and its lock; every reader and writer holds the lock."""
 
     region: str
     journal: Journal
     machines: Machines
     zone_id: str
     client_tokens: dict[tuple[str, str, str], ClientTokenRecord] = field(default_factory=dict)
-    """By region, zone (empty if none was asked for) and client token."""
+    """By region, zone (empty if unspecified) and client token."""
     snapshots: dict[str, float] = field(default_factory=dict)
-    """When each volume's newest snapshot was made."""
+    """When each volume's newest snapshot was created."""
     call_counts: CallCounts = field(default_factory=CallCounts)
-    """What production code asked for."""
+    """Requests of production code."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     moto: DomainDispatcherApplication = field(
         default_factory=lambda: DomainDispatcherApplication(create_backend_app)
@@ -81,8 +81,8 @@ class Cloud:
 
     @classmethod
     def open(cls, region: str, delays: Delays, *, state: Path | None = None) -> "Cloud":
-        """A new cloud, or the one that was saved in that file."""
-        # EC2 refuses unknown images and types; moto only if it is told to.
+        """Create a new cloud, or load the one saved in the file."""
+        # Unlike EC2, moto refuses unknown images and types only with this setting.
         settings.ENABLE_AMI_VALIDATION = True
         settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
         if state is not None and state.exists():
@@ -98,19 +98,19 @@ class Cloud:
         )
 
     def ec2(self, region: str) -> EC2Backend:
-        """moto's EC2 of a region."""
+        """moto's EC2 backend of a region."""
         return ec2_backends[DEFAULT_ACCOUNT_ID][region]
 
     def route53(self) -> Route53Backend:
-        """moto's Route 53."""
+        """moto's Route 53 backend."""
         return route53_backends[DEFAULT_ACCOUNT_ID][PARTITION]
 
     def dispatch(self, call: Call) -> Response:
-        """Have moto answer."""
+        """Let moto handle the request."""
         return call.send(self.moto)
 
     def advance(self) -> float:
-        """Let the time pass that has passed since the last request, and return what time it is."""
+        """Apply the state changes due since the last request. Returns the current time."""
         now = time.time()
         for machine in self.machines.advance(now):
             reservations = self.ec2(machine.region).reservations
@@ -125,7 +125,7 @@ class Cloud:
         return now
 
     def info(self) -> Info:
-        """Where things are."""
+        """Return IDs and addresses of the cloud."""
         zones = self.ec2(self.region).subnets
         return Info(
             hosted_zone_id=self.zone_id,
@@ -136,7 +136,7 @@ class Cloud:
         )
 
     def saved(self) -> bytes:
-        """All of the state, as bytes."""
+        """Return all state as bytes."""
         regions = ec2_backends[DEFAULT_ACCOUNT_ID]
         return pickle.dumps(
             SavedState(
@@ -169,9 +169,9 @@ class Cloud:
 
 
 class StateWriter:
-    """Writes the state to its file, so that what was answered outlives the process, however it ends.
+    """Saves the state to its file before a response is sent, so that it survives any end of the process.
 
-    Requests that wait at the same time share one write.
+    Concurrent requests share one write.
     """
 
     def __init__(self, cloud: Cloud, file: Path) -> None:
@@ -183,13 +183,13 @@ class StateWriter:
         self._saved = 0
 
     def save(self) -> None:
-        """Return once everything that was done before this call is in the file."""
+        """Return once every change before this call is in the file."""
         with self._counter:
             self._changes += 1
             mine = self._changes
         with self._turn:
             if self._saved >= mine:
-                return  # another one's write came late enough to hold ours
+                return  # a concurrent write already included our change
             with self._counter:
                 covered = self._changes
             with self._cloud.lock:
@@ -200,7 +200,7 @@ class StateWriter:
     def _write(self, content: bytes) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         new = self._file.with_suffix(".new")
-        # Readable by its owner only: user data holds secrets.
+        # Owner only: user data contains secrets.
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
         new.replace(self._file)

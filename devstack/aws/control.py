@@ -1,6 +1,6 @@
 """The requests under /_onebox/: faults, journal, counts, instances. JSON in, JSON out.
 
-It is no part of AWS: only tests, the demo and the box host speak it.
+Used by tests, the demo and the box host; AWS has no such paths.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ ROUTES = Map(
 
 
 class Control:
-    """Answers the requests under /_onebox/."""
+    """Handles the requests under /_onebox/."""
 
     def __init__(self, cloud: Cloud, faults: Faults, *, saver: StateWriter | None = None) -> None:
         self._cloud = cloud
@@ -47,7 +47,7 @@ class Control:
         self._saver = saver
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle one request."""
         request = Request(environ)
         try:
             endpoint, arguments = ROUTES.bind_to_environ(environ).match()
@@ -90,7 +90,7 @@ class Control:
                     return _json([_view(machine) for machine in self._cloud.machines])
                 case "user_data":
                     return Response(
-                        self._machine(instance_id).user_data, content_type="text/plain; charset=utf-8"
+                        self._machine(instance_id).user_data, content_type="application/octet-stream"
                     )
             power_off(self._cloud, self._machine(_member(request, "instance_id")), now=now)
         if self._saver is not None:
@@ -111,7 +111,7 @@ def _view(machine: Machine) -> dict[str, object]:
         "private_ip": machine.private_ip,
         "launched_at": timestamp(machine.launched_at),
         "tags": machine.tags,
-        "user_data_sha256": hashlib.sha256(machine.user_data.encode()).hexdigest(),
+        "user_data_sha256": hashlib.sha256(machine.user_data).hexdigest(),
         "data_volumes": data_volumes(machine),
     }
 

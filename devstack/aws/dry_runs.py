@@ -1,6 +1,6 @@
-"""DryRun as EC2 does it: what a call names has to be there, and then EC2 says that it would have done it.
+"""DryRun as in EC2: the named resources must exist; then EC2 answers that it would have done the call.
 
-It changes nothing. That an action is denied is a fault, like any other.
+A dry run changes nothing. Denied actions are injected as faults.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ DRY_RUN_SUCCEEDED = Refused(
 
 
 def answer(cloud: Cloud, call: Call) -> Refused:
-    """What EC2 says to a dry run: `DryRunOperation`, or what is wrong with the call."""
+    """Return EC2's response to a dry run: `DryRunOperation`, or the error of the call."""
     return next(_faults(cloud, call), DRY_RUN_SUCCEEDED)
 
 

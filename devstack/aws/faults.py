@@ -1,7 +1,4 @@
-"""Faults that were asked for, and which request meets which.
-
-It decides what goes wrong; the layer makes it go wrong.
-"""
+"""The injected faults, and the matching of requests to them. The layer applies the effects."""
 
 import itertools
 import threading
@@ -13,7 +10,7 @@ from devstack.aws.values import Fault, FaultStatus
 
 @dataclass(slots=True)
 class ArmedFault:
-    """A fault that waits for requests, and then counts them."""
+    """An injected fault and the number of requests that it affected."""
 
     id: str
     fault: Fault
@@ -22,7 +19,7 @@ class ArmedFault:
     released: threading.Event = field(default_factory=threading.Event)
 
     def matches(self, action: str, workspaces: Iterable[str]) -> bool:
-        """Whether a request of that action, about those workspaces, meets it."""
+        """Whether a request with this action and these workspaces matches the fault."""
         fault = self.fault
         return (
             fault.action in (action, "*")
@@ -32,7 +29,7 @@ class ArmedFault:
 
 
 class Faults:
-    """The faults of an endpoint; safe to use from several threads."""
+    """The faults of an endpoint. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,14 +37,14 @@ class Faults:
         self._numbers = itertools.count(1)
 
     def inject(self, fault: Fault) -> str:
-        """Arm a fault, and return its ID."""
+        """Inject a fault and return its ID."""
         with self._lock:
             armed = ArmedFault(f"fault-{next(self._numbers)}", fault)
             self._armed[armed.id] = armed
             return armed.id
 
     def match(self, action: str, workspaces: Iterable[str]) -> list[ArmedFault]:
-        """The faults that a request meets, in the order of their injection; they count it."""
+        """Return the faults that match a request, in the order of their injection, and count the request."""
         names = set(workspaces)
         with self._lock:
             met = [armed for armed in self._armed.values() if armed.matches(action, names)]
@@ -64,7 +61,7 @@ class Faults:
             armed.holding -= 1
 
     def release(self, fault_id: str) -> bool:
-        """Let the answers go that a fault holds, and disarm it; False if there is no such fault."""
+        """Release the responses that a fault holds, and clear it. Returns False for an unknown fault."""
         with self._lock:
             armed = self._armed.pop(fault_id, None)
         if armed is None:
@@ -73,12 +70,12 @@ class Faults:
         return True
 
     def clear(self) -> None:
-        """Disarm all faults, and let go what they hold."""
+        """Clear all faults, and release the responses that they hold."""
         for status in self.statuses():
             self.release(status.id)
 
     def statuses(self) -> list[FaultStatus]:
-        """All armed faults with what they did."""
+        """Return all faults and their effects."""
         with self._lock:
             return [
                 FaultStatus(id=armed.id, fault=armed.fault, used=armed.used, holding=armed.holding)

@@ -1,6 +1,6 @@
-"""The instances of the endpoint's cloud, and how they get from one state to the next.
+"""The instances of the simulated cloud and their state transitions.
 
-moto's instances are told their state here; what is launched or terminated is decided elsewhere.
+Sets the state of moto's instances. `launches` decides what is launched or terminated.
 """
 
 import secrets
@@ -27,12 +27,12 @@ LISTED_AFTER_END = 3600.0
 """EC2 lists a terminated instance for about an hour."""
 
 PRIVATE_NETWORK = IPv4Network("127.64.0.0/10")
-"""Loopback, so that each box can bind an address of its own on this machine."""
+"""Loopback, so that each box can bind its own address on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delays:
-    """How long instances take from one state to the next."""
+    """Duration of state transitions, in seconds."""
 
     pending_seconds: float = 1.0
     """From launched to running."""
@@ -42,23 +42,23 @@ class Delays:
 
 @dataclass(slots=True, kw_only=True)
 class Machine:
-    """An instance: moto's, and where it is on its way."""
+    """moto's instance and its state transition in progress."""
 
     instance: Instance
     region: str
     tags: dict[str, str]
     private_ip: str
     launched_at: float
-    user_data: str = field(repr=False)
+    user_data: bytes = field(repr=False)
     state: str = "pending"
     next_state: str | None = None
     due: float = 0.0
-    """When it gets to the next state."""
+    """When the transition ends."""
     ended_at: float | None = None
 
     @property
     def instance_id(self) -> str:
-        """EC2's name for it."""
+        """EC2's name of the state."""
         return str(self.instance.id)
 
     @property
@@ -73,7 +73,7 @@ class Machine:
 
 
 class Machines:
-    """All instances that are listed. Its callers hold the cloud's lock."""
+    """All listed instances. Callers hold the cloud's lock."""
 
     def __init__(self, journal: Journal, delays: Delays, *, machines: Iterable[Machine] = ()) -> None:
         self._journal = journal
@@ -84,13 +84,13 @@ class Machines:
         return iter(self._machines.values())
 
     def get(self, instance_id: str) -> Machine | None:
-        """The instance of that ID, if it is listed."""
+        """Return a listed instance by its ID."""
         return self._machines.get(instance_id)
 
     def launched(
-        self, instance: Instance, *, region: str, tags: dict[str, str], user_data: str, now: float
+        self, instance: Instance, *, region: str, tags: dict[str, str], user_data: bytes, now: float
     ) -> Machine:
-        """Take in an instance that moto has just made: it is pending, at an address of its own."""
+        """Add an instance that moto has just created: pending, with its own address."""
         address = self._unused_address()
         for interface in instance.nics.values():
             interface.private_ip_address = address
@@ -107,26 +107,26 @@ class Machines:
         return machine
 
     def begin(self, machine: Machine, *, now: float) -> None:
-        """From launched or stopped: pending, and then running."""
+        """Start a launched or stopped instance: pending, then running."""
         self._transition(machine, "pending", now=now)
         machine.next_state, machine.due = "running", now + self._delays.pending_seconds
 
     def terminate(self, machine: Machine, *, now: float) -> None:
-        """Shut it down for good; nothing if that was begun already."""
+        """Terminate the instance; no effect if termination has begun."""
         if machine.state not in {"shutting-down", TERMINATED}:
             self._transition(machine, "shutting-down", now=now)
             machine.next_state, machine.due = TERMINATED, now + self._delays.terminating_seconds
-        self._record_state(machine)  # moto has it terminated at once
+        self._record_state(machine)  # moto reports it as terminated at once
 
     def stop(self, machine: Machine, *, now: float) -> None:
-        """Shut it down so that it can be started again."""
+        """Stop the instance so that it can be started again."""
         if machine.state in ALIVE:
             self._transition(machine, "stopping", now=now)
             machine.next_state, machine.due = "stopped", now + self._delays.terminating_seconds
         self._record_state(machine)
 
     def advance(self, now: float) -> list[Machine]:
-        """Let the time pass that has passed; return those that are no longer listed."""
+        """Apply the transitions that are due. Returns the instances that are no longer listed."""
         for machine in sorted(self._machines.values(), key=lambda machine: machine.due):
             if machine.next_state is not None and machine.due <= now:
                 state, machine.next_state = machine.next_state, None
@@ -141,14 +141,14 @@ class Machines:
         return forgotten
 
     def delay(self, machine: Machine, seconds: float) -> None:
-        """Let it take longer to get to the next state, if it is on its way to one."""
+        """Prolong the transition in progress, if there is one."""
         if machine.next_state is not None:
             machine.due += seconds
 
     def record_volume_change(
         self, machine: Machine, volume_id: str, change: VolumeChange, *, now: float
     ) -> None:
-        """Write down that an instance got hold of a volume, or let it go."""
+        """Record that an instance attached or released a volume."""
         self._journal.add(
             VOLUME_CHANGE,
             change,
@@ -177,12 +177,12 @@ class Machines:
                 self.record_volume_change(machine, str(volume.id), VolumeChange.DETACHED, now=now)
 
     def _record_state(self, machine: Machine) -> None:
-        # The very object that moto's filters look at.
+        # The very object that moto's filters read.
         machine.instance._state.name = machine.state
         machine.instance._state.code = STATE_CODES[machine.state]
 
     def _unused_address(self) -> str:
-        # At random: several stacks on one machine share the network, and an address comes back late if ever.
+        # Random, because several stacks on one machine share the network. Addresses rarely repeat.
         used = {machine.private_ip for machine in self._machines.values()}
         while True:
             offset = secrets.randbelow(PRIVATE_NETWORK.num_addresses - 2) + 1
@@ -192,7 +192,7 @@ class Machines:
 
 
 def attached_to(machine: Machine) -> list[tuple[Volume, VolumeAttachment]]:
-    """All volumes that an instance has, its root among them."""
+    """Return all volumes of an instance, including its root volume."""
     return [
         (volume, volume.attachment)
         for volume in machine.instance.ec2_backend.volumes.values()

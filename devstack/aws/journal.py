@@ -1,7 +1,4 @@
-"""What was done to the cloud, in order, and what can be counted from it.
-
-Append-only; it never looks at the cloud itself.
-"""
+"""The changes to the cloud, in order, and counts of them. Append-only."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ TERMINATED = "terminated"
 
 
 class Journal:
-    """The journal of one endpoint. Its callers hold the cloud's lock."""
+    """The journal of one endpoint. Callers hold the cloud's lock."""
 
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self._entries = list(entries)
@@ -47,12 +44,12 @@ class Journal:
         )
 
     def entries(self, *, workspace: str | None = None, since: int = 0) -> list[Entry]:
-        """The entries after `since`, of one workspace or of all."""
+        """Return the entries after `since`, of one workspace or of all."""
         return [entry for entry in self._entries[since:] if workspace is None or entry.workspace == workspace]
 
 
 def count(entries: Sequence[Entry]) -> Counts:
-    """What the entries add up to."""
+    """Return the counts of the entries."""
     changes = [entry for entry in entries if entry.action == STATE_CHANGE]
     alive: dict[str, str | None] = {}
     unterminated: dict[str, str | None] = {}
@@ -75,7 +72,7 @@ def count(entries: Sequence[Entry]) -> Counts:
 
 
 def timestamp(at: float) -> str:
-    """Seconds since the epoch as ISO 8601, UTC."""
+    """Format seconds since the epoch as ISO 8601, UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 

@@ -1,7 +1,4 @@
-"""RunInstances and its relatives as EC2 does them: client tokens, states that take time, lists of them.
-
-Faults are not its matter; the layer adds them.
-"""
+"""RunInstances and related calls as in EC2: client tokens, timed state transitions, listings."""
 
 import base64
 import hashlib
@@ -23,7 +20,7 @@ NO_INSTANCE = "i-00000000000000000"
 
 
 def run_instances(cloud: Cloud, call: Call, *, now: float) -> tuple[Response, Outcome, list[Machine]]:
-    """Launch, or answer with what the client token launched. Raises `Refused`."""
+    """Launch an instance, or return the launch of the same client token. Raises `Refused`."""
     token = call.parameters.get("ClientToken", "")
     if len(token) > CLIENT_TOKEN_LENGTH or not token.isascii():
         raise Refused(
@@ -42,12 +39,12 @@ def run_instances(cloud: Cloud, call: Call, *, now: float) -> tuple[Response, Ou
     new = [reservation for name, reservation in backend.reservations.items() if name not in before]
     if response.status_code != 200:
         for reservation in new:
-            del backend.reservations[reservation.id]  # moto leaves an empty one behind when it refuses
+            del backend.reservations[reservation.id]  # moto leaves an empty one when it refuses
         if error_code(response) == "InvalidInstanceType.NotFound":  # moto's own invention
             kind = call.parameters.get("InstanceType", "")
             raise Refused("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
         return response, Outcome.REFUSED, []
-    user_data = base64.b64decode(call.parameters.get("UserData", "")).decode(errors="replace")
+    user_data = base64.b64decode(call.parameters.get("UserData", ""))
     machines = [
         cloud.machines.launched(instance, region=call.region, tags=call.tags(), user_data=user_data, now=now)
         for reservation in new
@@ -62,7 +59,7 @@ def run_instances(cloud: Cloud, call: Call, *, now: float) -> tuple[Response, Ou
 
 
 def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
-    """TerminateInstances, StopInstances and StartInstances: moto checks, our instances take their time."""
+    """TerminateInstances, StopInstances and StartInstances: moto validates, `instances` times them."""
     machines = [
         machine for instance_id in call.listed("InstanceId") if (machine := cloud.machines.get(instance_id))
     ]
@@ -88,7 +85,7 @@ def change_states(cloud: Cloud, call: Call, *, now: float) -> Response:
 
 
 def power_off(cloud: Cloud, machine: Machine, *, now: float) -> None:
-    """The instance shut itself down from inside: what follows was chosen at its launch."""
+    """Shut the instance down from inside; the launch parameters select stop or terminate."""
     if machine.instance.instance_initiated_shutdown_behavior == "terminate":
         with keeping_attachments([machine]):
             machine.instance.terminate()
@@ -98,7 +95,7 @@ def power_off(cloud: Cloud, machine: Machine, *, now: float) -> None:
 
 
 def describe_instances(cloud: Cloud, call: Call) -> Response:
-    """DescribeInstances, also by the filter `client-token`, which moto doesn't know."""
+    """DescribeInstances, including the filter `client-token`, which moto lacks."""
     wanted = call.filters().get("client-token")
     if wanted is None:
         return cloud.dispatch(call)
@@ -120,7 +117,7 @@ def describe_instances(cloud: Cloud, call: Call) -> Response:
 
 
 def without_instances(response: Response, instance_ids: set[str]) -> Response:
-    """A DescribeInstances answer that doesn't know those instances yet."""
+    """Return a DescribeInstances response without those instances."""
     if response.status_code != 200 or not instance_ids:
         return response
     document = read_xml(response.get_data())
@@ -136,12 +133,12 @@ def without_instances(response: Response, instance_ids: set[str]) -> Response:
 
 
 def empty_listing() -> Response:
-    """A DescribeInstances answer with no reservations."""
+    """Return an empty DescribeInstances response."""
     return ec2_answer("DescribeInstances", "<reservationSet/>")
 
 
 def names_of(call: Call, machines: list[Machine]) -> tuple[str | None, int | None]:
-    """The workspace and the generation that a call is about, by its tags or its instances."""
+    """Return the workspace and the generation of a call, from its tags or its instances."""
     tags = call.tags() or (machines[0].tags if machines else {})
     generation = tags.get(GENERATION_TAG, "")
     return tags.get(WORKSPACE_TAG), int(generation) if generation.isdecimal() else None
@@ -162,7 +159,7 @@ def _replayed(cloud: Cloud, replay: ClientTokenRecord, digest: str) -> list[Mach
 
 
 def _zone(cloud: Cloud, call: Call) -> str:
-    """What a client token is scoped by: the zone that the call asks for, if it does."""
+    """Return the scope of a client token: the requested zone, if any."""
     subnet_id = call.parameters.get("SubnetId") or call.parameters.get("NetworkInterface.1.SubnetId")
     for zone, subnets in cloud.ec2(call.region).subnets.items():
         if subnet_id in subnets:
@@ -178,7 +175,7 @@ def _digest(call: Call) -> str:
 
 
 def _run_answer(cloud: Cloud, call: Call, machines: list[Machine]) -> Response:
-    """The launch as DescribeInstances has it now: the same reservation, in another envelope."""
+    """Return the launch in its current state, in the form of a RunInstances response."""
     listing = {"Action": "DescribeInstances", "Version": call.parameters["Version"]} | {
         f"InstanceId.{number}": machine.instance_id for number, machine in enumerate(machines, start=1)
     }

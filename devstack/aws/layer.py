@@ -1,6 +1,6 @@
-"""The WSGI application around moto: every request to AWS meets the faults, takes effect, and is recorded.
+"""The WSGI application around moto: applies faults, executes each AWS request, and records it.
 
-What the effects are is decided in `launches` and `records`; it keeps their order and the lock.
+`launches` and `records` implement the effects; this module keeps their order and the lock.
 """
 
 import socket
@@ -22,7 +22,7 @@ StartResponse = Callable[..., object]
 
 
 class FaultLayer:
-    """What listens on the endpoint's port."""
+    """The application on the endpoint's port."""
 
     def __init__(self, cloud: Cloud, *, saver: StateWriter | None = None) -> None:
         self._cloud = cloud
@@ -31,7 +31,7 @@ class FaultLayer:
         self._control = Control(cloud, self._faults, saver=saver)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle one request."""
         if str(environ["PATH_INFO"]).startswith("/_onebox/"):
             return self._control(environ, start_response)
         response = self._answer(read_call(environ))
@@ -39,11 +39,11 @@ class FaultLayer:
             connection = environ["werkzeug.socket"]
             assert isinstance(connection, socket.socket)  # noqa: S101
             connection.shutdown(socket.SHUT_RDWR)
-            response = Response()  # nobody is left to read it
+            response = Response()  # the client has disconnected
         return response(environ, start_response)  # type: ignore[arg-type]
 
     def _answer(self, call: Call) -> Response | None:
-        """The answer; None if it gets lost."""
+        """Return the response; None if it is lost."""
         met = self._faults.match(call.action, self._workspaces(call))
         kinds = {armed.fault.fault for armed in met}
         for armed in met:
@@ -59,7 +59,7 @@ class FaultLayer:
         return None if FaultKind.LOST_ANSWER in kinds else response
 
     def _effect(self, call: Call, matched: list[ArmedFault]) -> Response:
-        """Do what the call asks for, and write it into the journal."""
+        """Execute the call and record it in the journal."""
         now = self._cloud.advance()
         if call.is_ours:
             self._cloud.call_counts.add(f"{call.service}:{call.action}", self._meant(call))
@@ -121,15 +121,15 @@ class FaultLayer:
             default=0.0,
         )
         unseen = {machine.instance_id for machine in self._cloud.machines if machine.launched_at + late > now}
-        asked = unseen & set(call.listed("InstanceId"))
-        if asked:
+        missing = unseen & set(call.listed("InstanceId"))
+        if missing:
             raise Refused(
-                "InvalidInstanceID.NotFound", f"The instance IDs '{', '.join(sorted(asked))}' do not exist"
+                "InvalidInstanceID.NotFound", f"The instance IDs '{', '.join(sorted(missing))}' do not exist"
             )
         return launches.without_instances(launches.describe_instances(self._cloud, call), unseen)
 
     def _machines(self, call: Call) -> list[Machine]:
-        """The instances that a call names, or whose volume it names."""
+        """Return the instances that a call names, directly or by their volume."""
         if call.service != EC2:
             return []
         names = [*call.listed("InstanceId"), call.parameters.get("InstanceId", "")]
@@ -144,20 +144,20 @@ class FaultLayer:
         return volumes.workspace_of(volume)
 
     def _workspaces(self, call: Call) -> set[str]:
-        """The workspaces that a call is about."""
+        """Return the workspaces of a call."""
         names = {call.tags().get(WORKSPACE_TAG), *call.filters().get(f"tag:{WORKSPACE_TAG}", [])}
         if call.action == "ChangeResourceRecordSets":
             try:
                 names.add(records.workspace_of(records.read_changes(call)))
             except Refused:
-                return set()  # it will be refused for what it is
+                return set()  # refused later as malformed
         with self._cloud.lock:
             names |= {machine.workspace for machine in self._machines(call)}
             names.add(self._workspace_of_volume(call))
         return {name for name in names if name}
 
     def _meant(self, call: Call) -> str | None:
-        """The workspace that a call is about, also by the ID or the name that it looks for."""
+        """Return the workspace of a call, including calls that filter by ID or name."""
         filters = call.filters()
         for instance_id in filters.get("instance-id", []):
             if machine := self._cloud.machines.get(instance_id):
@@ -171,6 +171,6 @@ class FaultLayer:
 
 
 def _added_delay(matched: list[ArmedFault]) -> float:
-    """How much longer instances take to get to their next state."""
+    """Return how much longer the next state transitions take, in seconds."""
     slow = [armed.fault.seconds for armed in matched if armed.fault.fault is FaultKind.SLOW_CHANGE]
     return max(slow, default=0.0)

@@ -1,6 +1,6 @@
-"""ChangeResourceRecordSets as Route 53 does it: all of a batch or nothing, and no change of what isn't so.
+"""ChangeResourceRecordSets as in Route 53: a batch applies completely or not at all.
 
-moto lists the records; it takes changes that Route 53 refuses, so they are made here.
+moto lists the records. It accepts changes that Route 53 refuses, so this module applies them.
 """
 
 import uuid
@@ -18,7 +18,7 @@ from devstack.aws.wire import ROUTE_53_NAMESPACE, Call, Refused, all_of, read_xm
 ACTIONS = ("CREATE", "DELETE", "UPSERT")
 
 CLAIM_LABEL = "_onebox."
-"""Before the name, for the record that says whose it is."""
+"""Prefix of the record that names the owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Change:
 
 
 def read_changes(call: Call) -> list[Change]:
-    """The changes of a batch. Raises `Refused`."""
+    """Parse the changes of a batch. Raises `Refused`."""
     changes = [_read_change(element) for element in all_of(read_xml(call.body), "ChangeBatch/Changes/Change")]
     if not changes:
         raise Refused("InvalidInput", "A change batch has at least one change.")
@@ -49,7 +49,7 @@ def read_changes(call: Call) -> list[Change]:
 
 
 def apply_changes(cloud: Cloud, call: Call, changes: list[Change]) -> Response:
-    """Make all changes of the batch, or none. Raises `Refused`."""
+    """Apply all changes of the batch, or none. Raises `Refused`."""
     zone = cloud.route53().zones.get(call.zone_id)
     if zone is None:
         raise Refused("NoSuchHostedZone", f"No hosted zone found with ID: {call.zone_id}", status=404)
@@ -76,12 +76,12 @@ def apply_changes(cloud: Cloud, call: Call, changes: list[Change]) -> Response:
 
 
 def workspace_of(changes: list[Change]) -> str:
-    """The workspace whose name the batch changes: the first label."""
+    """Return the workspace of a batch: the first label of its name."""
     return workspace_in(changes[0].record.name)
 
 
 def workspace_in(name: str) -> str:
-    """The workspace of a record's name: its first label, after the one that marks a claim."""
+    """Return the workspace of a record: its first label, without the owner prefix."""
     return name.removeprefix(CLAIM_LABEL).partition(".")[0]
 
 
@@ -113,7 +113,7 @@ def _read_change(element: ElementTree.Element) -> Change:
 
 
 def _apply(records: dict[tuple[str, str], Record], change: Change, zone: FakeZone) -> str | None:
-    """Make one change in `records`, or say why not."""
+    """Apply one change to `records`. Returns an error text if it is refused."""
     record = change.record
     key = (record.name, record.type)
     shown = f"resource record set [name='{record.name}', type='{record.type}']"

@@ -1,6 +1,6 @@
-"""What the endpoint and its client say to each other about faults, the journal and instances.
+"""Values that the endpoint and its client exchange about faults, the journal and instances.
 
-Plain values with their JSON forms; standard library only.
+Plain values with JSON forms; standard library only.
 """
 
 from collections.abc import Mapping
@@ -14,47 +14,47 @@ JSON = dict[str, object]
 
 
 class InvalidFault(ValueError):
-    """A fault that can't be injected; the text says what is wrong with it."""
+    """An invalid fault; the text gives the reason."""
 
 
 class FaultKind(StrEnum):
-    """What is done to a request."""
+    """Effect of a fault on a request."""
 
     ERROR = "error"
-    """It is refused with `code`, `message` and `status`, without effect."""
+    """The request is refused with `code`, `message` and `status`, without effect."""
     LOST_ANSWER = "lost_answer"
-    """It takes effect, and the connection is closed instead of an answer."""
+    """The request takes effect, and the connection closes without a response."""
     EMPTY_LIST = "empty_list"
-    """DescribeInstances answers with no reservations."""
+    """DescribeInstances returns no reservations."""
     LATE_LIST = "late_list"
-    """DescribeInstances doesn't know instances launched less than `seconds` ago."""
+    """DescribeInstances omits instances launched less than `seconds` ago."""
     DELAY = "delay"
-    """It waits for `seconds` before it takes effect."""
+    """The request waits for `seconds` before it takes effect."""
     HOLD = "hold"
-    """It takes effect, and the answer waits until the fault is released or cleared."""
+    """The request takes effect, and the response waits until the fault is released or cleared."""
     SLOW_CHANGE = "slow_change"
-    """The instances that it changes take `seconds` longer to get to their next state."""
+    """The affected instances take `seconds` longer for their next state transition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is to go wrong, for which requests, and how often."""
+    """A fault to inject: effect, matching requests, and count."""
 
     action: str
-    """The AWS action, `RunInstances`; `*` for all."""
+    """The AWS action, such as `RunInstances`; `*` for all."""
     fault: FaultKind
     code: str = "RequestLimitExceeded"
     message: str = "Request limit exceeded."
     status: int = 503
     seconds: float = 5.0
     times: int | None = None
-    """How many requests it matches; None: until it is cleared."""
+    """Number of requests that it affects; None: until it is cleared."""
     workspace: str | None = None
-    """Only requests whose tags, filters, instances or DNS names are this workspace's."""
+    """Match only requests whose tags, filters, instances or DNS names belong to this workspace."""
 
     @classmethod
     def from_json(cls, document: object) -> "Fault":
-        """Read a fault as it comes in a request. Raises `InvalidFault`."""
+        """Parse a fault from a request. Raises `InvalidFault`."""
         if not isinstance(document, Mapping):
             raise InvalidFault("a fault is an object")
         members = {
@@ -71,22 +71,22 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultStatus:
-    """A fault that was injected, and what it has done so far."""
+    """An injected fault and its effects so far."""
 
     id: str
     fault: Fault
     used: int
-    """How many requests it befell."""
+    """Number of affected requests."""
     holding: int
-    """How many answers wait on it now: their effects are done."""
+    """Number of responses held now; their effects are done."""
 
     def to_json(self) -> JSON:
-        """The form in which it is listed."""
+        """Return the JSON form."""
         return {"id": self.id, **asdict(self.fault), "used": self.used, "holding": self.holding}
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> "FaultStatus":
-        """Read the form in which it is listed."""
+        """Parse the JSON form."""
         own = {"id", "used", "holding"}
         return cls(
             id=str(document["id"]),
@@ -97,22 +97,22 @@ class FaultStatus:
 
 
 STATE_CHANGE = "StateChange"
-"""The action of a journal entry that nobody asked for: an instance went on to its next state."""
+"""Journal action of a transition without a request: an instance entered its next state."""
 
 
 VOLUME_CHANGE = "VolumeChange"
-"""The action of an entry that tells of a volume: an instance got hold of it, or let it go."""
+"""Journal action of a volume: an instance attached or released it."""
 
 
 class VolumeChange(StrEnum):
-    """What became of it: the outcome of such an entry."""
+    """Outcome of such an entry."""
 
     ATTACHED = "attached"
     DETACHED = "detached"
 
 
 class Outcome(StrEnum):
-    """What became of a request that changes something; changes that nobody asked for have their own words."""
+    """Outcome of a request that changes something. `StateChange` and `VolumeChange` have their own."""
 
     DONE = "done"
     LAUNCHED = "launched"
@@ -122,29 +122,29 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the journal: a request that changes something, or what became of instances and volumes."""
+    """One journal entry: a request that changes something, or a change of an instance or volume."""
 
     seq: int
     at: str
     """ISO 8601, UTC."""
     action: str
     outcome: str
-    """One of `Outcome`; for a `StateChange` the instance's new state; for a `VolumeChange` that."""
+    """An `Outcome`; for a `StateChange`, the instance's new state; for a `VolumeChange`, its outcome."""
     workspace: str | None = None
     generation: int | None = None
     instance_ids: tuple[str, ...] = ()
     code: str | None = None
-    """Why it was refused."""
+    """Reason of a refusal."""
     parameters: JSON = field(default_factory=dict)
-    """Without user data, which holds a secret."""
+    """Without user data, which contains a secret."""
 
     def to_json(self) -> JSON:
-        """The form in which it is listed."""
+        """Return the JSON form."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> "Entry":
-        """Read the form in which it is listed."""
+        """Parse the JSON form."""
         members = dict(document)
         ids = members.pop("instance_ids")
         assert isinstance(ids, list)  # noqa: S101
@@ -153,24 +153,24 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What was done to one workspace, or to all of them."""
+    """Counts of the changes to one workspace, or to all."""
 
     launches: int
     terminations: int
-    """Instances that began to shut down, by whomever."""
+    """Instances whose shutdown began, for any reason."""
     dns_changes: int
     snapshots: int
     alive_now: int
     """Pending or running."""
     max_alive_at_once: int
-    """Of one workspace: over all workspaces it is the largest of theirs."""
+    """Per workspace; over all workspaces, the maximum."""
     max_unterminated_at_once: int
-    """The same, and those that are shutting down count as well."""
+    """The same, including instances that are shutting down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceView:
-    """An instance as EC2 has it; listed for an hour after its end."""
+    """An instance as EC2 reports it; listed for an hour after its end."""
 
     instance_id: str
     state: str
@@ -179,27 +179,27 @@ class InstanceView:
     tags: dict[str, str]
     user_data_sha256: str
     data_volumes: tuple[str, ...] = ()
-    """Attached to it since its launch."""
+    """Volumes attached since the launch."""
 
     @property
     def workspace(self) -> str | None:
-        """The workspace that its tags name."""
+        """The workspace from its tags."""
         return self.tags.get(WORKSPACE_TAG)
 
     @property
     def generation(self) -> int | None:
-        """The generation that its tags name."""
+        """The generation from its tags."""
         generation = self.tags.get(GENERATION_TAG, "")
         return int(generation) if generation.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """Where things are in the endpoint's cloud."""
+    """IDs and addresses of the endpoint's cloud."""
 
     hosted_zone_id: str
     hosted_zone_name: str
     region: str
     image_id: str
     subnet_ids: tuple[str, ...]
-    """Of the default network, one in each zone."""
+    """Subnets of the default network, one per zone."""

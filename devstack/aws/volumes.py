@@ -1,6 +1,6 @@
-"""Volumes and snapshots as EC2 does them: attached once, detached when their instance has ended, throttled.
+"""Volumes and snapshots as in EC2: single attachment, release when the instance ends, throttling.
 
-moto creates, lists and deletes them; it would attach one twice, and detach it before its instance has ended.
+moto creates, lists and deletes them. It would attach a volume twice and release it too early.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from devstack.aws.values import WORKSPACE_TAG, VolumeChange
 from devstack.aws.wire import Call, Refused, all_of, ec2_answer, read_xml, write_xml
 
 SNAPSHOT_MIN_INTERVAL = 15.0
-"""EC2 refuses a second snapshot of the same volume sooner."""
+"""EC2 refuses a second snapshot of the same volume within this time."""
 
 VOLUME_TOKENS = "volumes"
-"""What stands for the zone in the key of a client token: EC2 keeps those of volumes apart."""
+"""Scope of volume client tokens; EC2 keeps them apart from those of launches."""
 
 ACTIONS = frozenset({"CreateVolume", "AttachVolume", "DetachVolume", "DeleteVolume", "CreateSnapshot"})
 
 
 def answer(cloud: Cloud, call: Call, *, now: float) -> Response:
-    """Do what one of `ACTIONS` asks for. Raises `Refused`."""
+    """Execute one of `ACTIONS`. Raises `Refused`."""
     match call.action:
         case "CreateVolume":
             return _create(cloud, call, now=now)
@@ -41,19 +41,19 @@ def answer(cloud: Cloud, call: Call, *, now: float) -> Response:
 
 
 def volume_of(cloud: Cloud, call: Call) -> Volume | None:
-    """The volume that a call names, if there is one."""
+    """Return the volume that a call names, if it exists."""
     volume: Volume | None = cloud.ec2(call.region).volumes.get(call.parameters.get("VolumeId", ""))
     return volume
 
 
 def workspace_of(volume: Volume) -> str | None:
-    """The workspace that its tags name."""
+    """Return the workspace from the volume's tags."""
     tags = {tag["key"]: tag["value"] for tag in volume.get_tags()}
     return tags.get(WORKSPACE_TAG)
 
 
 def data_volumes(machine: Machine) -> list[str]:
-    """The volumes that were attached to it since its launch."""
+    """Return the volumes attached to the instance since its launch."""
     mapping = machine.instance.block_device_mapping
     return [
         volume.id
@@ -64,7 +64,7 @@ def data_volumes(machine: Machine) -> list[str]:
 
 @contextmanager
 def keeping_attachments(machines: list[Machine]) -> Iterator[None]:
-    """Whatever moto does meanwhile, what is attached stays so: an instance lets go when it has ended."""
+    """Keep attachments as they are while moto runs; an instance releases its volumes when it has ended."""
     held = [pair for machine in machines for pair in attached_to(machine)]
     yield
     for volume, attachment in held:
@@ -95,7 +95,7 @@ def _create(cloud: Cloud, call: Call, *, now: float) -> Response:
 
 
 def _created_answer(cloud: Cloud, call: Call, volume_id: str) -> Response:
-    """The creation as DescribeVolumes has it now, in another envelope."""
+    """Return the creation in its current state, in the form of a CreateVolume response."""
     listing = {"Action": "DescribeVolumes", "Version": call.parameters["Version"], "VolumeId.1": volume_id}
     document = read_xml(cloud.dispatch(call.with_parameters(listing)).get_data())
     [item] = all_of(document, "volumeSet/item")
@@ -106,7 +106,7 @@ def _attach(cloud: Cloud, call: Call, *, now: float) -> Response:
     volume = volume_of(cloud, call)
     machine = cloud.machines.get(call.parameters.get("InstanceId", ""))
     if volume is None or machine is None:
-        return cloud.dispatch(call)  # moto knows the words for it
+        return cloud.dispatch(call)  # moto parses the filters
     if volume.attachment is not None:
         raise Refused(
             "VolumeInUse", f"{volume.id} is already attached to an instance: {volume.attachment.instance.id}"
@@ -137,7 +137,7 @@ def _detach(cloud: Cloud, call: Call, *, now: float) -> Response:
     machine = cloud.machines.get(holder)
     forced = call.parameters.get("Force", "").lower() == "true"
     if machine is not None and machine.state in ALIVE and not forced:
-        # The operating system has it mounted, and doesn't let go while it lives.
+        # The operating system has mounted it and keeps it while the instance runs.
         attachment.status = "busy"
         return ec2_answer(
             "DetachVolume",

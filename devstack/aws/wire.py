@@ -1,7 +1,4 @@
-"""The wire formats of EC2 (form in, XML out) and Route 53 (REST with XML): requests read, answers written.
-
-It knows nothing of what a request does.
-"""
+"""Wire formats of EC2 (form in, XML out) and Route 53 (REST with XML): parse requests, write responses."""
 
 import io
 import re
@@ -29,11 +26,11 @@ _RECORDS = re.compile(r"/2013-04-01/hostedzone/(?P<zone>[^/]+)/rrset/?")
 _ZONE = re.compile(r"/2013-04-01/hostedzone/(?P<zone>[^/]+)/?")
 
 OUR_AGENT = "onebox"
-"""Production's clients say so; those of tests and of the box host don't."""
+"""User agent of production clients; the clients of tests and the box host lack it."""
 
 
 class Refused(Exception):
-    """AWS's word that a request was not done; `code` is what clients decide on."""
+    """An AWS error response; clients match on `code`."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:
         super().__init__(message)
@@ -50,32 +47,32 @@ class Call:
     region: str
     action: str
     parameters: Mapping[str, str]
-    """Of the form that EC2 and STS take; empty for others."""
+    """Form fields of EC2 and STS; empty for other services."""
     body: bytes = field(repr=False)
     environ: Environ = field(repr=False)
     zone_id: str = ""
-    """The hosted zone in the path of Route 53's calls."""
+    """Hosted zone from the path of Route 53 calls."""
     record_name: str = ""
-    """Where a listing of records is to begin."""
+    """Start of a listing of records."""
 
     @property
     def changes_something(self) -> bool:
-        """Whether it may have an effect."""
+        """Whether the request may change something."""
         reads = self.action.startswith(("Describe", "Get", "List"))
         return bool(self.action) and not reads and not self.is_dry_run
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether EC2 is only asked if it would do it."""
+        """Whether the EC2 call is a dry run."""
         return self.parameters.get("DryRun", "").lower() == "true"
 
     @property
     def is_ours(self) -> bool:
-        """Whether production code made it."""
+        """Whether production code sent it."""
         return OUR_AGENT in str(self.environ.get("HTTP_USER_AGENT", "")).split()
 
     def with_parameters(self, parameters: Mapping[str, str]) -> "Call":
-        """The same caller's EC2 call with other parameters."""
+        """Return the same caller's EC2 call with other parameters."""
         return Call(
             service=self.service,
             region=self.region,
@@ -86,11 +83,11 @@ class Call:
         )
 
     def listed(self, name: str) -> list[str]:
-        """The values of `name.1`, `name.2` and so on."""
+        """Return the values of `name.1`, `name.2` and so on."""
         return [value for key, value in self.parameters.items() if re.fullmatch(rf"{name}\.\d+", key)]
 
     def filters(self) -> dict[str, list[str]]:
-        """The filters of a Describe call."""
+        """Return the filters of a Describe call."""
         return {
             value: self.listed(key.removesuffix("Name") + "Value")
             for key, value in self.parameters.items()
@@ -98,7 +95,7 @@ class Call:
         }
 
     def tags(self) -> dict[str, str]:
-        """The tags that the call gives to what it makes."""
+        """Return the tags for the resources that the call creates."""
         return {
             value: self.parameters.get(key.removesuffix("Key") + "Value", "")
             for key, value in self.parameters.items()
@@ -106,7 +103,7 @@ class Call:
         }
 
     def send(self, application: Application) -> Response:
-        """Have it answered by another WSGI application, which finds the body unread."""
+        """Forward it to another WSGI application, with the body unread."""
         environ = self.environ | {
             "wsgi.input": io.BytesIO(self.body),
             "CONTENT_LENGTH": str(len(self.body)),
@@ -115,7 +112,7 @@ class Call:
 
 
 def read_call(environ: Environ) -> Call:
-    """Read a request to AWS, and its body."""
+    """Parse a request to AWS and its body."""
     request = Request(environ)
     body = request.get_data()
     scope = _SCOPE.search(request.headers.get("Authorization", ""))
@@ -145,7 +142,7 @@ def read_call(environ: Environ) -> Call:
 
 
 def error_answer(service: str, refused: Refused) -> Response:
-    """An error as the service writes it, so that botocore reads its code."""
+    """Return an error response in the service's format, so that botocore finds the code."""
     code, message, request_id = escape(refused.code), escape(refused.message), uuid.uuid4()
     if service == EC2:
         text = (
@@ -162,13 +159,13 @@ def error_answer(service: str, refused: Refused) -> Response:
 
 
 def ec2_answer(action: str, content: str) -> Response:
-    """An EC2 answer around its content."""
+    """Return an EC2 response with this content."""
     request_id = f"<requestId>{uuid.uuid4()}</requestId>"
     return xml_answer(f'<{action}Response xmlns="{EC2_NAMESPACE}">{request_id}{content}</{action}Response>')
 
 
 def xml_answer(text: str, *, status: int = 200) -> Response:
-    """An answer in XML."""
+    """Return an XML response."""
     return Response(
         f'<?xml version="1.0" encoding="UTF-8"?>\n{text}',
         status=status,
@@ -177,7 +174,7 @@ def xml_answer(text: str, *, status: int = 200) -> Response:
 
 
 def read_xml(content: bytes) -> ElementTree.Element:
-    """Parse an XML document. Raises `Refused` if it is none."""
+    """Parse an XML document. Raises `Refused` if it is malformed."""
     try:
         return ElementTree.fromstring(content)  # noqa: S314 (from our own clients, on this machine)
     except ElementTree.ParseError as error:
@@ -185,22 +182,22 @@ def read_xml(content: bytes) -> ElementTree.Element:
 
 
 def write_xml(element: ElementTree.Element) -> str:
-    """The element's text, in EC2's namespace without prefixes, as EC2 writes it."""
+    """Return the element as text in EC2's namespace without prefixes, as EC2 writes it."""
     text = ElementTree.tostring(element, encoding="unicode", default_namespace=None)
     return re.sub(r"(</?)ns\d+:", r"\1", text).replace("xmlns:ns0=", "xmlns=")
 
 
 def text_of(element: ElementTree.Element, path: str) -> str:
-    """The text at a path of local names; empty if there is none."""
+    """Return the text at a path of local names; empty if it is missing."""
     return element.findtext("/".join(f"{{*}}{name}" for name in path.split("/")), default="")
 
 
 def all_of(element: ElementTree.Element, path: str) -> list[ElementTree.Element]:
-    """The elements at a path of local names."""
+    """Return the elements at a path of local names."""
     return element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
 
 
 def error_code(response: Response) -> str:
-    """The code in an error answer of either service."""
+    """Return the error code of a response of either service."""
     found = re.search(r"<Code>([^<]+)</Code>", response.get_data(as_text=True))
     return found[1] if found else str(response.status_code)

@@ -1,1 +1,1 @@
-"""No code of the devstack's own processes: see `sitecustomize`."""
+"""Loaded by box processes only; see `sitecustomize`."""

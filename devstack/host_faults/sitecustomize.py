@@ -1,8 +1,8 @@
-"""What may ail the machine of a box: a clock that jumped, a disk that is full. Loaded by its processes.
+"""Host faults of a box, loaded by its Python processes: a clock that jumped, a full disk.
 
-Standard library only; while no file in `ONEBOX_AILMENTS` asks for it, nothing is different. `clock` holds the
-seconds that wall clocks are ahead; while `full` exists, what is written below `CONFIGS_DIR` finds no room.
-Whom it befell is noted in `befell`, a line each.
+Standard library only. Files in the directory `ONEBOX_AILMENTS` switch the faults on: `clock` holds the
+seconds by which wall clocks are ahead; while `full` exists, writes below `CONFIGS_DIR` fail with ENOSPC.
+Each effect adds a line to `befell`.
 """
 
 import os
@@ -20,7 +20,7 @@ def _note(what: str) -> None:
 
 
 def _ahead() -> float:
-    """How far the wall clock is ahead now."""
+    """Seconds by which the wall clock is ahead."""
     try:
         with open(os.path.join(_AILMENTS, "clock")) as file:
             seconds = float(file.read())
@@ -43,7 +43,7 @@ def _install() -> None:
     def open_where_there_may_be_no_room(
         path: _Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
     ) -> int:
-        # The file is made, or emptied; there is no room for what is in it: the kernel says so at the write.
+        # The file is created or truncated; as on a full disk, the write fails.
         descriptor = real_open(path, flags, mode, dir_fd=dir_fd)
         if not flags & os.O_WRONLY or not os.fsdecode(path).startswith(_CONFIGS) or not os.path.exists(full):
             return descriptor

@@ -1,4 +1,4 @@
-"""The agent runtime behind the box script, as an unmodified runtime of the field would be.
+"""The agent runtime behind the box script; behaves like an unmodified runtime in the field.
 
-It knows the register protocol and A2A, and nothing of Onebox. Standard library only: a dozen start at once.
+It speaks the register protocol and A2A. Standard library only, because a dozen start at once.
 """

@@ -1,6 +1,6 @@
-"""The runtime as a process: `python -m devstack.runtime`, told by its environment.
+"""The runtime as a process: `python -m devstack.runtime`, configured by environment variables.
 
-Only the composition; it ends with the process that started it.
+It ends with the process that started it.
 """
 
 import os
@@ -12,15 +12,15 @@ from devstack.runtime.conversation import Runtime
 from devstack.runtime.server import Handler
 
 PARENT_CHECK_SECONDS = 0.2
-"""How soon it ends after its box: a machine takes everything along when it goes."""
+"""Poll interval of the parent check: a runtime ends with its machine."""
 
 
 def main() -> None:
-    """Serve until the box is gone."""
+    """Serve until the box has ended."""
     box = os.getppid()
     runtime = Runtime.from_environment(os.environ)
     Handler.runtime = runtime
-    # Behind a proxy it listens elsewhere than it says.
+    # Behind a proxy, the listening port differs from the advertised one.
     port = int(os.environ.get("ONEBOX_LISTEN_PORT") or runtime.port)
     with ThreadingHTTPServer((runtime.address, port), Handler) as server:
         for target in (server.serve_forever, runtime.run):

@@ -1,6 +1,6 @@
-"""What a runtime says to the platform, and what it answers to messages.
+"""The runtime's calls to the platform and its responses to messages.
 
-It listens nowhere itself, and never reads the status of a beat.
+Like runtimes in the field, it ignores the status of heartbeat responses.
 """
 
 import fcntl
@@ -19,41 +19,41 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 REGISTER_DELAYS = (1, 2, 4, 8, 16, 30, 30)
-"""Seconds between the eight attempts of the newer runtimes in the field: 91 s in all."""
+"""Delays between the eight attempts of newer runtimes in the field, in seconds: 91 s in all."""
 
 CALL_SECONDS = 10.0
 
 SLOW_SECONDS = 1.0
 
 REPORTS = 30
-"""How often the end of slow work is reported, until it is taken in."""
+"""Interval between reports of finished work, until one is accepted."""
 
 
 class Mode(StrEnum):
-    """How it behaves."""
+    """Behaviour of the runtime."""
 
     HEALTHY = "healthy"
     BRAINDEAD = "braindead"
-    """It beats and accepts messages, and never processes one."""
+    """It sends heartbeats and accepts messages, but never processes one."""
     SLOW = "slow"
-    """It says that it works, and reports the end of it later."""
+    """It answers that it works, and reports the result later."""
     SILENT = "silent"
-    """It neither beats nor answers."""
+    """It sends no heartbeats and no responses."""
 
 
 LOSE_TOKEN = "lose_token"  # noqa: S105
-"""Not a mode but an event: from then on it is a runtime without a token."""
+"""An event rather than a mode: the runtime drops its token."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RuntimeStats:
-    """What it did, for those who watch it."""
+    """Counts of its actions, for observers."""
 
     mode: Mode = Mode.HEALTHY
     registers: int = 0
     register_status: int | None = None
-    beats: int = 0
-    beat_status: int | None = None
+    heartbeats: int = 0
+    heartbeat_status: int | None = None
     messages: int = 0
     processed: int = 0
     has_token: bool = False
@@ -61,7 +61,7 @@ class RuntimeStats:
 
 @dataclass(slots=True, kw_only=True)
 class Runtime:
-    """One runtime, and its conversation with the platform."""
+    """One runtime and its calls to the platform."""
 
     workspace_id: str
     platform_url: str
@@ -70,18 +70,18 @@ class Runtime:
     port: int
     heartbeat_seconds: float
     ledger: Path | None = None
-    """Where the IDs of processed messages are kept, across boxes: repeats are dropped by it."""
+    """File with the IDs of processed messages, shared across boxes, to drop duplicates."""
     data: Path | None = None
     """The data volume, if the workspace has one."""
     stats: RuntimeStats = field(default_factory=RuntimeStats)
     token: str = field(default="", repr=False)
     started: float = field(default_factory=time.monotonic)
     wake: threading.Event = field(default_factory=threading.Event)
-    """Set when something changed that shouldn't wait for the next beat's time."""
+    """Set when a change must not wait for the next heartbeat."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Runtime":
-        """As a box starts it."""
+        """Create it from the environment of a box."""
         return cls(
             workspace_id=environment["WORKSPACE_ID"],
             platform_url=environment["PLATFORM_URL"],
@@ -102,7 +102,7 @@ class Runtime:
 
     @property
     def token_file(self) -> Path:
-        """Where the bearer comes from."""
+        """File with the bearer token."""
         return self.configs / ".auth_token"
 
     @property
@@ -118,7 +118,7 @@ class Runtime:
         }
 
     def run(self) -> None:
-        """Register, and then beat, until the box ends."""
+        """Register, then send heartbeats until the box ends."""
         self._register()
         while True:
             if self.stats.mode is not Mode.SILENT:
@@ -127,7 +127,7 @@ class Runtime:
             self.wake.clear()
 
     def control(self, mode: str) -> None:
-        """Behave differently from now on. Raises `ValueError` for an unknown mode."""
+        """Change the behaviour. Raises `ValueError` for an unknown mode."""
         if mode == LOSE_TOKEN:
             self.token_file.unlink(missing_ok=True)
             self.token = ""
@@ -136,13 +136,13 @@ class Runtime:
         self.wake.set()
 
     def file(self, name: str) -> Path:
-        """A file on the data volume. Raises `ValueError` if there is no volume, or the name is none."""
+        """Return a path on the data volume. Raises `ValueError` without a volume or for an invalid name."""
         if self.data is None or not name.isalnum():
             raise ValueError("there is no data volume" if self.data is None else "letters and digits only")
         return self.data / name
 
     def report(self) -> dict[str, object]:
-        """What it did, and how it is."""
+        """Return its counts and its state."""
         self.stats.has_token = bool(self.token)
         return {"workspace_id": self.workspace_id, **asdict(self.stats)}
 
@@ -173,7 +173,7 @@ class Runtime:
         return envelope | {"result": task | {"status": {"state": "completed"}, "artifacts": [artifact]}}
 
     def _finish(self, message_id: str) -> None:
-        """Report the end of a message that is a delegation; again where that was not taken in."""
+        """Report the result of a delegation; repeat until the report is accepted."""
         self._process(message_id)
         path = f"/workspaces/{self.workspace_id}/delegations/{message_id}/update"
         for _ in range(REPORTS):
@@ -185,7 +185,7 @@ class Runtime:
             time.sleep(SLOW_SECONDS)
 
     def _process(self, message_id: str) -> None:
-        """Do it, unless it was done: the ID stands in the ledger."""
+        """Process the message unless its ID is in the ledger."""
         if self.ledger is not None:
             with self.ledger.open("a+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -208,7 +208,7 @@ class Runtime:
             final = status is not None and status < 500  # 401, 409, 410, 425 and 429 too, as in the field
             if final or delay is None:
                 break
-            time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, nothing secret
+            time.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, not a secret
         _log(f"register: {self.stats.register_status}; beating from now on, whatever it was")
 
     def _beat(self) -> None:
@@ -221,11 +221,11 @@ class Runtime:
             "uptime_seconds": int(time.monotonic() - self.started),
         }
         status, _ = self._call("/registry/heartbeat", body, self._bearer())
-        self.stats.beats += 1
-        self.stats.beat_status = status  # watched from outside; a runtime never reads it
+        self.stats.heartbeats += 1
+        self.stats.heartbeat_status = status  # for observers; the runtime ignores it
 
     def _bearer(self) -> str:
-        if not self.token:  # once it is not empty, it is cached for good
+        if not self.token:  # a token that was read once is cached permanently
             try:
                 self.token = self.token_file.read_text().strip()
             except OSError:
@@ -240,7 +240,7 @@ class Runtime:
             file.write(token)
 
     def _call(self, path: str, body: object, bearer: str) -> tuple[int | None, dict[str, object]]:
-        """POST, from the box's own address; no status if there was no answer."""
+        """POST from the box's own address. Returns no status without a response."""
         platform = urlsplit(self.platform_url)
         kind = http.client.HTTPSConnection if platform.scheme == "https" else http.client.HTTPConnection
         connection = kind(

@@ -1,7 +1,4 @@
-"""Where a runtime listens: A2A at every path, its card, and `/_control` and `/_data/NAME` for tests and demo.
-
-What is answered is the conversation's matter.
-"""
+"""The runtime's HTTP server: A2A at every path, its card, and `/_control` and `/_data/NAME` for tests."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,14 +11,14 @@ DATA = "/_data/"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one connection's requests."""
+    """Handles one connection's requests."""
 
     protocol_version = "HTTP/1.1"
     timeout = 30
     runtime: Runtime
 
     def do_GET(self) -> None:
-        """Show the card, or what it did."""
+        """Return the agent card or the counts."""
         if self.path == "/_control":
             self._send(200, self.runtime.report())
         elif self.path.startswith(DATA):
@@ -34,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, {"error": "not found"})
 
     def do_POST(self) -> None:
-        """Take a message, or be told how to behave."""
+        """Accept a message, or change the mode."""
         try:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
         except ValueError:
@@ -50,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             text = str(body.get("text", "")) if isinstance(body, dict) else ""
             self._data(lambda file: {"written": file.write_text(text)})
         elif self.runtime.stats.mode is Mode.SILENT:
-            self.close_connection = True  # without a word
+            self.close_connection = True  # no response
         elif isinstance(body, dict):
             self._send(200, self.runtime.answer(body))
         else:
@@ -63,9 +60,9 @@ class Handler(BaseHTTPRequestHandler):
         except (OSError, ValueError) as error:
             self._send(404, {"error": str(error)})
 
-    # typing.override is 3.12's, and typing_extensions would double the time to start.
+    # typing.override needs Python 3.12, and typing_extensions would double the start-up time.
     def log_message(self, format: str, *arguments: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
-        """Log nothing: what matters is counted."""
+        """Log nothing; the runtime counts what matters."""
 
     def _send(self, status: int, document: Mapping[str, object]) -> None:
         content = json.dumps(document).encode()

@@ -1,4 +1,4 @@
-"""What judges a campaign: functions from what really happened to violations of I1 to I12.
+"""Checks the invariants I1 to I12: functions from evidence to violations.
 
-Nothing here, and nothing that it imports, is the product's: a mistake in its rules must not be made twice.
+Neither this package nor its imports belong to the product, so that its mistakes are not repeated here.
 """

@@ -1,4 +1,4 @@
-"""Instances and names, by the AWS endpoint's journal: I1, I8, and one launch for each generation (I2)."""
+"""Instances and DNS names, from the AWS endpoint's journal: I1, I8, and one launch per generation (I2)."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ ALIVE = ("pending", "running")
 
 
 def one_alive(evidence: Evidence) -> Iterator[Violation]:
-    """I1: one instance alive at a time, and none launched before the one before has ended."""
+    """I1: one instance is alive at a time; none launches before its predecessor has ended."""
     state: dict[str, dict[str, str]] = defaultdict(dict)
     for call in evidence.aws_calls:
         if call.action != "StateChange" or call.workspace is None:
@@ -20,13 +20,13 @@ def one_alive(evidence: Evidence) -> Iterator[Violation]:
         others = {name: it for name, it in instances.items() if name != instance and it != "terminated"}
         instances[instance] = call.outcome
         if call.outcome in ALIVE and any(it in ALIVE for it in others.values()):
-            yield _violation("I1", call, f"{instance} is {call.outcome} beside {_join(others)}")
+            yield _violation("I1", call, f"{instance} is {call.outcome} while {_join(others)}")
         elif is_new and others:
             yield _violation("I1", call, f"{instance} was launched while {_join(others)}")
 
 
 def one_launch(evidence: Evidence) -> Iterator[Violation]:
-    """I2: overlapping requests, retries and lost answers launch one instance of a generation."""
+    """I2: overlapping requests, retries and lost responses launch one instance per generation."""
     launched: dict[tuple[str, int | None], str] = {}
     for call in evidence.aws_calls:
         if call.outcome != "launched" or call.workspace is None:
@@ -35,12 +35,12 @@ def one_launch(evidence: Evidence) -> Iterator[Violation]:
             before = launched.setdefault((call.workspace, call.generation), instance)
             if before != instance:
                 yield _violation(
-                    "I2", call, f"generation {call.generation} got {instance}, and had {before} already"
+                    "I2", call, f"generation {call.generation} got {instance}, but already had {before}"
                 )
 
 
 def names_change_forwards(evidence: Evidence) -> Iterator[Violation]:
-    """I8: a workspace's name changes at most once for each generation, and only forwards."""
+    """I8: a workspace's name changes at most once per generation, and only forwards."""
     newest: dict[str, int] = {}
     for call in evidence.aws_calls:
         if call.action != "ChangeResourceRecordSets" or call.outcome != "done" or call.workspace is None:
@@ -48,7 +48,7 @@ def names_change_forwards(evidence: Evidence) -> Iterator[Violation]:
         for address in _written(call):
             owner, generation = evidence.addresses.get(address, (None, 0))
             if owner != call.workspace:
-                yield _violation("I8", call, f"the name points to {address}, which is {owner or 'nobody'}'s")
+                yield _violation("I8", call, f"the name points to {address}, owned by {owner or 'no box'}")
                 continue
             before = newest.get(call.workspace, 0)
             if generation <= before:
@@ -59,7 +59,7 @@ def names_change_forwards(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _written(call: AwsCall) -> list[str]:
-    """The addresses that a batch puts in place."""
+    """Return the addresses that a batch sets."""
     changes = call.parameters.get("changes")
     if not isinstance(changes, list):
         return []

@@ -1,4 +1,4 @@
-"""Tokens and who gets them, by PostgreSQL's changes, its audit trail, intruders' word: I4, I6, I7, I11."""
+"""Tokens, from PostgreSQL's changes, the audit log and unauthorized calls: I4, I6, I7, I11."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from faults.invariants.evidence import Change, Evidence, Violation
 LIVE = ("pending", "active", "retiring")
 
 TERMINAL_STATUSES = frozenset({"superseded", "workspace_removed", "workspace_stopped"})
-"""What a box of an older generation may be answered; anything else would not end it."""
+"""Allowed responses to a box of an older generation; any other response would not end it."""
 
 BOXES_CALLS = ("register", "heartbeat", "update-card")
 
 ACCEPTED_CODES = frozenset({"minted", "replayed", "confirmed", "registered"})
-"""What the trail says of a register call that was taken."""
+"""Audit results of an accepted register call."""
 
 
 def one_generation_has_tokens(evidence: Evidence) -> Iterator[Violation]:
-    """I4: live tokens are of one generation, one pending and one active at the most, at each commit."""
+    """I4: at each commit, live tokens are of one generation, at most one pending and one active."""
     last_of = {change.transaction: change.seq for change in evidence.changes}
     tokens: dict[str, dict[str, Change]] = defaultdict(dict)
     for change in evidence.changes:
@@ -36,7 +36,7 @@ def one_generation_has_tokens(evidence: Evidence) -> Iterator[Violation]:
 
 
 def the_superseded_get_nothing(evidence: Evidence) -> Iterator[Violation]:
-    """I6: no token is made for a generation that has a successor, and its box is told to go."""
+    """I6: a superseded generation gets no new token, and its box is told to exit."""
     newest: dict[str, int] = defaultdict(int)
     seen: set[str] = set()
     for change in evidence.changes:
@@ -49,7 +49,9 @@ def the_superseded_get_nothing(evidence: Evidence) -> Iterator[Violation]:
             seen.add(token)
             if generation < newest[change.workspace]:
                 yield _violation(
-                    "I6", change, f"generation {generation} got a token under {newest[change.workspace]}"
+                    "I6",
+                    change,
+                    f"generation {generation} got a token after {newest[change.workspace]}",
                 )
     for row in evidence.audited:
         if row.verdict == "superseded" and row.call in BOXES_CALLS and row.code not in TERMINAL_STATUSES:
@@ -57,19 +59,19 @@ def the_superseded_get_nothing(evidence: Evidence) -> Iterator[Violation]:
                 invariant="I6",
                 workspace=row.workspace,
                 at=row.at,
-                what=f"a superseded box's {row.call} was answered {row.code}",
+                what=f"a superseded box's {row.call} was answered with {row.code}",
             )
 
 
 def unknown_callers_get_nothing(evidence: Evidence) -> Iterator[Violation]:
-    """I7: nobody without evidence gets a token."""
+    """I7: a caller without evidence gets no token."""
     for attempt in evidence.unauthorized_attempts:
         if attempt.got_token or attempt.status == 200:
             yield Violation(
                 invariant="I7",
                 workspace=attempt.workspace,
                 at=attempt.at,
-                what=f"a stranger's register call was answered {attempt.status}",
+                what=f"an unknown caller's register call was answered with {attempt.status}",
             )
     for row in evidence.audited:
         if row.verdict == "unproven" and row.code in ACCEPTED_CODES:
@@ -77,16 +79,16 @@ def unknown_callers_get_nothing(evidence: Evidence) -> Iterator[Violation]:
                 invariant="I7",
                 workspace=row.workspace,
                 at=row.at,
-                what=f"the {row.call} of a caller without evidence was answered {row.code}",
+                what=f"the {row.call} of a caller without evidence was answered with {row.code}",
             )
 
 
 def secrets_stay_secret(evidence: Evidence) -> Iterator[Violation]:
-    """I11: none stands in histories, logs, command lines. What it is is told, and not itself."""
+    """I11: no secret is in histories, logs or command lines. The report names the secret, not its value."""
     for name, secret in evidence.secrets.items():
         for place, text in evidence.texts.items():
             if secret and secret in text:
-                yield Violation(invariant="I11", workspace="", at=0.0, what=f"{name} stands in {place}")
+                yield Violation(invariant="I11", workspace="", at=0.0, what=f"{name} is in {place}")
 
 
 def _violation(invariant: str, change: Change, what: str) -> Violation:

@@ -1,4 +1,4 @@
-"""Delegations, by PostgreSQL's changes, the sources' promises and the targets' own books: I10."""
+"""Delegations, from PostgreSQL's changes, the responses to sources and the targets' ledgers: I10."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ ENDS = ("processed", "failed", "expired", "canceled")
 
 
 def each_ends_once(evidence: Evidence) -> Iterator[Violation]:
-    """I10: none is lost, each ends, no end changes, and `processed` is the target's own word."""
+    """I10: none is lost, each ends, an end is final, and `processed` matches the target's ledger."""
     last: dict[str, Change] = {}
     for change in evidence.changes:
         if change.table != "delegations":
@@ -19,7 +19,7 @@ def each_ends_once(evidence: Evidence) -> Iterator[Violation]:
         if before is not None and before.row["state"] in ENDS and before.row["state"] != state:
             yield _violation(change, f"{delegation} had ended as {before.row['state']}, and became {state}")
         if state == "processed" and delegation not in evidence.processed.get(change.workspace, frozenset()):
-            yield _violation(change, f"{delegation} is processed, and no box of its target knows of it")
+            yield _violation(change, f"{delegation} is processed, but no box of its target recorded it")
         last[delegation] = change
     for promised in evidence.delegated:
         found = last.get(promised.delegation_id)
@@ -28,7 +28,7 @@ def each_ends_once(evidence: Evidence) -> Iterator[Violation]:
                 invariant="I10",
                 workspace=promised.target,
                 at=promised.at,
-                what=f"{promised.delegation_id} was promised, and is lost",
+                what=f"{promised.delegation_id} was accepted, but is lost",
             )
         elif found.row["state"] not in ENDS:
             yield _violation(found, f"{promised.delegation_id} never ended: {found.row['state']}")

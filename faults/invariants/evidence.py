@@ -1,6 +1,6 @@
-"""What really happened, as values: AWS's journal, PostgreSQL's changes, histories, callers' words.
+"""Evidence as values: AWS's journal, PostgreSQL's changes, histories, responses to callers.
 
-Standard library only; how it is collected is `witnesses`'.
+Standard library only; `collectors` gathers it.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class AwsCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A row of the product's tables that was inserted or changed, as a trigger of ours saw it."""
+    """An inserted or changed row of the product's tables, recorded by a trigger."""
 
     seq: int
     at: float
@@ -32,7 +32,7 @@ class Change:
     table: str
     workspace: str
     row: Mapping[str, object]
-    """As it is from then on."""
+    """The row after the change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +51,18 @@ class RecordedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentRequest:
-    """A request whose sender knows that it was taken: signalled, or answered."""
+    """A request that its sender knows was accepted: a signal, or an update with a response."""
 
     workspace: str
     request_id: str
     at: float
     outcome: str | None
-    """What the sender was told; None for a signal."""
+    """The response; None for a signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromisedDelegation:
-    """A delegation that its source was promised."""
+    """A delegation with a positive response to its source."""
 
     delegation_id: str
     target: str
@@ -71,21 +71,21 @@ class PromisedDelegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxTruth:
-    """What PostgreSQL says of a workspace's box, at one moment."""
+    """A workspace's box according to PostgreSQL, at one moment."""
 
     at: float
     generation: int | None
-    """Of the box that is current."""
+    """Of the current box."""
     registered: bool
     live_tokens: int
-    beat_age: float | None
+    heartbeat_age: float | None
     not_processing: bool
     canary_answered: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSample:
-    """What the API showed of a workspace, and the truth just before and just after."""
+    """The status from the API, and the truth just before and just after."""
 
     workspace: str
     at: float
@@ -107,7 +107,7 @@ class UnauthorizedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """A row of the audit trail."""
+    """A row of the audit log."""
 
     workspace: str
     at: float
@@ -128,48 +128,48 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayResult:
-    """A run of a workspace's workflow, and what came of replaying its history."""
+    """A run of a workspace's workflow, and the result of replaying its history."""
 
     workspace: str
     run_id: str
     at: float
     """Its last event."""
     failure: str | None
-    """What `onebox replay` has to say against it."""
+    """Errors that `onebox replay` reports."""
     reset: bool
-    """Whether it was reset: another run has taken its place, from where the replay parts."""
+    """Whether it was reset: another run has replaced it, from the divergence on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuietPeriod:
-    """A time in which nothing was asked and nothing injected, after everything had settled."""
+    """A settled period without requests and faults."""
 
     began: float
     ended: float
     workspaces: tuple[str, ...]
-    """Those that were online all the while."""
+    """Workspaces that were online throughout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsettledWorkspace:
-    """A workspace that was not at rest in time."""
+    """A workspace that did not settle in time."""
 
     workspace: str
     at: float
     seen: str
-    """What it was like."""
+    """Its last state."""
     unauthorized: bool
-    """Whether its box runs and its beats are answered with 401."""
+    """Whether its box runs and its heartbeats are answered with 401."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All of it, of one campaign."""
+    """All evidence of a run."""
 
     aws_calls: tuple[AwsCall, ...] = ()
     changes: tuple[Change, ...] = ()
     recorded: tuple[RecordedRequest, ...] = ()
-    asked: tuple[SentRequest, ...] = ()
+    sent: tuple[SentRequest, ...] = ()
     delegated: tuple[PromisedDelegation, ...] = ()
     status_samples: tuple[StatusSample, ...] = ()
     unauthorized_attempts: tuple[UnauthorizedAttempt, ...] = ()
@@ -179,19 +179,19 @@ class Evidence:
     quiet_periods: tuple[QuietPeriod, ...] = ()
     unsettled: tuple[UnsettledWorkspace, ...] = ()
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Whose an IP address is: workspace and generation."""
+    """Owner of each IP address: workspace and generation."""
     processed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By target: what its runtimes wrote down as processed."""
+    """By target: the IDs that its runtimes recorded as processed."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By what they are: they themselves."""
+    """Secrets by description."""
     texts: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By where they stand: what must not hold a secret."""
+    """Texts by location; none may contain a secret."""
     stale_after: float = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One case of an invariant that did not hold."""
+    """One violation of an invariant."""
 
     invariant: str
     workspace: str

@@ -1,4 +1,4 @@
-"""What became of requests, by PostgreSQL and by their senders' word: I2 and I3."""
+"""Outcomes of requests, from PostgreSQL and the responses to senders: I2 and I3."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -6,33 +6,34 @@ from collections.abc import Iterator
 from faults.invariants.evidence import Evidence, RecordedRequest, Violation
 
 OPENING = ("recreate", "start")
-"""What opens a generation when it is accepted."""
+"""Requests that open a generation when accepted."""
 
 
 def each_has_one_outcome(evidence: Evidence) -> Iterator[Violation]:
-    """I2: what was signalled or answered is recorded, once, and as it was told."""
+    """I2: a signalled or answered request is recorded once, with the outcome that was returned."""
     recorded: dict[tuple[str, str], list[RecordedRequest]] = defaultdict(list)
     for row in evidence.recorded:
         recorded[row.workspace, row.request_id].append(row)
     for (workspace, request_id), rows in recorded.items():
         if len(rows) > 1:
             yield _violation("I2", rows[-1], f"{request_id} of {workspace} has {len(rows)} outcomes")
-    for asked in evidence.asked:
-        found = recorded.get((asked.workspace, asked.request_id), [])
-        told = f"{asked.request_id} was told {asked.outcome}" if asked.outcome else asked.request_id
+    for request in evidence.sent:
+        found = recorded.get((request.workspace, request.request_id), [])
+        outcome = f" was answered with {request.outcome}" if request.outcome else ""
+        answered = f"{request.request_id}{outcome}"
         if not found:
             yield Violation(
                 invariant="I2",
-                workspace=asked.workspace,
-                at=asked.at,
-                what=f"{told}, and there is no outcome on record",
+                workspace=request.workspace,
+                at=request.at,
+                what=f"{answered}, but no outcome is recorded",
             )
-        elif asked.outcome is not None and found[0].outcome != asked.outcome:
-            yield _violation("I2", found[0], f"{told}, and {found[0].outcome} is recorded")
+        elif request.outcome is not None and found[0].outcome != request.outcome:
+            yield _violation("I2", found[0], f"{answered}, but {found[0].outcome} is recorded")
 
 
 def one_request_opens_a_generation(evidence: Evidence) -> Iterator[Violation]:
-    """I2: each generation after the first was opened by one accepted request."""
+    """I2: one accepted request opened each generation after the first."""
     opened = Counter(
         (row.workspace, row.generation)
         for row in evidence.recorded
@@ -58,7 +59,7 @@ def one_request_opens_a_generation(evidence: Evidence) -> Iterator[Violation]:
 
 
 def late_ones_change_nothing(evidence: Evidence) -> Iterator[Violation]:
-    """I3: what was accepted was about the generation that it replaced, or about none in particular."""
+    """I3: an accepted request observed the generation that it replaced, or none."""
     for row in evidence.recorded:
         about = row.observed_generation
         if row.outcome == "accepted" and row.kind == "recreate" and about not in (None, row.generation - 1):
@@ -66,7 +67,7 @@ def late_ones_change_nothing(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _already_reported(evidence: Evidence, workspace: str, generation: int) -> bool:
-    """Whether it was complained of already, as opened twice."""
+    """Whether it was already reported as opened twice."""
     return any(
         row.workspace == workspace and row.generation == generation and row.outcome == "accepted"
         for row in evidence.recorded

@@ -1,4 +1,4 @@
-"""What is shown, whether boxes get back, and what health costs: I5, I9, I12, and settling."""
+"""Displayed status, boxes that recover, idle cost, and settling: I5, I9, I12."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from faults.invariants.evidence import BoxTruth, Event, Evidence, StatusSample, Violation
 
 GRACE_SECONDS = 1.0
-"""A look takes time."""
+"""Duration of a sample."""
 
 SETTLE_MARGIN_SECONDS = 10.0
-"""What happened so shortly before a quiet time may still be heard in it."""
+"""Events this close before a quiet period may still have effects in it."""
 
 
 def online_is_true(evidence: Evidence) -> Iterator[Violation]:
-    """I9: `online` is shown only while everything that it stands for is so, before the look or after it."""
+    """I9: `online` is shown only while all of its conditions hold, just before or just after the sample."""
     for look in evidence.status_samples:
         if look.phase != "online":
             continue
@@ -28,18 +28,18 @@ def online_is_true(evidence: Evidence) -> Iterator[Violation]:
 
 
 def boxes_get_back(evidence: Evidence) -> Iterator[Violation]:
-    """I5: no box of the current generation is left with a 401; and all of it settles by itself."""
+    """I5: no box of the current generation is left with a 401; and everything settles without help."""
     for it in evidence.unsettled:
         yield Violation(
             invariant="I5" if it.unauthorized else "settling",
             workspace=it.workspace,
             at=it.at,
-            what=f"not at rest in time: {it.seen}",
+            what=f"not settled in time: {it.seen}",
         )
 
 
 def histories_replay(evidence: Evidence) -> Iterator[Violation]:
-    """On-call can replay each run, and so can the next worker that meets it."""
+    """An operator and the next worker can replay each run."""
     for it in evidence.replayed:
         if it.failure is not None and not it.reset:
             yield Violation(
@@ -51,7 +51,7 @@ def histories_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def health_costs_nothing(evidence: Evidence) -> Iterator[Violation]:
-    """I12: a workspace that is well, of which nobody wants anything, has no workflow events."""
+    """I12: a healthy workspace without requests has no workflow events."""
     events: dict[str, list[Event]] = defaultdict(list)
     for event in evidence.events:
         events[event.workspace].append(event)
@@ -73,15 +73,15 @@ def health_costs_nothing(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _missing(look: StatusSample, truth: BoxTruth, stale_after: float) -> str:
-    """What `online` lacks by that truth; nothing if it is so."""
+    """Return the conditions of `online` that do not hold."""
     if truth.generation != look.generation:
         return f"generation {truth.generation} is current"
     if not truth.registered:
         return "its box has not registered"
     if not truth.live_tokens:
         return "it has no live token"
-    if truth.beat_age is None or truth.beat_age > stale_after + GRACE_SECONDS:
-        return f"its last beat is {truth.beat_age} s old"
+    if truth.heartbeat_age is None or truth.heartbeat_age > stale_after + GRACE_SECONDS:
+        return f"its last heartbeat is {truth.heartbeat_age} s old"
     if truth.not_processing:
         return "its agent doesn't process"
     return "" if truth.canary_answered else "its agent has not answered a canary"

@@ -1,4 +1,4 @@
-"""The verdict on a campaign: every invariant's judge, and each violation with its timeline."""
+"""Runs every check and adds a timeline to each violation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,18 +26,18 @@ INVARIANT_CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
 )
 
 CONTEXT_SECONDS = (30.0, 5.0)
-"""What a timeline shows: so much before the violation, and so much after."""
+"""Seconds shown before and after the violation."""
 
 
 def find_violations(evidence: Evidence) -> list[Violation]:
-    """All violations, in the order of their times, each with what happened around it."""
+    """Return all violations, ordered by time, with the events around each."""
     found = [violation for judge in INVARIANT_CHECKS for violation in judge(evidence)]
     found.sort(key=lambda violation: violation.at)
     return [replace(each, timeline=tuple(timeline(evidence, each))) for each in found]
 
 
 def timeline(evidence: Evidence, violation: Violation) -> Iterator[str]:
-    """What all witnesses say of that workspace around that time, a line each."""
+    """Return the events of the workspace around that time, one per line."""
     before, after = CONTEXT_SECONDS
     if not violation.at:
         return

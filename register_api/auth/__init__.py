@@ -1,1 +1,1 @@
-"""Who a caller is and what it may do: credentials, identity, decision tables, audit."""
+"""Authentication and authorization: credentials, caller identity, decision tables, audit log."""

@@ -1,6 +1,6 @@
-"""Who may read a workspace, and manage its tokens: an operator, its current box, a holder of an API token.
+"""Checks who may read a workspace or manage its tokens: an operator, its current box, an API token's holder.
 
-The rule is `decision.decide_access`; here is what it is told, and the trail that it leaves.
+`rules.decide_access` decides; this module collects its input and writes the audit log.
 """
 
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from workflows.shared.workspace_ids import WORKSPACE_ID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizedCaller:
-    """Who was let in."""
+    """A caller that holds the permission."""
 
     actor: str
     """`operator`, or a kind of token with its prefix."""
     caller: Caller
     found: CallerRecord | None
-    """None: there is no such workspace, as only operators are told."""
+    """None if the workspace does not exist; only operators get this far then."""
     is_box: bool
-    """Whether it is the current box, by its instance token."""
+    """Whether the caller is the current box, by its instance token."""
 
 
 class Access:
-    """Checks rights on a connection of the caller's."""
+    """Checks permissions, on the database connection that the handler holds."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, auditor: Auditor) -> None:
         self._config = config
@@ -48,7 +48,7 @@ class Access:
         workspace_id: str,
         credentials: Credentials,
     ) -> AuthorizedCaller | Refused:
-        """Who the caller is to this workspace, or why it may not; a refusal goes into the trail."""
+        """The authorized caller, or the refusal, which is also written to the audit log."""
         found = await read_caller(conn, workspace_id, credentials)
         caller = identify(credentials, found, self._config.bootstrap_policy)
         sha256, prefix = credentials.sha256, None
@@ -73,8 +73,12 @@ class Access:
                 await self._auditor.write_refusal(conn, refusal)
             return decision
         self._pool.mark_known(sha256)
-        own = "" if found is None else f"instance {found.token_prefix}"
-        actor = "operator" if operator else f"api {prefix}" if prefix is not None else own
+        if operator:
+            actor = "operator"
+        elif prefix is not None:
+            actor = f"api {prefix}"
+        else:
+            actor = "" if found is None else f"instance {found.token_prefix}"
         return AuthorizedCaller(
             actor=actor, caller=caller, found=found, is_box=not operator and prefix is None
         )
@@ -88,26 +92,26 @@ class Access:
         *,
         call: str,
         code: str,
-        admitted: AuthorizedCaller,
+        caller: AuthorizedCaller,
         token_prefix: str | None = None,
     ) -> None:
-        """Put what was done into the trail."""
-        done = audit_entry(
+        """Write an action of an authorized caller to the audit log."""
+        entry = audit_entry(
             workspace_id,
-            call=f"{call} by {admitted.actor}",
+            call=f"{call} by {caller.actor}",
             code=code,
-            caller=admitted.caller,
+            caller=caller.caller,
             credentials=credentials,
             token_prefix=token_prefix,
             request_id=request_id(request.scope),
         )
-        await self._auditor.write(conn, done)
+        await self._auditor.write(conn, entry)
 
 
 async def read_caller(conn: Connection, workspace_id: str, credentials: Credentials) -> CallerRecord | None:
-    """The workspace beside the presented token; nothing for what cannot be an ID.
+    """The workspace's record and that of the presented token; None if the workspace is unknown.
 
-    That also keeps out what PostgreSQL refuses as text.
+    A malformed ID is never sent to PostgreSQL, which refuses NUL characters.
     """
     if WORKSPACE_ID.fullmatch(workspace_id) is None:
         return None

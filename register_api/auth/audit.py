@@ -1,6 +1,6 @@
-"""What goes into the audit trail: every decision about a known workspace, a flood as its count.
+"""Writes the audit log: every decision about a known workspace; repeated refusals as a count.
 
-Decides nothing, and holds no credential.
+Entries hold no credential.
 """
 
 from collections import OrderedDict
@@ -14,26 +14,26 @@ from store.registration import audit
 from store.registration.audit import AuditEntry
 
 REPEAT_INTERVAL_SECONDS = 10.0
-"""The same answer to the same source about the same workspace gets a row once in so many seconds."""
+"""The same refusal of the same source for the same workspace gets one row per interval."""
 
 TRACKED_REFUSALS_LIMIT = 10_000
-"""Beyond them, the least recent count is forgotten: memory is bounded, the trail loses a count of repeats."""
+"""Bounds the memory for counts. Beyond it the least recent count is dropped."""
 
 
 class Auditor:
-    """Writes the trail of one process."""
+    """Writes the audit log of one process."""
 
     def __init__(self) -> None:
         self._repeats: OrderedDict[tuple[str, str, str, str], tuple[float, int]] = OrderedDict()
 
     async def write(self, conn: Connection, entry: AuditEntry) -> None:
-        """Append the decision."""
+        """Append an entry."""
         await audit.append(conn, entry)
 
     async def write_refusal(self, conn: Connection, entry: AuditEntry) -> None:
-        """Append a refusal. The same one again and again is thinned out, and counted.
+        """Append a refusal, or only count it if it repeats one within the interval.
 
-        What a proven caller does that a human should see is always written.
+        A refusal of a proven caller that needs an operator's attention is always written.
         """
         if not entry.needs_attention or entry.identity == CallerIdentity.UNPROVEN:
             repeats = self._repeats_due(entry)
@@ -43,7 +43,7 @@ class Auditor:
         await audit.append(conn, entry)
 
     def _repeats_due(self, entry: AuditEntry) -> int | None:
-        """How many repeats the row stands for; None if it only counts for a later one."""
+        """How many unwritten repeats a row for this entry stands for; None if no row is due yet."""
         kind = (entry.workspace_id, entry.operation, entry.code, str(entry.source))
         now = monotonic()
         last, repeats = self._repeats.pop(kind, (-REPEAT_INTERVAL_SECONDS, 0))
@@ -65,7 +65,7 @@ def audit_entry(
     request_id: str,
     alert: bool = False,
 ) -> AuditEntry:
-    """The decision about a caller, as the trail holds it."""
+    """The audit log entry for a decision about a caller."""
     return AuditEntry(
         workspace_id=workspace_id,
         generation=caller.generation,

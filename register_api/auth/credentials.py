@@ -1,6 +1,6 @@
-"""From a request to what it proves: its credentials, its address, and what the record says of both.
+"""Reads and verifies the credentials of a request, and identifies the caller.
 
-Verifies, and decides nothing: an invalid bearer is a fact among others here, neither a grant nor a refusal.
+An invalid bearer is one piece of information among others here: it neither grants nor refuses anything.
 """
 
 import re
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from register_api.auth.identity import (
-    BootstrapPolicy,
     CallerIdentity,
     Evidence,
     Peer,
@@ -18,83 +17,77 @@ from register_api.auth.identity import (
 )
 from register_api.auth.rules import Bearer
 from register_api.http.client_address import FORWARDED_FOR, Address, client_address
-from register_api.http.config import ApiConfig
+from register_api.http.config import ApiConfig, BootstrapPolicy
 from store.registration.caller_lookup import CallerRecord
 from store.registration.credentials import token_hash
 
 BOOTSTRAP_HEADER = "x-bootstrap-token"
 
-_READ_HEADERS = (b"authorization", BOOTSTRAP_HEADER.encode(), FORWARDED_FOR.encode())
-
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/=-]{1,512})")
-"""RFC 6750, section 2.1; ours have 43 characters, or fewer than 80."""
+"""RFC 6750, section 2.1. Tokens have 43 characters, bootstrap secrets fewer than 80."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What came with a request, as far as it can be read without the database."""
+    """What a request carries, as far as it can be read without the database."""
 
     present: bool
-    """Whether a credential came at all, good or bad."""
+    """Whether the request carries any credential, valid or not."""
     bearer: str | None = field(default=None, repr=False)
     sha256: bytes | None = None
-    """What the database may know the bearer by."""
+    """The bearer's hash, under which the database may know it."""
     secrets: tuple[int, ...] = ()
-    """The generations that verified bootstrap secrets name."""
+    """Generations of the verified bootstrap secrets."""
     source: Address | None = None
-    """Where the call comes from."""
+    """The address that the call comes from."""
 
     @property
     def secret_generation(self) -> int | None:
-        """The oldest generation that a bootstrap secret names: that is whose box it is."""
+        """The oldest generation of the bootstrap secrets: the generation of the calling box."""
         return min(self.secrets, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, as far as evidence and record tell."""
+    """The caller, as far as evidence and record show."""
 
     workspace: RecordedWorkspace | None
-    """None: the workspace is unknown."""
+    """None if the workspace is unknown."""
     identity: CallerIdentity
     bearer: Bearer
     peer: Peer = Peer.DIFFERS
     superseded_generation: int | None = None
-    """The generation that a superseded caller is of."""
+    """The generation of a superseded caller."""
 
     @property
     def generation(self) -> int:
-        """The current generation, or the newest one where none is; 0 if there is no such workspace."""
+        """The current generation, or the newest if none is current; 0 if the workspace is unknown."""
         if self.workspace is None:
             return 0
         return self.workspace.newest if self.workspace.current is None else self.workspace.current
 
 
 def read_credentials(request: Request, config: ApiConfig, *, workspace_id: str) -> Credentials:
-    """The bearer, the generations whose bootstrap secret came as bearer or in its own header, the address."""
-    # One look at all headers: Starlette's takes one for each name.
-    sent: dict[bytes, list[str]] = {name: [] for name in _READ_HEADERS}
-    for name, value in request.scope["headers"]:
-        if name in sent:
-            sent[name].append(value.decode("latin-1"))
-    authorization, bootstrap, forwarded = sent.values()
-    # Two bearers are none: which of them a proxy looked at, nobody knows.
+    """The request's bearer, its verified bootstrap secrets (as bearer or own header), and its address."""
+    authorization = request.headers.getlist("authorization")
+    bootstrap = request.headers.getlist(BOOTSTRAP_HEADER)
+    # With two Authorization headers it is unclear which one a proxy checked, so neither counts.
     match = _BEARER.fullmatch(authorization[0].strip()) if len(authorization) == 1 else None
     bearer = None if match is None else match[1]
     presented = [*bootstrap[:2], *([] if bearer is None else [bearer])]
     verified = [config.keys.verify_bootstrap(workspace_id, text) for text in presented]
-    client = request.scope.get("client")
+    peer = None if request.client is None else request.client.host
     return Credentials(
         present=bool(authorization or bootstrap),
         bearer=bearer,
         sha256=None if bearer is None else token_hash(bearer),
         secrets=tuple(secret.generation for secret in verified if secret is not None),
-        source=client_address(None if client is None else client[0], forwarded, config.trusted_proxies),
+        source=client_address(peer, request.headers.getlist(FORWARDED_FOR), config.trusted_proxies),
     )
 
 
 def identify(credentials: Credentials, found: CallerRecord | None, policy: BootstrapPolicy) -> Caller:
-    """Put the credentials beside the record."""
+    """The caller, decided from its credentials and the record."""
     bearer = Bearer.NOT_VALID if credentials.present else Bearer.ABSENT
     if found is None:
         return Caller(workspace=None, identity=CallerIdentity.UNPROVEN, bearer=bearer)
@@ -108,7 +101,7 @@ def identify(credentials: Credentials, found: CallerRecord | None, policy: Boots
         if live and current:
             bearer = Bearer(found.token_state)
         if live or not current:
-            # A revoked token of the current generation proves nothing: somebody revoked it for a reason.
+            # A revoked token of the current generation proves nothing: it was revoked for a reason.
             token = found.token_generation
     evidence = Evidence(secrets=credentials.secrets, token=token, peer=_peer(credentials, found))
     identity = decide_identity(evidence, workspace, policy)

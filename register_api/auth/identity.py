@@ -1,38 +1,25 @@
-"""Who a caller is, as far as its evidence and the bootstrap policy tell: a function of values.
-
-No I/O and no clock: the standard library, and value types of other pure modules.
-"""
+"""Who a caller is, decided from its evidence, the record and the bootstrap policy. No I/O, no clock."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workflows.workspace.state import Intent
-
-
-class BootstrapPolicy(StrEnum):
-    """How a box that has no token proves itself (`BOOTSTRAP_POLICY`)."""
-
-    SECRET = "secret"  # noqa: S105 - a word, no credential
-    """By the bootstrap secret of its user data."""
-    ADDRESS = "address"
-    """By that secret, or by calling from the recorded address: for images whose user data is fixed."""
-    BOTH = "both"
-    """By that secret, from the recorded address."""
+from register_api.http.config import BootstrapPolicy
+from workflows.workspace.enums import Intent
 
 
 class Peer(StrEnum):
-    """What the address that a call comes from says."""
+    """How the caller's address compares with the record."""
 
     MATCHES = "matches"
-    """It is the one recorded for the current generation's instance."""
+    """It is the address recorded for the current generation's instance."""
     DIFFERS = "differs"
-    """It is not, or there is no current generation."""
+    """It is another address, or there is no current generation."""
     UNRECORDED = "unrecorded"
-    """The current generation has no address on record yet, so nobody can say."""
+    """The current generation has no address on record yet."""
 
 
 class CallerIdentity(StrEnum):
-    """Who the caller is, as far as evidence tells."""
+    """Who the caller is, as far as its evidence shows."""
 
     CURRENT = "current"
     SUPERSEDED = "superseded"
@@ -42,18 +29,18 @@ class CallerIdentity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What came with a call and was verified."""
+    """The verified parts of a call's credentials."""
 
     secrets: tuple[int, ...] = ()
-    """The generations that genuine bootstrap secrets name."""
+    """Generations of the genuine bootstrap secrets."""
     token: int | None = None
-    """The generation of a genuine instance token that was not revoked within its own generation."""
+    """Generation of a genuine instance token, unless it was revoked within its own generation."""
     peer: Peer = Peer.DIFFERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedWorkspace:
-    """What the record says about who may register."""
+    """The part of the workspace record that decides who may register."""
 
     intent: Intent
     deleted: bool
@@ -62,7 +49,7 @@ class RecordedWorkspace:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it is deleted, or being deleted: for callers that is the same."""
+        """Whether the workspace is deleted or being deleted; callers see no difference."""
         return self.deleted or self.intent is Intent.DELETE
 
 
@@ -71,9 +58,9 @@ def decide_identity(
 ) -> CallerIdentity:
     """Who the caller is.
 
-    The bootstrap secret came with the box, and the address is the instance's own; a token file can be
-    inherited from an older box, or shared with a newer one. So secret and address outweigh a token, and of
-    two secrets the older one names the box: I6 is worth more than a box that presents a stranger's secret.
+    The bootstrap secret came with the box, and the address is the instance's own. A token file can be
+    inherited from an older box, or shared with a newer one. So secret and address outweigh a token. Of two
+    secrets the older one counts: refusing the current box is better than accepting a superseded one (I6).
     """
     if evidence.secrets:
         return _identify_by_secret(min(evidence.secrets), evidence, workspace, policy)
@@ -83,7 +70,7 @@ def decide_identity(
     if workspace.current is not None and evidence.token == workspace.current:
         return CallerIdentity.CURRENT
     if by_address and evidence.peer is Peer.UNRECORDED:
-        # It may be the new box, with the stale file of the old one or with nothing: a 401 or 410 would be
+        # It may be the new box, without a token or with the old box's token file. Both 401 and 410 would be
         # final to it.
         return CallerIdentity.UNDETERMINED
     if evidence.token is not None:
@@ -106,5 +93,5 @@ def _identify_by_secret(
 
 
 def _identify_other_generation(generation: int, workspace: RecordedWorkspace) -> CallerIdentity:
-    # Genuine, but of a generation that is not on record: it may be about to be.
+    # A genuine credential of a newer generation: its launch may not be recorded yet.
     return CallerIdentity.SUPERSEDED if generation <= workspace.newest else CallerIdentity.UNDETERMINED

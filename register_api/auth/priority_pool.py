@@ -1,7 +1,7 @@
-"""Who gets to the database first: callers that showed who they are, before those that did not yet.
+"""Database connections by priority: known callers get one at once, unknown callers queue for a small share.
 
-Grants nothing and refuses nobody for good: a caller that finds no room is asked to come again. What it is
-told does not depend on the record.
+It authorizes nobody. A caller without a connection gets a 503 and may retry; that response does not depend
+on the record.
 """
 
 import asyncio
@@ -13,27 +13,27 @@ from register_api.auth.credentials import Credentials
 from store.db.pool import Connection, Pool, StoreUnavailable, connection
 
 KNOWN_CALLER_TTL_SECONDS = 300.0
-"""Ten beats: a box that beats is known all the time."""
+"""Ten heartbeat intervals: a box that sends heartbeats stays known."""
 
 KNOWN_TOKENS_LIMIT = 50_000
-"""Of one process; a fleet of 10,000 has two live tokens a box at the most. 100 bytes each."""
+"""For one process, at 100 bytes each. A fleet of 10,000 boxes has at most 20,000 live tokens."""
 
 UNKNOWN_POOL_DIVISOR = 4
-"""Of the pool's connections, one in so many serves callers that are not known."""
+"""Unknown callers share one in four of the pool's connections."""
 
 UNKNOWN_QUEUE_LIMIT = 256
-"""More of them at once are a flood; the newest of the largest crowd goes first."""
+"""Queued unknown callers. Beyond it, the newest caller of the source with the most callers is dropped."""
 
 QUEUE_TIMEOUT_SECONDS = 2.0
-"""As long as for a lock. Whoever waits longer is told to come again."""
+"""The same as the lock timeout. A caller that waits longer gets a 503."""
 
 
 class PoolSaturated(StoreUnavailable):
-    """No room now; the same call may succeed later."""
+    """No connection is free for this caller; the same call may succeed later."""
 
 
 class FairQueue:
-    """So many at once. Sources take turns, so that a flood from one of them delays itself."""
+    """A semaphore with a queue per source, served round-robin: a flood delays only its own source."""
 
     def __init__(
         self, slots: int, *, queue_limit: int = UNKNOWN_QUEUE_LIMIT, timeout: float = QUEUE_TIMEOUT_SECONDS
@@ -45,7 +45,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def slot(self, source: str) -> AsyncIterator[None]:
-        """A place for the block; raises `PoolSaturated`."""
+        """Hold a slot for the block; raises `PoolSaturated`."""
         if self._free:
             self._free -= 1
         else:
@@ -56,29 +56,29 @@ class FairQueue:
             self._release()
 
     async def _acquire(self, source: str) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(source, deque()).append(place)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(source, deque()).append(turn)
         if sum(map(len, self._queues.values())) > self._queue_limit:
             last = max(self._queues.values(), key=len)[-1]
             self._remove(last)
-            if not last.done():  # it may have given up by itself, and not have left yet
+            if not last.done():  # else it has timed out, and has not left the queue yet
                 last.set_exception(PoolSaturated("too many callers at once"))
         acquired = False
         try:
             async with asyncio.timeout(self._timeout):
-                await place
+                await turn
             acquired = True
         except TimeoutError:
-            raise PoolSaturated("no room for this caller in time") from None
+            raise PoolSaturated("no connection for this caller in time") from None
         finally:
-            self._remove(place)
-            if not acquired and place.done() and not place.cancelled() and place.exception() is None:
-                self._release()  # the place came together with the timeout, or with the caller's hanging up
+            self._remove(turn)
+            if not acquired and turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release()  # granted just as the caller timed out or was cancelled
 
-    def _remove(self, place: asyncio.Future[None]) -> None:
+    def _remove(self, turn: asyncio.Future[None]) -> None:
         for source, queue in self._queues.items():
-            if place in queue:
-                queue.remove(place)
+            if turn in queue:
+                queue.remove(turn)
                 if not queue:
                     del self._queues[source]
                 return
@@ -86,17 +86,17 @@ class FairQueue:
     def _release(self) -> None:
         while self._queues:
             source, queue = self._queues.popitem(last=False)
-            place = queue.popleft()
+            turn = queue.popleft()
             if queue:
-                self._queues[source] = queue  # behind the others
-            if not place.done():
-                place.set_result(None)
+                self._queues[source] = queue  # to the back of the line
+            if not turn.done():
+                turn.set_result(None)
                 return
         self._free += 1
 
 
 class PriorityPool:
-    """The way to the pool, and the tokens that were live a moment ago."""
+    """The connection pool, and a cache of tokens that were recently live."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -105,9 +105,9 @@ class PriorityPool:
 
     @asynccontextmanager
     async def connection(self, credentials: Credentials) -> AsyncIterator[Connection]:
-        """A connection for the block: at once for who is known, in turn for who is not.
+        """A connection for the block: at once for a known caller, through the queue for an unknown one.
 
-        A bootstrap secret is verified without the database, a token was live a moment ago. Raises
+        A caller is known by a bootstrap secret, which needs no database, or by a recently live token. Raises
         `StoreUnavailable`.
         """
         if credentials.secrets or self.is_known(credentials.sha256):
@@ -119,12 +119,12 @@ class PriorityPool:
 
     @asynccontextmanager
     async def shared_connection(self) -> AsyncIterator[Connection]:
-        """A connection for what is done at once for many that are known. Raises `StoreUnavailable`."""
+        """A connection for work on behalf of many known callers. Raises `StoreUnavailable`."""
         async with connection(self._pool) as conn:
             yield conn
 
     def mark_known(self, sha256: bytes | None) -> None:
-        """The token with this hash was live just now."""
+        """Remember that the token with this hash is live."""
         if sha256 is None:
             return
         self._known[sha256] = asyncio.get_running_loop().time() + KNOWN_CALLER_TTL_SECONDS
@@ -133,5 +133,5 @@ class PriorityPool:
             self._known.popitem(last=False)
 
     def is_known(self, sha256: bytes | None) -> bool:
-        """Whether the token with this hash was live a moment ago."""
+        """Whether the token with this hash was recently live."""
         return sha256 is not None and self._known.get(sha256, 0.0) > asyncio.get_running_loop().time()

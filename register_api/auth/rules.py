@@ -1,7 +1,4 @@
-"""The register and heartbeat decision tables, and the rules of a token's use, as functions of values.
-
-No I/O and no clock: the standard library, and value types of other pure modules.
-"""
+"""The decision tables: register, heartbeat, use of a token, reading, reporting. No I/O, no clock."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,23 +8,23 @@ from typing import assert_never
 
 from register_api.auth.identity import CallerIdentity, Peer, RecordedWorkspace
 from register_api.http.error_codes import Action, ErrorCode
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 ABANDONED_AFTER = timedelta(seconds=60)
-"""Two beats. A token that was unused for so long has no process behind it, or one that cannot use it."""
+"""Two heartbeat intervals. No working process holds a token that is unused for longer."""
 
 SUCCESSORS_LIMIT = 5
-"""At most so many new tokens in the window for a box that loses them again and again."""
+"""New tokens per window for a box that keeps losing them."""
 
 SUCCESSORS_WINDOW = timedelta(minutes=10)
 
 
 class Bearer(StrEnum):
-    """What the Authorization header is worth."""
+    """The state of the credential in the Authorization header."""
 
     ABSENT = "absent"
     NOT_VALID = "not_valid"
-    """Malformed, unknown, revoked, of another workspace or generation; or a bootstrap secret."""
+    """Malformed, unknown, revoked, or of another workspace or generation; or a bootstrap secret."""
     PENDING = "pending"
     ACTIVE = "active"
     RETIRING = "retiring"
@@ -39,70 +36,73 @@ class LiveTokens:
 
     pending: bool = False
     reissuable: bool = True
-    """Whether the pending one can still be derived: not if its key was taken out of service."""
+    """Whether the pending token can still be derived: its key is still configured."""
     active_unused_for: timedelta | None = None
-    """None: there is no active one."""
+    """None if no token is active."""
     retiring: bool = False
     successors: int = 0
-    """Tokens after the generation's first one, within the window."""
+    """Tokens minted within the window, without the generation's first."""
 
     @property
     def any(self) -> bool:
-        """Whether one is live."""
+        """Whether any token is live."""
         return self.pending or self.retiring or self.active_unused_for is not None
 
 
 class Grant(StrEnum):
-    """Which token the answer carries."""
+    """Which token the response carries."""
 
     NONE = "none"
     REISSUE = "reissue"
-    """The pending one: the same until it is used."""
+    """The pending token, which stays the same until its first use."""
     MINT = "mint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """200, and the effects: the bearer, where it is live, is used; url and card are written."""
+    """200. A live bearer counts as used; url and card are written."""
 
     grant: Grant = Grant.NONE
     confirm: bool = False
-    """The bearer's token becomes active, and all others of the generation are revoked."""
+    """The bearer becomes active, and all other tokens of the generation are revoked."""
     retire_active: bool = False
     revoke_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """An error answer; nothing is written."""
+    """An error response; the record stays unchanged."""
 
     code: ErrorCode
     retry_after: int | None = None
-    """Seconds, where the code's own number is not the best one."""
+    """Seconds; replaces the code's default."""
     action: Action | None = None
-    """Where the code's own action is not the right one."""
+    """Replaces the code's default action."""
     alert: bool = False
-    """Worth a human's look: a box that should not be, or one that cannot get in."""
+    """Whether an operator should look: a box that should not run, or one that cannot register."""
     evict: bool = False
-    """The caller's instance must end: its generation is over."""
+    """Whether the caller's instance must be terminated, because its generation is superseded."""
     count_unauthenticated: bool = False
-    """A full beat of the current box without a live token: three in a row, and its credential is lost."""
+    """Whether this is a full heartbeat of the current box without a live token.
+
+    After three in a row the box's credentials count as lost.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """The bearer is a live token of the current generation, and does what it asks for."""
+    """The caller may do what it requests."""
 
 
 def decide_register(
     workspace: RecordedWorkspace | None, identity: CallerIdentity, *, bearer: Bearer, live: LiveTokens
 ) -> Accepted | Refused:
-    """What a register call is answered, and what it changes: the first row that applies."""
+    """The response to a register call and its effects: the first matching row of the table."""
     if workspace is None:
         return Refused(code=ErrorCode.WORKSPACE_UNKNOWN)
     match identity:
         case CallerIdentity.UNPROVEN:
-            # Nobody can get into a workspace that is over: there is nothing to look at.
+            # No box can register with a deleted or stopped workspace, so there is nothing to alert about.
             return _unproven(bearer, alert=not live.any and _closed(workspace) is None)
         case _ if (closed := _closed(workspace)) is not None:
             return closed
@@ -119,16 +119,16 @@ def decide_register(
 def decide_heartbeat(
     workspace: RecordedWorkspace | None, identity: CallerIdentity, *, bearer: Bearer, peer: Peer, full: bool
 ) -> Allowed | Refused:
-    """Whether a beat counts: with a live token of the current generation only.
+    """Whether a heartbeat counts: only with a live token of the current generation.
 
-    A full beat that does not count is unauthenticated if it is the current box's, by what it proves or by its
-    address. The address grants nothing here, whatever the policy is: it only says whose credential is lost.
-    `full` tells a runtime's own beat from the partial ones that helpers send without any bearer.
+    A refused full heartbeat is counted as unauthenticated if evidence or address show that it is the current
+    box's. The address grants nothing here under any policy: it only shows whose credentials are lost.
+    `full` distinguishes a runtime's own heartbeat from partial ones that its tools send without a bearer.
     """
     decision = decide_use(workspace, identity, bearer=bearer)
     if isinstance(decision, Allowed) or workspace is None or _closed(workspace) is not None:
         return decision
-    # Not of a superseded one, wherever it calls from: it changes nothing on the record (I6).
+    # A superseded box never changes the record, wherever it calls from (I6).
     is_the_box = identity is CallerIdentity.CURRENT or (
         peer is Peer.MATCHES and identity is not CallerIdentity.SUPERSEDED
     )
@@ -138,7 +138,7 @@ def decide_heartbeat(
 def decide_use(
     workspace: RecordedWorkspace | None, identity: CallerIdentity, *, bearer: Bearer
 ) -> Allowed | Refused:
-    """Whether a call that needs a live token of the current generation may do what it asks for."""
+    """Whether the caller holds a live token of the current generation."""
     if workspace is None:
         return Refused(code=ErrorCode.WORKSPACE_UNKNOWN)
     match identity:
@@ -159,20 +159,20 @@ def decide_use(
 
 
 class Permission(StrEnum):
-    """What people and programs may want of a workspace, beside being its box."""
+    """What people and programs may do with a workspace, besides being its box."""
 
     READ = "read"
-    """Its record, its audit trail, its delegations; the addresses of others."""
+    """Read its record, audit log and delegations, and the addresses of other workspaces."""
     DELEGATE = "delegate"
-    """Hand work to others in its name."""
+    """Delegate work to others in its name."""
     MANAGE_TOKENS = "manage_tokens"
-    """An API token may not: what it leaked to could make itself another one before it is revoked."""
+    """Not for API tokens: whoever stole one could mint another before it is revoked."""
 
 
 def decide_access(
     permission: Permission, *, operator: bool, api_token: bool, use: Allowed | Refused, bearer: Bearer
 ) -> Allowed | Refused:
-    """Whether the caller has the right: an operator, the current box, or the holder of an API token.
+    """Whether an operator, the current box, or the holder of an API token has the permission.
 
     Only operators learn which workspaces exist.
     """
@@ -181,17 +181,17 @@ def decide_access(
     if api_token:
         return Refused(code=ErrorCode.FORBIDDEN) if permission is Permission.MANAGE_TOKENS else Allowed()
     if isinstance(use, Refused) and use.code is ErrorCode.WORKSPACE_UNKNOWN:
-        return _unproven(bearer, action=Action.REREGISTER)  # the same words as for one that exists
+        return _unproven(bearer, action=Action.REREGISTER)  # the same response as for one that exists
     return use
 
 
 def decide_report(
     workspace: RecordedWorkspace | None, use: Allowed | Refused, *, peer: Peer, terminal: bool, bearer: Bearer
 ) -> Allowed | Refused:
-    """Whether a runtime may say how far a delegation is.
+    """Whether a runtime may report a delegation's progress.
 
-    Runtimes in the field say it without a bearer: that they call from the recorded address is enough for
-    every word but a terminal one.
+    Runtimes in the field report without a bearer. The recorded address suffices for any state but a terminal
+    one.
     """
     if isinstance(use, Refused) and use.code is ErrorCode.WORKSPACE_UNKNOWN:
         return _unproven(bearer, action=Action.REREGISTER)
@@ -210,7 +210,7 @@ def _closed(workspace: RecordedWorkspace) -> Refused | None:
 
 
 def _unproven(bearer: Bearer, *, action: Action | None = None, alert: bool = False) -> Refused:
-    # Nothing but the alert, which the caller never sees, may depend on the record.
+    # Only the alert may depend on the record: the caller never sees it.
     code = ErrorCode.TOKEN_MISSING if bearer is Bearer.ABSENT else ErrorCode.TOKEN_INVALID
     return Refused(code=code, action=action, alert=alert)
 
@@ -232,7 +232,7 @@ def _decide_current(bearer: Bearer, live: LiveTokens) -> Accepted | Refused:
 def _without_token(live: LiveTokens) -> Accepted | Refused:
     unused_for = live.active_unused_for
     if live.pending or unused_for is None:
-        return _successor(live)  # the gate is open, or never closed: nobody has used what was given
+        return _successor(live)  # no token of the generation is in use
     if unused_for < ABANDONED_AFTER:
         return Refused(
             code=ErrorCode.TOKEN_IN_USE, retry_after=ceil((ABANDONED_AFTER - unused_for).total_seconds())
@@ -245,7 +245,7 @@ def _without_token(live: LiveTokens) -> Accepted | Refused:
 def _successor(live: LiveTokens) -> Accepted:
     if live.pending and live.reissuable:
         return Accepted(grant=Grant.REISSUE)
-    # An operator revoked the pending one, its key is gone, or there never was one.
+    # There is no pending token that can be derived: none was minted, it was revoked, or its key is gone.
     return Accepted(
         grant=Grant.MINT, revoke_pending=live.pending, retire_active=live.active_unused_for is not None
     )

@@ -1,1 +1,1 @@
-"""The endpoints of delegations."""
+"""The delegation endpoints."""

@@ -1,7 +1,7 @@
-"""Delegations: handing work to another workspace, and saying how far it is.
+"""Handlers that create, record, list and update delegations.
 
-The API writes the ledger; the control plane's workers deliver. The rules are `decision`'s and
-`workflows.delegation.rules`'; a word that comes too late changes nothing.
+The API writes the delegation ledger; the control plane's workers deliver. `auth.rules` decides who may call,
+`workflows.delegation.rules` has the states. A late report changes nothing.
 """
 
 from datetime import UTC
@@ -14,11 +14,12 @@ from starlette.responses import Response
 from register_api.auth.access import Access, read_caller
 from register_api.auth.credentials import Caller, Credentials, identify, read_credentials
 from register_api.auth.priority_pool import PriorityPool
-from register_api.auth.responses import json_response, refusal_response
+from register_api.auth.refusals import refusal_response
 from register_api.auth.rules import Allowed, Permission, Refused, decide_report, decide_use
 from register_api.http.config import ApiConfig
 from register_api.http.error_codes import ErrorCode
 from register_api.http.errors import ErrorDetail, error_response, request_id
+from register_api.http.responses import json_response
 from register_api.schema import request_models
 from register_api.schema.response_models import (
     DelegationAccepted,
@@ -41,13 +42,13 @@ from workflows.delegation.rules import (
 )
 
 PAGE_SIZE = 50
-"""What runtimes in the field read."""
+"""The number that runtimes in the field expect."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class DelegationRoutes:
-    """The handlers, and what they share."""
+    """Handlers of the delegation endpoints."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, access: Access) -> None:
         self._config = config
@@ -69,15 +70,15 @@ class DelegationRoutes:
             idempotent=body.idempotent,
         )
         async with self._pool.connection(credentials) as conn, conn.transaction():
-            admitted = await self._access.check(conn, request, Permission.DELEGATE, source_id, credentials)
-            if isinstance(admitted, Refused):
-                return refusal_response(request, admitted, workspace_id=source_id, credentials=credentials)
-            if admitted.found is None or admitted.found.deleted:
+            authorized = await self._access.check(conn, request, Permission.DELEGATE, source_id, credentials)
+            if isinstance(authorized, Refused):
+                return refusal_response(request, authorized, workspace_id=source_id, credentials=credentials)
+            if authorized.found is None or authorized.found.deleted:
                 return error_response(
                     request, ErrorCode.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=source_id)
                 )
-            if admitted.is_box:
-                await _lock_current_box(conn, source_id, admitted.caller)
+            if authorized.is_box:
+                await _lock_current_box(conn, source_id, authorized.caller)
             outcome = await self._insert(conn, request, new)
         if isinstance(outcome, Response):
             return outcome
@@ -88,7 +89,7 @@ class DelegationRoutes:
         )
 
     async def record(self, request: Request) -> Response:
-        """`POST /workspaces/{id}/delegations/record`: the source's runtime sends it itself."""
+        """`POST /workspaces/{id}/delegations/record`: the source's runtime delivers it itself."""
         body = request_models.parse_body(request_models.RecordBody, await request.body())
         source_id = request.path_params["workspace_id"]
         credentials = read_credentials(request, self._config, workspace_id=source_id)
@@ -111,15 +112,15 @@ class DelegationRoutes:
         return json_response(request, DelegationRecorded(delegation_id=outcome), status=202)
 
     async def update(self, request: Request) -> Response:
-        """`POST /workspaces/{id}/delegations/{delegation_id}/update`: by its target, or by who records it."""
+        """`POST /workspaces/{id}/delegations/{delegation_id}/update`: by its target or recording source."""
         body = request_models.parse_body(request_models.UpdateBody, await request.body())
         workspace_id = request.path_params["workspace_id"]
         delegation_id = request.path_params["delegation_id"]
         credentials = read_credentials(request, self._config, workspace_id=workspace_id)
-        then = REPORTED_STATES[body.status]
+        reported = REPORTED_STATES[body.status]
         async with self._pool.connection(credentials) as conn:
             caller, decision = await self._authorize_report(
-                conn, workspace_id, credentials, terminal=then in TERMINAL
+                conn, workspace_id, credentials, terminal=reported in TERMINAL
             )
             if isinstance(decision, Refused):
                 return refusal_response(request, decision, workspace_id=workspace_id, credentials=credentials)
@@ -134,22 +135,22 @@ class DelegationRoutes:
                 return error_response(
                     request, ErrorCode.DELEGATION_NOT_YOURS, ErrorDetail(workspace_id=workspace_id)
                 )
-            await self._apply_report(conn, known, body, then, caller, by_target=by_target)
-            now = await delegations.find(conn, delegation_id)
-        if now is None:
-            raise StoreUnavailable("the delegation is gone from the ledger")
+            await self._apply_report(conn, known, body, reported, caller, by_target=by_target)
+            updated = await delegations.find(conn, delegation_id)
+        if updated is None:
+            raise StoreUnavailable("the delegation was deleted during the update")
         _log.info(
             "delegation.updated",
             workspace=workspace_id,
             delegation=delegation_id,
             reported=body.status,
-            state=now.state,
+            state=updated.state,
             request_id=request_id(request.scope),
         )
         return json_response(
             request,
             DelegationUpdated(
-                status=LEGACY_STATUSES[DelegationState(now.state)], delegation_id=delegation_id
+                status=LEGACY_STATUSES[DelegationState(updated.state)], delegation_id=delegation_id
             ),
         )
 
@@ -158,10 +159,12 @@ class DelegationRoutes:
         workspace_id = request.path_params["workspace_id"]
         credentials = read_credentials(request, self._config, workspace_id=workspace_id)
         async with self._pool.connection(credentials) as conn:
-            admitted = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
-            if isinstance(admitted, Refused):
-                return refusal_response(request, admitted, workspace_id=workspace_id, credentials=credentials)
-            if admitted.found is None:
+            authorized = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
+            if isinstance(authorized, Refused):
+                return refusal_response(
+                    request, authorized, workspace_id=workspace_id, credentials=credentials
+                )
+            if authorized.found is None:
                 return error_response(
                     request, ErrorCode.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id)
                 )
@@ -170,12 +173,12 @@ class DelegationRoutes:
                 workspace_id,
                 limit=PAGE_SIZE,
                 preview=TASK_PREVIEW_CHARS,
-                polled=admitted.actor != "operator",
+                polled=authorized.actor != "operator",
             )
         return json_response(request, DelegationList(root=[_delegation_item(row) for row in rows]))
 
     async def _insert(self, conn: Connection, request: Request, new: NewDelegation) -> str | Response:
-        """The delegation's ID: of this one, or of the same one that stands there."""
+        """The ID of the new delegation or of an equal existing one; an error response for a conflict."""
         detail = ErrorDetail(workspace_id=new.target_id)
         if new.target_id == new.source_id:
             return error_response(request, ErrorCode.TARGET_IS_SOURCE, detail)
@@ -185,7 +188,7 @@ class DelegationRoutes:
         if target.deleted or target.intent == "delete":
             return error_response(request, ErrorCode.TARGET_DELETED, detail)
         if await read_caller(conn, new.delegation_id, Credentials(present=False)) is not None:
-            # Its workflow's ID is the delegation's: a workspace's would take its place.
+            # The delegation ID is also its workflow ID, so it must not equal a workspace's.
             return error_response(request, ErrorCode.DELEGATION_ID_TAKEN, detail)
         known = await delegations.create(conn, new)
         if known is None:
@@ -211,12 +214,14 @@ class DelegationRoutes:
         conn: Connection,
         known: DelegationRecord,
         body: request_models.UpdateBody,
-        then: DelegationState,
+        reported: DelegationState,
         caller: Caller,
         *,
         by_target: bool,
     ) -> None:
-        error = (body.error or "the target said so") if then is DelegationState.FAILED else None
+        error = (
+            (body.error or "the target reported a failure") if reported is DelegationState.FAILED else None
+        )
         async with conn.transaction():
             await _lock_current_box(
                 conn, (known.target_id if by_target else known.source_id) or "", caller, exclusive=True
@@ -225,40 +230,43 @@ class DelegationRoutes:
                 moved = await delegations.record_source_report(
                     conn,
                     known.delegation_id,
-                    then,
+                    reported,
                     source_id=known.source_id or "",
                     error=error,
                     preview=body.response_preview,
                 )
             else:
-                moved = await self._apply_target_report(conn, known, body, then, caller, error=error)
+                moved = await self._apply_target_report(conn, known, body, reported, caller, error=error)
             if moved:
-                await delegation_wakeups.wake_delegation(conn, known.delegation_id)
+                await delegation_wakeups.enqueue(conn, known.delegation_id)
 
     async def _apply_target_report(
         self,
         conn: Connection,
         known: DelegationRecord,
         body: request_models.UpdateBody,
-        then: DelegationState,
+        reported: DelegationState,
         caller: Caller,
         *,
         error: str | None,
     ) -> bool:
-        """The target's word; whether its workflow has to look. That it goes on, it finds at its deadline."""
-        if then is DelegationState.QUEUED:
+        """Write the target's report; whether the delegation's workflow must wake up.
+
+        It must for a new state and for a stalled delegation. Other progress is read at its next deadline.
+        """
+        if reported is DelegationState.QUEUED:
             return False
         moved = await delegations.record_progress(
             conn,
             known.delegation_id,
-            then,
+            reported,
             generation=caller.generation,
             attempt=None,
-            error_code="target_failed" if then is DelegationState.FAILED else None,
+            error_code="target_failed" if reported is DelegationState.FAILED else None,
             error=error,
             preview=body.response_preview,
         )
-        if moved and then is DelegationState.PROCESSED:
+        if moved and reported is DelegationState.PROCESSED:
             await agent_liveness.record_processed(conn, known.target_id, generation=caller.generation)
         return moved or await delegations.refresh_progress(
             conn, known.delegation_id, generation=caller.generation
@@ -268,12 +276,12 @@ class DelegationRoutes:
 async def _lock_current_box(
     conn: Connection, workspace_id: str, caller: Caller, *, exclusive: bool = False
 ) -> None:
-    """Whoever was judged as the current box is held as such until its word is written.
+    """Keep the caller the current box until the transaction ends.
 
-    Raises `StoreUnavailable` if it was replaced meanwhile: asking again, it is told.
+    Raises `StoreUnavailable` if it was replaced since the decision; its retry is then refused as superseded.
     """
     if not await still_current(conn, workspace_id, caller.generation, exclusive=exclusive):
-        raise StoreUnavailable("the box was replaced meanwhile")
+        raise StoreUnavailable("the box was replaced during the call")
 
 
 def _delegation_item(row: delegation_queries.ListedDelegation) -> DelegationItem:

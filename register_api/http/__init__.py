@@ -1,1 +1,1 @@
-"""HTTP itself: configuration, limits, client address, error codes and bodies."""
+"""HTTP basics: configuration, request limits, client address, error codes, response bodies."""

@@ -1,6 +1,6 @@
-"""Bounds on what a connection may send before it is a request: the size of its head, and the time for it.
+"""Limits on a request's head: its size, and the time that a connection may take to send it.
 
-The server itself has neither; what comes after the head is bounded by `limits`.
+uvicorn has neither limit. `limits` bounds the body.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Request line and headers; runtimes send 1 KB. One read from the socket more may get in."""
+"""Maximum size of request line and headers; runtimes send 1 KB. May be exceeded by one socket read."""
 
 HEAD_TIMEOUT_SECONDS = 10.0
-"""As for a body: a caller that sends a byte a minute, or nothing, must not hold a connection."""
+"""The same as for a body: an idle or very slow caller must not hold a connection."""
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with an end to waiting for a request."""
+    """uvicorn's HTTP protocol with a size limit and a timeout for the request's head."""
 
     _head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None

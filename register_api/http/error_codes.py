@@ -1,7 +1,4 @@
-"""The words that boxes are answered with: every error code, its status, and what the caller can do about it.
-
-Chooses none of them. Standard library only.
-"""
+"""Every error code with its HTTP status, message, and the action that the caller should take."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,10 +15,10 @@ class Action(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, as a word that programs compare."""
+    """What went wrong, for programs to compare."""
 
-    TOKEN_MISSING = "token_missing"  # noqa: S105 - a word, no credential
-    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word, no credential
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - a code, no credential
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, no credential
     REREGISTER_REQUIRED = "reregister_required"
     FORBIDDEN = "forbidden"
     WORKSPACE_UNKNOWN = "workspace_unknown"
@@ -29,10 +26,10 @@ class ErrorCode(StrEnum):
     WORKSPACE_STOPPED = "workspace_stopped"
     SUPERSEDED = "superseded"
     INSTANCE_NOT_READY = "instance_not_ready"
-    TOKEN_IN_USE = "token_in_use"  # noqa: S105 - a word, no credential
+    TOKEN_IN_USE = "token_in_use"  # noqa: S105 - a code, no credential
     MINT_LIMITED = "mint_limited"
     PLATFORM_UNAVAILABLE = "platform_unavailable"
-    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a word, no credential
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a code, no credential
     TOKENS_LIMITED = "tokens_limited"
     TARGET_UNREACHABLE = "target_unreachable"
     TARGET_UNKNOWN = "target_unknown"
@@ -55,19 +52,23 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorSpec:
-    """How a code is told."""
+    """How an error code is reported."""
 
     status: int
     error: str
-    """The sentence that old clients log."""
+    """The message; clients log it."""
     action: Action
     hint: str = ""
     retry_after: int | None = None
-    """Seconds, where nothing tells better; its presence makes the answer a retryable one."""
+    """Default in seconds. An error with this value is retryable."""
 
 
-_SHUTDOWN_HINT = "stop the runtime and power off; another box, or none, is meant to serve the workspace"
-_CREDENTIAL_HINT = "a box proves itself with its instance token or with the bootstrap secret of its user data"
+_SHUTDOWN_HINT = "stop the runtime and power off; this box no longer serves the workspace"
+_CREDENTIAL_HINT = (
+    "send the box's instance token, or the bootstrap secret from its user data; "
+    "check that the secret is from this control plane"
+)
+_RETRY_HINT = "retry the same call with backoff"
 
 ERROR_SPECS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.TOKEN_MISSING: ErrorSpec(
@@ -80,19 +81,19 @@ ERROR_SPECS: dict[ErrorCode, ErrorSpec] = {
         401,
         "a live instance token is required",
         Action.REREGISTER,
-        "register again with the bootstrap secret, and use the token of the answer",
+        "register with the bootstrap secret, then retry with the token from the response",
     ),
     ErrorCode.FORBIDDEN: ErrorSpec(
         403,
-        "an API token may not do this",
+        "API tokens cannot manage tokens",
         Action.CONTACT_OPERATOR,
-        "use the token of the workspace's box, or an operator's",
+        "use the instance token of the workspace's box, or an operator's token",
     ),
     ErrorCode.WORKSPACE_UNKNOWN: ErrorSpec(
         404,
-        "no such workspace",
+        "workspace not found",
         Action.CONTACT_OPERATOR,
-        "the ID is not one of this control plane's; look at WORKSPACE_ID and PLATFORM_URL",
+        "this control plane has no workspace with this ID; check WORKSPACE_ID and PLATFORM_URL",
     ),
     ErrorCode.WORKSPACE_REMOVED: ErrorSpec(410, "the workspace was deleted", Action.SHUTDOWN, _SHUTDOWN_HINT),
     ErrorCode.WORKSPACE_STOPPED: ErrorSpec(410, "the workspace is stopped", Action.SHUTDOWN, _SHUTDOWN_HINT),
@@ -100,83 +101,86 @@ ERROR_SPECS: dict[ErrorCode, ErrorSpec] = {
         410, "this box was replaced by a newer one", Action.SHUTDOWN, _SHUTDOWN_HINT
     ),
     ErrorCode.INSTANCE_NOT_READY: ErrorSpec(
-        503, "the launch of this box is not recorded yet", Action.RETRY, "the same call again", 5
+        503, "the launch of this box has not been recorded yet", Action.RETRY, _RETRY_HINT, 5
     ),
     ErrorCode.TOKEN_IN_USE: ErrorSpec(
         503,
-        "the active token is in use",
+        "the active token was used in the last 60 seconds",
         Action.RETRY,
-        "a new token is given once the active one was unused for 60 s; a second process may hold it",
+        "a new token is issued after 60 s without use of the active one; a second process may be using it",
         60,
     ),
     ErrorCode.MINT_LIMITED: ErrorSpec(
         503,
-        "too many tokens were given to this box lately",
+        "too many tokens were issued to this box in the last 10 minutes",
         Action.RETRY,
-        "the box loses its tokens again and again: look at its configs directory",
+        "the box keeps losing its token; check its configs directory",
         120,
     ),
     ErrorCode.PLATFORM_UNAVAILABLE: ErrorSpec(
-        503, "the control plane cannot answer now", Action.RETRY, "the same call again", 5
+        503, "the control plane is temporarily unavailable", Action.RETRY, _RETRY_HINT, 5
     ),
     ErrorCode.TOKEN_UNKNOWN: ErrorSpec(
-        404, "no such token", Action.NONE, "it is another workspace's, was revoked already, or never was"
+        404,
+        "token not found",
+        Action.NONE,
+        "the token is revoked, belongs to another workspace, or never existed",
     ),
     ErrorCode.TOKENS_LIMITED: ErrorSpec(
-        409, "the workspace has too many API tokens", Action.NONE, "revoke those that nobody uses"
+        409, "the workspace has too many API tokens", Action.NONE, "revoke unused API tokens"
     ),
     ErrorCode.TARGET_UNREACHABLE: ErrorSpec(
         503,
-        "the workspace has no box that can be called now",
+        "the workspace has no reachable box",
         Action.RETRY,
-        "its box is stopped, on its way, or takes no calls (poll mode)",
+        "its box is stopped or starting, or does not accept calls (poll mode)",
         30,
     ),
-    ErrorCode.TARGET_UNKNOWN: ErrorSpec(404, "no such target workspace", Action.NONE, "look at target_id"),
+    ErrorCode.TARGET_UNKNOWN: ErrorSpec(404, "target workspace not found", Action.NONE, "check target_id"),
     ErrorCode.TARGET_DELETED: ErrorSpec(
         409, "the target workspace was deleted", Action.NONE, "choose another target"
     ),
     ErrorCode.TARGET_IS_SOURCE: ErrorSpec(
-        400, "a workspace cannot delegate to itself", Action.NONE, "do it, or choose another target"
+        400, "a workspace cannot delegate to itself", Action.NONE, "choose another target"
     ),
-    ErrorCode.DELEGATION_UNKNOWN: ErrorSpec(404, "no such delegation of this workspace", Action.NONE),
+    ErrorCode.DELEGATION_UNKNOWN: ErrorSpec(
+        404, "delegation not found", Action.NONE, "check the delegation ID and the workspace"
+    ),
     ErrorCode.DELEGATION_NOT_YOURS: ErrorSpec(
         403,
-        "only the target of a delegation says how far it is",
+        "only the target may update this delegation",
         Action.NONE,
-        "the source reads the list; of what it sends itself, and recorded, it may say so",
+        "the source may update only delegations that it recorded; otherwise read the list of delegations",
     ),
     ErrorCode.DELEGATION_ID_TAKEN: ErrorSpec(
-        409, "the ID is another's", Action.NONE, "choose another one, a UUID"
+        409, "the delegation ID is already in use", Action.NONE, "choose another ID, preferably a UUID"
     ),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorSpec(
         409,
-        "the key stands for another task or target",
+        "the idempotency key or ID was used for another task or target",
         Action.NONE,
-        "a key means the same delegation each time; use a new one for other work",
+        "use a new key for other work; a key always stands for the same delegation",
     ),
-    ErrorCode.REQUEST_INVALID: ErrorSpec(
-        400, "the request is not what this call takes", Action.CONTACT_OPERATOR
-    ),
-    ErrorCode.BODY_INVALID: ErrorSpec(400, "the body is not what this call takes", Action.CONTACT_OPERATOR),
-    ErrorCode.BODY_TOO_LARGE: ErrorSpec(413, "the body is too large", Action.CONTACT_OPERATOR),
+    ErrorCode.REQUEST_INVALID: ErrorSpec(400, "invalid request", Action.CONTACT_OPERATOR),
+    ErrorCode.BODY_INVALID: ErrorSpec(400, "invalid request body", Action.CONTACT_OPERATOR),
+    ErrorCode.BODY_TOO_LARGE: ErrorSpec(413, "the request body is too large", Action.CONTACT_OPERATOR),
     ErrorCode.BODY_TOO_SLOW: ErrorSpec(
-        408, "the body did not come in time", Action.RETRY, "the same call again", 5
+        408, "timed out waiting for the request body", Action.RETRY, _RETRY_HINT, 5
     ),
     ErrorCode.MEDIA_TYPE_UNSUPPORTED: ErrorSpec(
         415,
-        "the body must be JSON",
+        "the request body must be JSON",
         Action.CONTACT_OPERATOR,
-        "send Content-Type: application/json, not compressed",
+        "send Content-Type: application/json without compression",
     ),
-    ErrorCode.PATH_UNKNOWN: ErrorSpec(404, "no such path", Action.NONE),
-    ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, "this path does not take that method", Action.NONE),
-    ErrorCode.NOT_READY: ErrorSpec(503, "not ready", Action.RETRY, "the same call again", 5),
+    ErrorCode.PATH_UNKNOWN: ErrorSpec(404, "path not found", Action.NONE),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, "method not allowed", Action.NONE),
+    ErrorCode.NOT_READY: ErrorSpec(503, "not ready", Action.RETRY, _RETRY_HINT, 5),
     ErrorCode.INTERNAL_ERROR: ErrorSpec(
         500,
-        "the control plane failed at this call",
+        "internal error",
         Action.RETRY,
-        "the request ID finds the cause in the log",
+        "retry with backoff; search the control plane's log for the request ID",
         30,
     ),
 }

@@ -1,6 +1,6 @@
-"""Error answers: one body for all of them, as JSON or as RFC 9457 problem details.
+"""Error responses: one body for every error, as JSON or as RFC 9457 problem details.
 
-Chooses no code; never shows a credential, nor anything that the code and the request don't already say.
+A body never contains a credential, nor anything that the code and the request do not already reveal.
 """
 
 import json
@@ -8,6 +8,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -16,18 +17,21 @@ from register_api.http.error_codes import ERROR_SPECS, Action, ErrorCode
 
 REQUEST_ID_HEADER = "x-request-id"
 PROBLEM = "application/problem+json"
+CODE_SCOPE_KEY = "onebox.code"
+"""The ASGI scope's key for the error code of the response; metrics read it."""
 
+_REQUEST_ID_SCOPE_KEY = "onebox.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-"""A sender's own ID is kept if it is safe in logs and headers; UUIDs and trace IDs are."""
+"""Request IDs of callers that are safe in logs and headers; UUIDs and trace IDs match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDetail:
-    """What makes this error differ from others with its code."""
+    """What this error adds to its code, or replaces."""
 
     workspace_id: str | None = None
     error: str | None = None
-    """In place of the code's sentence."""
+    """Replaces the code's message."""
     action: Action | None = None
     retry_after: int | None = None
     credential_present: bool = False
@@ -35,25 +39,19 @@ class ErrorDetail:
 
 
 def request_id(scope: Scope) -> str:
-    """The sender's request ID, or one of ours; the same for the whole request."""
-    known = scope.get("onebox.request_id")
+    """The caller's request ID if it is safe, else a generated one; the same for the whole request."""
+    known = scope.get(_REQUEST_ID_SCOPE_KEY)
     if isinstance(known, str):
         return known
-    chosen = _sent(scope) or f"{random.getrandbits(64):016x}"  # finds log lines, and proves nothing
-    scope["onebox.request_id"] = chosen
+    sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    # Correlates log lines only, so it need not be unpredictable.
+    chosen = sent if _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
+    scope[_REQUEST_ID_SCOPE_KEY] = chosen
     return chosen
 
 
-def _sent(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            text: str = value.decode("latin-1")
-            return text if _REQUEST_ID.fullmatch(text) else None
-    return None
-
-
 def error_body(code: ErrorCode, *, request_id: str, detail: ErrorDetail | None = None) -> dict[str, object]:
-    """The members that every error has."""
+    """The members that every error body has."""
     detail = detail or ErrorDetail()
     spec = ERROR_SPECS[code]
     return {
@@ -69,10 +67,10 @@ def error_body(code: ErrorCode, *, request_id: str, detail: ErrorDetail | None =
 
 
 def error_response(request: Request, code: ErrorCode, detail: ErrorDetail | None = None) -> Response:
-    """The answer for a code."""
+    """The response for an error code."""
     detail = detail or ErrorDetail()
     spec = ERROR_SPECS[code]
-    request.scope["onebox.code"] = code  # for the figures
+    request.scope[CODE_SCOPE_KEY] = code
     body = error_body(code, request_id=request_id(request.scope), detail=detail)
     problem = PROBLEM in request.headers.get("accept", "")
     if problem:
@@ -87,7 +85,7 @@ def error_response(request: Request, code: ErrorCode, detail: ErrorDetail | None
     if body["retry_after"] is not None:
         headers["retry-after"] = str(body["retry_after"])
     if spec.status == 401:
-        # RFC 6750, section 3.1: no error code for a request that carries no authentication information.
+        # RFC 6750, section 3.1: no error code for a request without authentication information.
         headers["www-authenticate"] = "Bearer" + (
             ' error="invalid_token"' if detail.credential_present else ""
         )

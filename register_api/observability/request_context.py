@@ -1,7 +1,4 @@
-"""ASGI middleware: the request's ID on its log lines, its figures, and what handlers say of it on the way.
-
-It sees no body and changes no answer.
-"""
+"""ASGI middleware that binds the request's ID to its log lines and records its metrics."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars, unbind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
-from register_api.http.errors import request_id
+from register_api.http.errors import CODE_SCOPE_KEY, request_id
 from register_api.observability import metrics
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -21,13 +18,13 @@ _WORKSPACE = "workspace"
 
 
 class RequestContextMiddleware:
-    """Outermost: what is refused for its size or its haste counts, too."""
+    """The outermost middleware, so that it also counts requests that a limit refuses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the call on, and note what became of it."""
+        """Call the application, then record the response's status, code and duration."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,22 +36,20 @@ class RequestContextMiddleware:
                 status = message["status"]
             await send(message)
 
-        # As `bound_contextvars` does it, but for its look at all variables of the context.
-        outer = bind_contextvars(request_id=request_id(scope))
         try:
-            await self._app(scope, receive, send_and_record)
+            with bound_contextvars(request_id=request_id(scope)):
+                await self._app(scope, receive, send_and_record)
         finally:
-            reset_contextvars(**outer)
-            unbind_contextvars(_WORKSPACE)  # whatever runs next in this context is about another
-            # Without an answer the caller went away, or the server answers for an error of ours.
+            unbind_contextvars(_WORKSPACE)  # the next request in this context is about another workspace
+            # The status stays 0 if the caller disconnected before there was a response.
             operation = scope.get(_OPERATION, metrics.UNROUTED)
-            code = scope.get("onebox.code", metrics.OK)
-            metrics.calls(operation, str(status), code).inc()
-            metrics.seconds(operation).observe(time.monotonic() - started)
+            code = scope.get(CODE_SCOPE_KEY, metrics.OK)
+            metrics.CALLS.labels(operation, str(status), code).inc()
+            metrics.CALL_SECONDS.labels(operation).observe(time.monotonic() - started)
 
 
 def set_request_fields(operation: str, handler: Handler) -> Handler:
-    """The handler, with its operation and the path's workspace known to what surrounds it."""
+    """The handler, with the operation's name set for metrics and the path's workspace set for log lines."""
 
     async def handle(request: Request) -> Response:
         request.scope[_OPERATION] = operation
@@ -67,5 +62,5 @@ def set_request_fields(operation: str, handler: Handler) -> Handler:
 
 
 def log_context(workspace_id: str) -> None:
-    """The request is about this workspace: from now on its log lines say so."""
+    """Bind the workspace to all further log lines of this request."""
     bind_contextvars(**{_WORKSPACE: workspace_id})

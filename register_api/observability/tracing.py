@@ -1,6 +1,7 @@
-"""What a box does on its way to online, as spans of its generation's trace.
+"""Spans of a box's way to online, as part of its generation's trace.
 
-Boxes know nothing of traces: the trace follows from workspace and generation. Names and codes only.
+Boxes send no trace context. The trace ID follows from workspace and generation; attributes hold only names
+and codes.
 """
 
 import time
@@ -18,13 +19,15 @@ _tracer = trace.get_tracer("onebox")
 def emit_span(
     name: str, workspace_id: str, generation: int, *, seconds: float, attributes: Mapping[str, str]
 ) -> None:
-    """A call of the box that has just been answered; it took so many seconds."""
+    """Emit the span of a call that ends now and took `seconds`."""
     ids = trace_ids.of_generation(workspace_id, generation)
-    whole = SpanContext(ids.trace_id, ids.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    parent = SpanContext(
+        ids.trace_id, ids.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
     now = time.time_ns()
     span = _tracer.start_span(
         name,
-        trace.set_span_in_context(NonRecordingSpan(whole), Context()),
+        trace.set_span_in_context(NonRecordingSpan(parent), Context()),
         kind=SpanKind.SERVER,
         start_time=now - int(seconds * 1e9),
         attributes={"onebox.workspace": workspace_id, "onebox.generation": generation, **attributes},

@@ -1,1 +1,1 @@
-"""Register, heartbeat and card updates of boxes."""
+"""Endpoints of boxes: register, heartbeat, agent card."""

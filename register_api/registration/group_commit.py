@@ -1,7 +1,4 @@
-"""Group commit: what comes in while one transaction is under way goes into the next one, together.
-
-Knows neither what is written nor where.
-"""
+"""Group commit: items submitted while one transaction runs are written together in the next one."""
 
 import asyncio
 from collections import deque
@@ -17,41 +14,41 @@ R = TypeVar("R")
 
 
 class BatchFailed(StoreUnavailable):
-    """The transaction that the item was part of, or would have been, came to nothing; see the cause."""
+    """The item's transaction failed, or the one before it did; see the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """In place of a result; each caller raises an exception of its own for it."""
+    """Stands for a result, so that each caller raises an exception object of its own."""
 
     cause: BaseException
 
 
 class Batcher(Generic[T, R]):
-    """One writer at a time takes all that waits, and hands it to `write`.
+    """Passes waiting items to `write` in batches, with one call at a time.
 
-    `write` returns a result for each item, in their order, once they are durable. While it runs, others
-    gather: the busier it is, the more of them share its next call. Whoever comes alone waits for nobody.
+    `write` returns a result for each item, in their order, once they are durable. Items that arrive while it
+    runs form the next batch, so batches grow with load. A single item is written immediately.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int) -> None:
-        """`write` never gets more than `max_batch` items."""
+        """`write` gets at most `max_batch` items per call."""
         self._write = write
         self._max_batch = max_batch
         self._waiting: deque[tuple[T, asyncio.Future[R | _Failure]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
     async def submit(self, item: T) -> R:
-        """What `write` came to for this item; raises `BatchFailed`.
+        """The result of `write` for this item; raises `BatchFailed`.
 
-        A caller that is cancelled before its item was taken is left out; after that it is written, and
-        nobody hears of it.
+        If the caller is cancelled while its item waits, the item is skipped. Later, it is written and its
+        result is dropped.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R | _Failure] = loop.create_future()
         self._waiting.append((item, future))
         if self._writer is None:
-            # Of nobody's context: what it logs is about no single request.
+            # An empty context, because its log lines belong to no single request.
             self._writer = loop.create_task(self._write_all(), context=Context())
         outcome = await future
         if isinstance(outcome, _Failure):
@@ -66,13 +63,13 @@ class Batcher(Generic[T, R]):
                 for (_, future), result in zip(batch, results, strict=True):
                     _resolve(future, result)
         except BaseException as error:
-            # What kept these from being written keeps those behind them, too: nobody queues up for an outage.
+            # Fail the waiting items too: during an outage a queue would only delay their errors.
             failure = _Failure(error)
             for _, future in (*batch, *self._waiting):
                 _resolve(future, failure)
             self._waiting.clear()
             if not isinstance(error, StoreUnavailable):
-                raise  # no caller's fault: the loop tells of it
+                raise  # a bug: the event loop logs it
         finally:
             self._writer = None
 
@@ -80,7 +77,7 @@ class Batcher(Generic[T, R]):
         batch: list[tuple[T, asyncio.Future[R | _Failure]]] = []
         while self._waiting and len(batch) < self._max_batch:
             item, future = self._waiting.popleft()
-            if not future.done():  # else its caller hung up
+            if not future.done():  # else its caller was cancelled
                 batch.append((item, future))
         return batch
 

@@ -1,6 +1,6 @@
-"""Beats of known boxes, taken in together: in one transaction what came while the one before was under way.
+"""Writes heartbeats of known boxes in batches, one transaction each.
 
-Judges none of them. What is not plain, or fails with the others, is left to be taken in alone.
+A heartbeat that needs more than an update, or whose batch fails, is left to the caller to write on its own.
 """
 
 from collections.abc import Sequence
@@ -17,42 +17,42 @@ from store.registration.caller_lookup import CallerRecord
 from store.registration.heartbeat_batch import HeartbeatInput
 
 MAX_BATCH = 200
-"""A statement of a few milliseconds, so that those who come just after it began don't wait for long."""
+"""A statement of a few milliseconds, so that the next batch does not wait long."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class HeartbeatBatcher:
-    """The way in that all plain heartbeats of one process share."""
+    """The heartbeat batcher of one process."""
 
     def __init__(self, pool: PriorityPool) -> None:
         self._pool = pool
         self._batcher = Batcher(self._write, max_batch=MAX_BATCH)
 
-    async def take_in(self, body: HeartbeatBody, credentials: Credentials) -> CallerRecord | None:
-        """What the record says, if the beat is counted now, durably; None: nothing was written.
+    async def record(self, body: HeartbeatBody, credentials: Credentials) -> CallerRecord | None:
+        """The caller's record if the heartbeat was counted and is durable; None if nothing was written.
 
-        Only callers with a token that was live a moment ago share: nobody else makes them wait. Raises
+        Only callers with a recently live token share a batch, so unknown callers cannot delay them. Raises
         `StoreUnavailable`.
         """
         sha256 = credentials.sha256
         if sha256 is None or not self._pool.is_known(sha256):
             return None
-        presented = HeartbeatInput(
+        heartbeat = HeartbeatInput(
             workspace_id=body.workspace_id,
             sha256=sha256,
             secret_generation=credentials.secret_generation,
-            beat=body.heartbeat(),
+            heartbeat=body.heartbeat(),
         )
-        return await self._batcher.submit(presented)
+        return await self._batcher.submit(heartbeat)
 
     async def _write(self, heartbeats: Sequence[HeartbeatInput]) -> Sequence[CallerRecord | None]:
         async with self._pool.shared_connection() as conn:
             try:
                 return await heartbeat_batch.record_batch(conn, heartbeats)
             except psycopg.OperationalError:
-                raise  # the database is away: so it is for each of them
+                raise  # the database is unavailable, also for each heartbeat alone
             except psycopg.Error as error:
-                # One of them, and nobody knows which: alone, it fails alone.
+                # One heartbeat is at fault. Written on their own, only that one fails.
                 _log.warning("heartbeat.batch_failed", heartbeats=len(heartbeats), error=type(error).__name__)
                 return [None] * len(heartbeats)

@@ -1,6 +1,6 @@
-"""A register call against the database: look, decide, and do it under the generation's lock.
+"""Runs a register call: read the record, decide, then decide again and apply under the generation's lock.
 
-The rules are `decision`'s, the SQL is the store's; here is the order in which they meet.
+`auth.rules` has the decision table, `store.registration` the SQL.
 """
 
 from dataclasses import dataclass, field, replace
@@ -30,19 +30,19 @@ from store.registration.credentials import new_nonce, token_hash, token_prefix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterResult:
-    """What a register call came to, for the answer and for the log."""
+    """The result of a register call, for response and log."""
 
     decision: Accepted | Refused
     caller: Caller
     first: bool = False
     bearer_prefix: str | None = None
-    """Of the presented token, if it is one of ours."""
+    """The prefix of the presented token, if it is known."""
     token: str | None = field(default=None, repr=False)
-    """To be put into the answer."""
+    """The token for the response."""
 
     @property
     def code(self) -> str:
-        """What it came to in one word: an error's code, or what the box got."""
+        """The error code, or the kind of success: `minted`, `replayed`, `confirmed` or `registered`."""
         match self.decision:
             case Refused(code=code):
                 return code
@@ -58,7 +58,7 @@ class RegisterResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evaluation:
-    """The record as one look found it, and what the table says to it."""
+    """The record as read once, and the decision for it."""
 
     outcome: RegisterResult
     current: int | None
@@ -67,7 +67,7 @@ class _Evaluation:
 
 
 class Registrar:
-    """Register calls of boxes."""
+    """Decides and applies register calls."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, auditor: Auditor) -> None:
         self._keys = config.keys
@@ -78,24 +78,26 @@ class Registrar:
     async def register(
         self, body: RegisterBody, credentials: Credentials, *, request_id: str
     ) -> RegisterResult:
-        """Decide and apply. Raises `StoreUnavailable`; then nothing was changed, or all of it."""
+        """The result of the call. Raises `StoreUnavailable`: then nothing was written, or everything."""
         async with self._pool.connection(credentials) as conn:
-            # First without the lock: whoever proves nothing must not be able to make a box wait for it.
-            seen = await self._evaluate(conn, body.id, credentials)
-            if isinstance(seen.outcome.decision, Refused):
-                await self._refuse(conn, body.id, seen.outcome, credentials, request_id=request_id)
-                return seen.outcome
+            # First without the lock: an unproven caller must not make a box wait for it.
+            evaluated = await self._evaluate(conn, body.id, credentials)
+            if isinstance(evaluated.outcome.decision, Refused):
+                await self._refuse(conn, body.id, evaluated.outcome, credentials, request_id=request_id)
+                return evaluated.outcome
             async with conn.transaction():
-                # If it is superseded while this waits, the second look refuses: generations only go forwards.
+                # Decide again: the generation may have been superseded while this waited for the lock.
                 locked = await store.lock_current(conn, body.id)
-                seen = await self._evaluate(conn, body.id, credentials)
-                decision = seen.outcome.decision
+                evaluated = await self._evaluate(conn, body.id, credentials)
+                decision = evaluated.outcome.decision
                 if isinstance(decision, Refused):
-                    await self._refuse(conn, body.id, seen.outcome, credentials, request_id=request_id)
-                    return seen.outcome
-                if locked is None or locked != seen.current:
-                    raise StoreUnavailable("nothing is written without the generation's lock")
-                registered = await self._apply(conn, body, decision=decision, seen=seen, current=locked)
+                    await self._refuse(conn, body.id, evaluated.outcome, credentials, request_id=request_id)
+                    return evaluated.outcome
+                if locked is None or locked != evaluated.current:
+                    raise StoreUnavailable("the current generation changed during the call")
+                registered = await self._apply(
+                    conn, body, decision=decision, evaluated=evaluated, current=locked
+                )
                 await self._audit(conn, body.id, registered, credentials, request_id=request_id)
             if registered.caller.bearer is not Bearer.NOT_VALID:
                 self._pool.mark_known(credentials.sha256)
@@ -112,7 +114,7 @@ class Registrar:
     ) -> None:
         decision, caller = outcome.decision, outcome.caller
         if caller.workspace is None:
-            return  # no row appears for a workspace that is not ours
+            return  # the audit log has no rows for unknown workspaces
         if isinstance(decision, Refused) and decision.evict and caller.superseded_generation is not None:
             await superseded_calls.enqueue_superseded_call(
                 conn, workspace_id, generation=caller.superseded_generation
@@ -172,17 +174,25 @@ class Registrar:
         )
 
     async def _apply(
-        self, conn: Connection, body: RegisterBody, *, decision: Accepted, seen: _Evaluation, current: int
+        self,
+        conn: Connection,
+        body: RegisterBody,
+        *,
+        decision: Accepted,
+        evaluated: _Evaluation,
+        current: int,
     ) -> RegisterResult:
-        if seen.bearer_id is not None and seen.outcome.caller.bearer is not Bearer.NOT_VALID:
+        if evaluated.bearer_id is not None and evaluated.outcome.caller.bearer is not Bearer.NOT_VALID:
             if decision.confirm:
-                await store.revoke_others(conn, body.id, generation=current, keep=seen.bearer_id)
-            await store.use_token(conn, seen.bearer_id)
+                await store.revoke_others(conn, body.id, generation=current, keep=evaluated.bearer_id)
+            await store.use_token(conn, evaluated.bearer_id)
         if decision.revoke_pending:
             await store.revoke_pending(conn, body.id, generation=current)
         if decision.retire_active:
             await store.retire_active(conn, body.id, generation=current)
-        token = await self._token(conn, body.id, generation=current, grant=decision.grant, tokens=seen.tokens)
+        token = await self._token(
+            conn, body.id, generation=current, grant=decision.grant, tokens=evaluated.tokens
+        )
         first = await store.record_registration(
             conn,
             body.id,
@@ -191,7 +201,7 @@ class Registrar:
             agent_card=body.agent_card,
             delivery_mode=body.delivery_mode,
         )
-        return replace(seen.outcome, first=first, token=token)
+        return replace(evaluated.outcome, first=first, token=token)
 
     async def _token(
         self, conn: Connection, workspace_id: str, *, generation: int, grant: Grant, tokens: store.TokenRows

@@ -1,7 +1,4 @@
-"""What boxes call: registering, beating and renewing their card, from a request to its answer and its trail.
-
-Holds no rules: those are in `decision`.
-"""
+"""Handlers for register, heartbeat and update-card. `auth.rules` has the decision tables."""
 
 import time
 
@@ -13,11 +10,12 @@ from register_api.auth import audit
 from register_api.auth.audit import Auditor
 from register_api.auth.credentials import Caller, Credentials, identify, read_credentials
 from register_api.auth.priority_pool import PriorityPool
-from register_api.auth.responses import json_response, refusal_response
+from register_api.auth.refusals import refusal_response
 from register_api.auth.rules import Accepted, Allowed, Bearer, Grant, Refused, decide_heartbeat, decide_use
 from register_api.http.config import ApiConfig
 from register_api.http.error_codes import ERROR_SPECS
 from register_api.http.errors import request_id
+from register_api.http.responses import json_response
 from register_api.observability import metrics, request_context, tracing
 from register_api.registration.heartbeat_batching import HeartbeatBatcher
 from register_api.registration.register import RegisterResult, Registrar
@@ -30,14 +28,14 @@ from store.registration.caller_lookup import CallerRecord, find_caller
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 HEARTBEAT_ATTEMPTS = 3
-"""A token can change hands between being found and being used; then the beat is judged anew."""
+"""A token can change its state between decision and update; then the heartbeat is decided again."""
 
 UNAUTHENTICATED_LIMIT = 3
-"""So many full beats in a row without a live token: a helper's stray call or a race is one, not three."""
+"""Full heartbeats in a row without a live token. A race or a single call of a tool never reaches three."""
 
 
 class BoxRoutes:
-    """The handlers, and what they share."""
+    """Handlers of the endpoints that boxes call."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, auditor: Auditor) -> None:
         self._config = config
@@ -60,12 +58,12 @@ class BoxRoutes:
         return json_response(request, RegisterResponse(auth_token=result.token))
 
     async def heartbeat(self, request: Request) -> Response:
-        """`POST /registry/heartbeat`: together with others where nothing is to be done but to note it."""
+        """`POST /registry/heartbeat`: in a batch if possible, else in a transaction of its own."""
         started = time.monotonic()
         body = request_models.parse_body(request_models.HeartbeatBody, await request.body())
         request_context.log_context(body.workspace_id)
         credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
-        found = await self._batcher.take_in(body, credentials)
+        found = await self._batcher.record(body, credentials)
         if found is not None:
             caller, decision = self._evaluate_heartbeat(body, credentials, found)
             if isinstance(decision, Allowed):
@@ -73,14 +71,14 @@ class BoxRoutes:
                 return json_response(request, HeartbeatResponse(lifecycle_generation=caller.generation))
         async with self._pool.connection(credentials) as conn:
             for _ in range(HEARTBEAT_ATTEMPTS):
-                taken = await heartbeats.record(
+                result = await heartbeats.record(
                     conn,
                     body.workspace_id,
                     sha256=credentials.sha256,
                     secret_generation=credentials.secret_generation,
-                    beat=body.heartbeat(),
+                    heartbeat=body.heartbeat(),
                 )
-                found = None if taken is None else taken.caller
+                found = None if result is None else result.caller
                 caller, decision = self._evaluate_heartbeat(body, credentials, found)
                 if isinstance(decision, Refused):
                     await self._refuse(
@@ -89,16 +87,16 @@ class BoxRoutes:
                     return refusal_response(
                         request, decision, workspace_id=body.workspace_id, credentials=credentials
                     )
-                if taken is not None and taken.counted:
+                if result is not None and result.counted:
                     self._pool.mark_known(credentials.sha256)
                     generation = caller.generation
-                    if taken.first:
+                    if result.first:
                         _log.info("heartbeat.first", workspace=body.workspace_id, generation=generation)
                         _observe_first_heartbeat(
                             request, body.workspace_id, generation, seconds=time.monotonic() - started
                         )
                     return json_response(request, HeartbeatResponse(lifecycle_generation=generation))
-        raise StoreUnavailable("the token changed again and again")
+        raise StoreUnavailable(f"the token changed during {HEARTBEAT_ATTEMPTS} attempts")
 
     def _evaluate_heartbeat(
         self, body: request_models.HeartbeatBody, credentials: Credentials, found: CallerRecord | None
@@ -109,12 +107,12 @@ class BoxRoutes:
         )
 
     async def update_card(self, request: Request) -> Response:
-        """`POST /registry/update-card`: a use of the token, as good as a beat for confirming it."""
+        """`POST /registry/update-card`. Counts as a use of the token, so it confirms a pending one."""
         body = request_models.parse_body(request_models.CardBody, await request.body())
         request_context.log_context(body.workspace_id)
         credentials = read_credentials(request, self._config, workspace_id=body.workspace_id)
         async with self._pool.connection(credentials) as conn:
-            # First without the lock: whoever proves nothing must not be able to make a box wait for it.
+            # First without the lock: an unproven caller must not make a box wait for it.
             found, caller, decision = await self._authorize(conn, body.workspace_id, credentials)
             if isinstance(decision, Allowed):
                 async with conn.transaction():
@@ -158,12 +156,12 @@ class BoxRoutes:
         *,
         found: CallerRecord | None,
     ) -> None:
-        """The effects of a refused call, and its trail."""
+        """Apply the effects of a refused call; write it to audit log and log."""
         call = request.url.path.rpartition("/")[2]
         prefix = None if found is None else found.token_prefix
-        strikes = 0
+        unauthenticated = 0
         if refused.count_unauthenticated:
-            strikes = await heartbeats.count_unauthenticated(
+            unauthenticated = await heartbeats.count_unauthenticated(
                 conn, workspace_id, generation=caller.generation, threshold=UNAUTHENTICATED_LIMIT
             )
         if refused.evict and caller.superseded_generation is not None:
@@ -179,7 +177,7 @@ class BoxRoutes:
                 credentials=credentials,
                 token_prefix=prefix,
                 request_id=request_id(request.scope),
-                alert=strikes == UNAUTHENTICATED_LIMIT,
+                alert=unauthenticated == UNAUTHENTICATED_LIMIT,
             )
             await self._auditor.write_refusal(conn, entry)
         _log.warning(
@@ -189,7 +187,7 @@ class BoxRoutes:
             code=refused.code,
             identity=caller.identity,
             bearer=caller.bearer,
-            strikes=strikes,
+            unauthenticated=unauthenticated,
             token_prefix=prefix,
             source=_text(credentials.source),
             request_id=request_id(request.scope),
@@ -225,7 +223,7 @@ def _observe_register(request: Request, workspace_id: str, result: RegisterResul
         if decision.alert:
             metrics.REGISTER_ALERTS.labels(result.code).inc()
         return
-    # Later calls of a box that has its token are no part of the way to online.
+    # Later calls of a box that has its token do not belong to the trace of its launch.
     if result.first or decision.grant is not Grant.NONE:
         tracing.emit_span(
             "register",

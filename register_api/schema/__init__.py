@@ -1,1 +1,1 @@
-"""The table of endpoints, the models of requests and responses, and the OpenAPI document made from them."""
+"""The endpoint table, request and response models, and the OpenAPI document generated from them."""

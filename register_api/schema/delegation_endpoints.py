@@ -1,4 +1,4 @@
-"""The calls about delegations, for the table of all operations."""
+"""The delegation endpoints, as part of the endpoint table."""
 
 from register_api.http.error_codes import ErrorCode
 from register_api.schema import request_models, response_models
@@ -14,13 +14,13 @@ from register_api.schema.endpoint import (
 DELEGATION_ID = Parameter(
     name="delegation_id",
     location="path",
-    description="The delegation.",
+    description="The delegation's ID.",
     schema={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     example="0d1f2b0e-7c57-4b1e-9f5a-3f1a6f5d9a10",
 )
 
 DELEGATION_BODY_BYTES = 4 * 1024 * 1024
-"""A megabyte of text, most of it escaped."""
+"""Enough for a megabyte of text in which most characters are escaped."""
 
 _DELEGATION = "5b6c1c8a-3c5e-4a43-8d0f-6f1e0c5f7f21"
 _RECORDED = "0d1f2b0e-7c57-4b1e-9f5a-3f1a6f5d9a10"
@@ -38,9 +38,9 @@ DELEGATION_OPERATIONS = (
         name="delegate",
         method="POST",
         path="/workspaces/{workspace_id}/delegate",
-        description="Hand work to another workspace. It is delivered by A2A message/send, with "
-        "the delegation's ID as messageId and in metadata, and tracked until the "
-        "target says that it has processed it.",
+        description="Delegate a task to another workspace. It is delivered by A2A message/send, with "
+        "the delegation's ID as messageId and in the metadata. It is tracked until the target "
+        "reports that it has processed the task.",
         parameters=(WORKSPACE_ID,),
         body=request_models.DelegateBody,
         body_example={"target_id": "ws-2", "task": "Summarise the report.", "idempotency_key": "report-7"},
@@ -55,8 +55,8 @@ DELEGATION_OPERATIONS = (
         name="list_delegations",
         method="GET",
         path="/workspaces/{workspace_id}/delegations",
-        description="The workspace's own delegations, newest first, at most 50. A poll shows each "
-        "end at least once: ends that were not shown yet go before others.",
+        description="List the delegations that the workspace sent, newest first, at most 50. Finished "
+        "delegations that have not been listed yet come before others, so polling shows each result.",
         parameters=(WORKSPACE_ID,),
         response_model=response_models.DelegationList,
         example=[
@@ -70,7 +70,7 @@ DELEGATION_OPERATIONS = (
                 "state": "processed",
                 "created_at": "2026-06-11T22:20:00Z",
                 "delegation_id": _DELEGATION,
-                "response_preview": "It says that all is well.",
+                "response_preview": "The report says that all is well.",
             }
         ],
         caller=AllowedCaller.READER,
@@ -80,8 +80,8 @@ DELEGATION_OPERATIONS = (
         name="record_delegation",
         method="POST",
         path="/workspaces/{workspace_id}/delegations/record",
-        description="Write down a delegation that the source's runtime sends itself. Taken "
-        "without a bearer, too, if the call comes from the recorded address.",
+        description="Record a delegation that the source's runtime sends on its own. A call from the box's "
+        "recorded address needs no bearer.",
         parameters=(WORKSPACE_ID,),
         body=request_models.RecordBody,
         body_example={"target_id": "ws-2", "task": "Summarise the report.", "delegation_id": _RECORDED},
@@ -96,9 +96,9 @@ DELEGATION_OPERATIONS = (
         name="update_delegation",
         method="POST",
         path="/workspaces/{workspace_id}/delegations/{delegation_id}/update",
-        description="Say how far a delegation is: by its target or, of a recorded one, by its "
-        "source. Words that come too late change nothing; the answer says how far it "
-        "is. A terminal word needs a live token.",
+        description="Report a delegation's progress: by its target or, if it was recorded, by its "
+        "source. A late report changes nothing; the response contains the actual status. A "
+        "terminal status needs a live token.",
         parameters=(WORKSPACE_ID, DELEGATION_ID),
         body=request_models.UpdateBody,
         body_example={"status": "in_progress"},

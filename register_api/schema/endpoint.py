@@ -1,7 +1,4 @@
-"""What is said of a call that the API answers: path, bodies, who may call, which errors are possible.
-
-The calls themselves are listed in `operations`.
-"""
+"""The types that describe an endpoint, and what several endpoints share. `endpoints` lists them all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +16,16 @@ class AllowedCaller(StrEnum):
 
     ANYONE = "anyone"
     BOX = "box"
-    """With the instance token, or with evidence of being the box."""
+    """The workspace's box, by its instance token or other evidence."""
     READER = "reader"
-    """The workspace's own live token, an API token of it, or an operator's."""
+    """The holder of a live token of the workspace, of one of its API tokens, or of an operator's token."""
     ADMIN = "admin"
-    """The workspace's own live token, or an operator's."""
+    """The holder of a live token of the workspace, or of an operator's token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter in path, query or header."""
+    """A parameter in path, query or header."""
 
     name: str
     location: str
@@ -40,23 +37,23 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One call."""
+    """An endpoint: one method of one path."""
 
     name: str
-    """The handler that answers it."""
+    """The name of its handler, in metrics and in the OpenAPI document."""
     method: str
     path: str
     description: str
     response_model: type[BaseModel]
     example: Mapping[str, Any] | Sequence[Any]
-    """An answer."""
+    """An example of the response."""
     status: int = 200
     body: type[BaseModel] | None = None
     body_example: Mapping[str, Any] = field(default_factory=dict)
     body_required: bool = True
     caller: AllowedCaller = AllowedCaller.ANYONE
     body_bytes: int | None = None
-    """More than the limit for all: delegations carry up to a megabyte of text."""
+    """Maximum size of the body, if not the default: delegations carry up to a megabyte of text."""
     codes: tuple[ErrorCode, ...] = ()
     parameters: tuple[Parameter, ...] = ()
 
@@ -64,13 +61,13 @@ class Operation:
 WORKSPACE_ID = Parameter(
     name="workspace_id",
     location="path",
-    description="The workspace; a DNS label.",
+    description="The workspace's ID, a DNS label.",
     schema={"type": "string", "pattern": f"^{workspace_ids.WORKSPACE_ID.pattern}$"},
     example="ws-1",
 )
 
 COMMON_CODES = (ErrorCode.PLATFORM_UNAVAILABLE, ErrorCode.INTERNAL_ERROR)
-"""Any call can be answered so."""
+"""Every endpoint can return these."""
 
 BODY_CODES = (
     ErrorCode.BODY_INVALID,

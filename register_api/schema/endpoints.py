@@ -1,7 +1,4 @@
-"""Every call that the API answers: path, bodies, answers, errors, who may call, and an example of each.
-
-The routes and the OpenAPI document are both made from this table: what is served is what is documented.
-"""
+"""The endpoint table. Routes and the OpenAPI document are both generated from it."""
 
 from register_api.http.error_codes import ErrorCode
 from register_api.schema import request_models, response_models
@@ -20,14 +17,14 @@ from register_api.schema.endpoint import (
 TOKEN_ID = Parameter(
     name="token_id",
     location="path",
-    description="The token's ID, as the list has it.",
+    description="The token's ID, as returned by the list.",
     schema={"type": "string", "format": "uuid"},
     example="5f0f8a2e-57a5-4a2c-9a55-0d9f6f0c2b11",
 )
 CALLER_WORKSPACE = Parameter(
     name="X-Workspace-ID",
     location="header",
-    description="The workspace that asks: whose token the bearer is. Operators need none.",
+    description="The workspace that the bearer token belongs to. Operators can omit it.",
     schema={"type": "string"},
     example="ws-1",
     required=False,
@@ -35,7 +32,7 @@ CALLER_WORKSPACE = Parameter(
 BEFORE = Parameter(
     name="before",
     location="query",
-    description="Only decisions with a smaller ID: `next_before` of the page before.",
+    description="Return only entries with a smaller ID; pass `next_before` of the previous page.",
     schema={"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
     example=12345,
     required=False,
@@ -43,7 +40,7 @@ BEFORE = Parameter(
 LIMIT = Parameter(
     name="limit",
     location="query",
-    description="At most so many.",
+    description="Maximum number of entries.",
     schema={"type": "integer", "minimum": 1, "maximum": 100, "default": 100},
     example=50,
     required=False,
@@ -57,10 +54,9 @@ OPERATIONS = (
         name="register",
         method="POST",
         path="/registry/register",
-        description="Register a box. Carries a token in the answer where one was minted; until "
-        "that token is used for the first time, every register call of the box gets "
-        "the same one. The bootstrap secret comes as bearer or as X-Bootstrap-Token. "
-        "A 503 means: again, with backoff.",
+        description="Register a box. The response contains a token if the box needs one. Until that "
+        "token is first used, every register call of the box returns the same token. Send the "
+        "bootstrap secret as bearer or as X-Bootstrap-Token. On 503, retry with backoff.",
         body=request_models.RegisterBody,
         body_example={"id": "ws-1", "url": "http://10.0.0.7:8000", "agent_card": _CARD},
         response_model=response_models.RegisterResponse,
@@ -80,8 +76,8 @@ OPERATIONS = (
         name="heartbeat",
         method="POST",
         path="/registry/heartbeat",
-        description="A sign of life, every 30 s. Counts only with a live instance token of the "
-        "current generation.",
+        description="Report that the box is alive, every 30 s. A heartbeat counts only with a live instance "
+        "token of the current generation.",
         body=request_models.HeartbeatBody,
         body_example={
             "workspace_id": "ws-1",
@@ -100,7 +96,7 @@ OPERATIONS = (
         name="update_card",
         method="POST",
         path="/registry/update-card",
-        description="Replace the agent card.",
+        description="Replace the workspace's agent card.",
         body=request_models.CardBody,
         body_example={"workspace_id": "ws-1", "agent_card": _CARD},
         response_model=response_models.CardUpdated,
@@ -112,7 +108,7 @@ OPERATIONS = (
         name="discover",
         method="GET",
         path="/registry/discover/{workspace_id}",
-        description="Where another workspace's box takes messages.",
+        description="Return the URL at which another workspace's box accepts messages.",
         parameters=(WORKSPACE_ID, CALLER_WORKSPACE),
         response_model=response_models.DiscoverResponse,
         example={"id": "ws-2", "url": "http://10.0.0.9:8000/a2a", "name": "Ben"},
@@ -123,7 +119,7 @@ OPERATIONS = (
         name="record",
         method="GET",
         path="/workspaces/{workspace_id}",
-        description="The record: phase, conditions, last error.",
+        description="Read the workspace record: phase, conditions, last error.",
         parameters=(WORKSPACE_ID,),
         response_model=response_models.WorkspaceRecord,
         example={
@@ -148,8 +144,8 @@ OPERATIONS = (
         name="state",
         method="GET",
         path="/workspaces/{workspace_id}/state",
-        description="What a box of whatever generation must know: whether it is over. Takes the "
-        "bootstrap secret, too, of whatever generation.",
+        description="Tell a box of any generation whether it still serves the workspace. Accepts the "
+        "bootstrap secret of any generation.",
         parameters=(WORKSPACE_ID,),
         response_model=response_models.StateResponse,
         example={"workspace_id": "ws-1", "status": "superseded", "paused": False, "deleted": False},
@@ -160,8 +156,8 @@ OPERATIONS = (
         name="audit_trail",
         method="GET",
         path="/workspaces/{workspace_id}/audit",
-        description="Who called as this workspace, what they proved, what they were told; newest "
-        "first. Beats that count and reads that are allowed leave no row.",
+        description="Read the audit log: who called as this workspace, with which evidence, and the result. "
+        "Newest first. Counted heartbeats and allowed reads are not logged.",
         parameters=(WORKSPACE_ID, BEFORE, LIMIT),
         response_model=response_models.AuditTrail,
         example={
@@ -191,7 +187,7 @@ OPERATIONS = (
         name="list_tokens",
         method="GET",
         path="/workspaces/{workspace_id}/tokens",
-        description="The live tokens of the workspace, without their texts.",
+        description="List the live tokens of the workspace, without the token values.",
         parameters=(WORKSPACE_ID,),
         response_model=response_models.TokenList,
         example={
@@ -217,8 +213,8 @@ OPERATIONS = (
         name="create_token",
         method="POST",
         path="/workspaces/{workspace_id}/tokens",
-        description="Make an API token for a tool of the workspace. It survives recreates, and is "
-        "no evidence of a box. Its text is in this answer and nowhere else.",
+        description="Create an API token for a tool of the workspace. It stays valid when the box is "
+        "recreated. It does not identify a box. The token is returned only in this response.",
         parameters=(WORKSPACE_ID,),
         body=request_models.TokenBody,
         body_example={"name": "nightly report"},
@@ -230,7 +226,7 @@ OPERATIONS = (
             "workspace_id": "ws-1",
             "name": "nightly report",
             "prefix": "dGhpcyBp",
-            "message": "Keep this token now: it is not shown again.",
+            "message": "Store this token now: it is not shown again.",
         },
         status=201,
         caller=AllowedCaller.ADMIN,
@@ -240,8 +236,8 @@ OPERATIONS = (
         name="revoke_token",
         method="DELETE",
         path="/workspaces/{workspace_id}/tokens/{token_id}",
-        description="Revoke a token, at once. Of an instance's token: its box registers again and "
-        "gets another.",
+        description="Revoke a token immediately. If it is an instance token, its box registers again "
+        "and gets a new one.",
         parameters=(WORKSPACE_ID, TOKEN_ID),
         response_model=response_models.TokenRevoked,
         example={"status": "revoked"},
@@ -253,7 +249,7 @@ OPERATIONS = (
         name="healthz",
         method="GET",
         path="/healthz",
-        description="The process answers.",
+        description="Report that the process is running.",
         response_model=response_models.Health,
         example={"status": "ok"},
     ),
@@ -261,7 +257,8 @@ OPERATIONS = (
         name="readyz",
         method="GET",
         path="/readyz",
-        description="The database answers, and has the schema that this code needs.",
+        description="Report whether the process can serve: it is not shutting down, and the database "
+        "is reachable and has all migrations.",
         response_model=response_models.Health,
         example={"status": "ready"},
         codes=(ErrorCode.NOT_READY,),

@@ -1,7 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of operations.
-
-Describes; it routes nothing. https://spec.openapis.org/oas/v3.1.1.html
-"""
+"""The OpenAPI 3.1 document, generated from the endpoint table. https://spec.openapis.org/oas/v3.1.1.html"""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,7 +25,7 @@ _SECURITY: Mapping[AllowedCaller, list[dict[str, list[str]]]] = {
 
 
 def document() -> Json:
-    """The document as it is served."""
+    """The OpenAPI document, ready to be serialized."""
     named, schemas = _schemas()
     paths: Json = defaultdict(dict)
     for operation in OPERATIONS:
@@ -38,19 +35,19 @@ def document() -> Json:
         "info": {
             "title": "Onebox register API",
             "version": "1",
-            "description": "What boxes call, and what is read about workspaces.",
+            "description": "Boxes register and send heartbeats here; tools and operators read workspaces.",
         },
         "paths": dict(paths),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A workspace's token."},
+                "token": {"type": "http", "scheme": "bearer", "description": "An instance or API token."},
                 "operator": {"type": "http", "scheme": "bearer", "description": "An operator's token."},
                 "bootstrap": {
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-Bootstrap-Token",
-                    "description": "The bootstrap secret of the box's user data; it may come as bearer, too.",
+                    "description": "The bootstrap secret of the box's user data; also accepted as bearer.",
                 },
             },
         },
@@ -124,7 +121,9 @@ def _errors(operation: Operation, named: Mapping[tuple[type[BaseModel], JsonSche
 
 def _error(codes: list[ErrorCode], named: Mapping[tuple[type[BaseModel], JsonSchemaMode], Json]) -> Json:
     specs = {code: ERROR_SPECS[code] for code in codes}
-    headers: Json = {"X-Request-ID": {"description": "Finds the call in log and trail.", "schema": _TEXT}}
+    headers: Json = {
+        "X-Request-ID": {"description": "Identifies the call in logs and in the audit log.", "schema": _TEXT}
+    }
     if any(spec.retry_after is not None for spec in specs.values()):
         headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
     if any(spec.status == 401 for spec in specs.values()):

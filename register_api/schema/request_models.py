@@ -1,6 +1,6 @@
-"""The bodies that boxes send: which members are read, and within which bounds.
+"""Models of the request bodies: members and their limits.
 
-Members that are not read are accepted: runtimes in the field send more than this version knows.
+Unknown members are ignored: runtimes in the field send more than this version knows.
 """
 
 from math import isfinite
@@ -14,14 +14,14 @@ from workflows.shared.workspace_ids import WORKSPACE_ID, check_workspace_id
 
 URL_LENGTH = 2048
 TEXT_LENGTH = 2000
-"""What is kept of a text in a beat. A longer one is cut: nobody's life depends on an error message."""
+"""Characters kept of a text in a heartbeat. A longer text is cut: a heartbeat must not fail because of it."""
 
 FULL_HEARTBEAT = frozenset({"error_rate", "sample_error", "active_tasks", "current_task", "uptime_seconds"})
-"""What every runtime sends in each of its own beats."""
+"""The members of every heartbeat that a runtime sends itself."""
 
 
 class BodyInvalid(ValueError):
-    """The body does not fit its call; the text names the members, and repeats no value."""
+    """The body does not match its model. The message names members, never values."""
 
 
 class _Body(BaseModel):
@@ -29,7 +29,7 @@ class _Body(BaseModel):
 
 
 def _check_url(url: str) -> str:
-    """An http(s) URL that later traffic takes port and path from, or nothing in poll mode."""
+    """An http(s) URL whose port and path later traffic uses; empty in poll mode."""
     if not url:
         return url
     if any(
@@ -55,16 +55,16 @@ def _storable_card(card: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _storable(value: JsonValue) -> JsonValue:
-    """As PostgreSQL's jsonb has room for it: without NULs. Numbers that JSON has no words for are refused."""
+    """The value without NULs, which jsonb cannot store. NaN and infinity are refused."""
     match value:
         case str():
             return _storable_text(value)
         case float() if not isfinite(value):
             raise ValueError("must not contain NaN or infinity")
         case list():
-            return [_storable(one) for one in value]
+            return [_storable(item) for item in value]
         case dict():
-            return {_storable_text(name): _storable(one) for name, one in value.items()}
+            return {_storable_text(name): _storable(item) for name, item in value.items()}
         case _:
             return value
 
@@ -80,7 +80,7 @@ def _truncate(text: str) -> str:
 _PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 _HOST = r"([A-Za-z0-9._-]+|\[::1?\]|\[[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}\])"
 _URL_SCHEMA = {"pattern": f"^(https?://{_HOST}(:{_PORT})?(/[!-~]*)?)?$"}
-"""What the document says of URLs; short forms of IPv6 addresses and a few others are taken, too."""
+"""The documented URL pattern. The API also accepts a few others, as short forms of IPv6 addresses."""
 
 WorkspaceId = Annotated[
     str,
@@ -103,7 +103,7 @@ class RegisterBody(_Body):
 
 
 class HeartbeatBody(_Body):
-    """`POST /registry/heartbeat`. Null stands for a member that was left out."""
+    """`POST /registry/heartbeat`. Null is the same as a missing member."""
 
     workspace_id: WorkspaceId
     active_tasks: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
@@ -116,11 +116,11 @@ class HeartbeatBody(_Body):
 
     @property
     def is_full(self) -> bool:
-        """Whether it is a runtime's own beat: the partial ones of helpers leave most members out."""
+        """Whether a runtime sent it itself: partial heartbeats of its tools omit most members."""
         return self.model_fields_set >= FULL_HEARTBEAT
 
     def heartbeat(self) -> Heartbeat:
-        """The beat as it is stored."""
+        """The heartbeat as it is stored."""
         return Heartbeat(
             active_tasks=self.active_tasks or 0,
             is_busy=self.is_busy,
@@ -140,14 +140,14 @@ class CardBody(_Body):
 
 
 class TokenBody(_Body):
-    """`POST /workspaces/{id}/tokens`: an empty body is fine."""
+    """`POST /workspaces/{id}/tokens`. The body may be empty."""
 
     name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
-    """What the token is for; people read it in listings."""
+    """The token's purpose, shown in lists."""
 
 
 TASK_BYTES = 1024 * 1024
-"""A megabyte of UTF-8."""
+"""One MiB of UTF-8."""
 
 
 def _check_task(task: str) -> str:
@@ -171,9 +171,9 @@ class DelegateBody(_Body):
     target_id: WorkspaceId
     task: Task
     idempotency_key: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
-    """The same key of the same workspace is the same delegation."""
+    """Within a workspace, the same key stands for the same delegation."""
     idempotent: StrictBool = False
-    """Whether the task may be processed twice: then it goes to the next box, too, if one has begun it."""
+    """Whether the task may run twice: then it is delivered again if the box that started it is replaced."""
 
 
 class RecordBody(_Body):
@@ -196,16 +196,16 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def parse_body(model: type[B], body: bytes) -> B:
-    """Validate a body; raises `BodyInvalid` with one line that names each wrong member."""
+    """The validated body; raises `BodyInvalid` with one line that names up to five wrong members."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        details = error.errors(include_url=False, include_input=False, include_context=False)
         raise BodyInvalid(
-            "; ".join(_format_fault(fault["loc"], fault["msg"]) for fault in faults[:5])
+            "; ".join(_format_error(detail["loc"], detail["msg"]) for detail in details[:5])
         ) from None
 
 
-def _format_fault(location: tuple[int | str, ...], message: str) -> str:
+def _format_error(location: tuple[int | str, ...], message: str) -> str:
     member = ".".join(str(part)[:64] for part in location[:4]) or "body"
     return f"{member}: {message.removeprefix('Value error, ')[:200]}"

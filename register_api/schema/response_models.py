@@ -1,7 +1,4 @@
-"""What is answered with success: the shapes that handlers fill and the OpenAPI document shows.
-
-Decides nothing about who may see them. Members that outsiders use keep their names.
-"""
+"""Models of the success responses and of the error body. Member names are part of the public API."""
 
 from typing import Literal
 
@@ -9,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Roo
 
 from register_api.http.error_codes import Action, ErrorCode
 from workflows.delegation.rules import DelegationState
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 
 class _ResponseModel(BaseModel):
@@ -23,11 +20,11 @@ class RegisterResponse(_ResponseModel):
     auth_token: str | None = Field(
         default=None, min_length=43, max_length=43, exclude_if=lambda it: it is None
     )
-    """The instance token, when one was minted; the same until it is used for the first time."""
+    """The instance token, if the box needs one. It stays the same until its first use."""
 
 
 class HeartbeatResponse(_ResponseModel):
-    """The beat counts."""
+    """The heartbeat was counted."""
 
     status: Literal["ok"] = "ok"
     lifecycle_generation: int
@@ -35,44 +32,44 @@ class HeartbeatResponse(_ResponseModel):
 
 
 class CardUpdated(_ResponseModel):
-    """The card is stored."""
+    """The agent card was stored."""
 
     status: Literal["updated"] = "updated"
 
 
 class DiscoverResponse(_ResponseModel):
-    """Where a workspace's box takes messages."""
+    """The URL at which a workspace's box accepts messages."""
 
     id: str
     url: str
-    """At the address that the control plane recorded; port and path are those that the box registered."""
+    """The recorded address of the box, with the port and path that the box registered."""
     name: str
-    """Of its agent card, or else its ID."""
+    """The name on its agent card, or the workspace's ID."""
 
 
 class StateResponse(_ResponseModel):
-    """What a box has to know of its workspace."""
+    """Whether the calling box still serves the workspace."""
 
     workspace_id: str
     status: str
-    """The phase, or `superseded`: then the box must power off."""
+    """The workspace's phase, or `superseded`: then the box must power off."""
     paused: bool
     deleted: bool
 
 
 class OpenDelegations(_ResponseModel):
-    """Delegations to the workspace in one state."""
+    """The number of open delegations to the workspace in one state."""
 
     state: DelegationState
     count: int
     held: int
-    """Dead letters: a human sends them again, or gives them up."""
+    """Dead letters: an operator sends them again or cancels them."""
     stalled: int
     oldest_at: AwareDatetime
 
 
 class WorkspaceRecord(_ResponseModel):
-    """The record of a workspace."""
+    """The workspace record."""
 
     workspace_id: str
     phase: Phase
@@ -84,15 +81,15 @@ class WorkspaceRecord(_ResponseModel):
     last_heartbeat_at: AwareDatetime | None
     last_processed_at: AwareDatetime | None
     recreates: int
-    """Accepted in the last 24 h."""
+    """Recreates accepted in the last 24 h."""
     last_error: dict[str, JsonValue] | None
     conditions: list[dict[str, JsonValue]]
     work: list[OpenDelegations] = []
-    """What is under way to it, by state, with the age of the oldest: delivered and never acked shows here."""
+    """Open delegations to the workspace, by state, with the time of the oldest."""
 
 
 class Token(_ResponseModel):
-    """A live token, without its text."""
+    """A live token, without its value."""
 
     id: str
     kind: Literal["api", "instance"]
@@ -100,7 +97,7 @@ class Token(_ResponseModel):
     prefix: str = Field(min_length=8, max_length=8)
     state: Literal["pending", "active", "retiring"]
     generation: int | None
-    """Of an instance's token; API tokens have none."""
+    """The generation of an instance token; null for an API token."""
     created_by: str
     created_at: AwareDatetime
     last_used_at: AwareDatetime | None
@@ -114,7 +111,7 @@ class TokenList(_ResponseModel):
 
 
 class TokenCreated(_ResponseModel):
-    """A new API token; its text is shown this once."""
+    """A new API token. Its value is shown only here."""
 
     id: str
     auth_token: str = Field(min_length=43, max_length=43)
@@ -125,13 +122,13 @@ class TokenCreated(_ResponseModel):
 
 
 class TokenRevoked(_ResponseModel):
-    """The token is live no more."""
+    """The token was revoked."""
 
     status: Literal["revoked"] = "revoked"
 
 
 class AuditEntry(_ResponseModel):
-    """One identity decision."""
+    """One decision about a caller."""
 
     id: int
     at: AwareDatetime
@@ -140,28 +137,28 @@ class AuditEntry(_ResponseModel):
     verdict: str
     bearer: str
     code: str
-    """The error's code, or a word for the success."""
+    """The error code, or the kind of success."""
     token_prefix: str | None
-    """Of the presented token, if it is one of the workspace's."""
+    """The prefix of the presented token, if it belongs to the workspace."""
     source: str | None
     from_box: bool
-    """Whether it came from the address recorded for the generation's instance."""
+    """Whether the call came from the address recorded for the generation's instance."""
     alert: bool
     request_id: str
     repeats: int
-    """Refusals like this one, since the last row of their kind, that got no row of their own."""
+    """How many equal refusals since the previous row have no row of their own."""
 
 
 class AuditTrail(_ResponseModel):
-    """Decisions about a workspace, newest first."""
+    """Decisions about callers of a workspace, newest first."""
 
     entries: list[AuditEntry]
     next_before: int | None
-    """To be given as `before` for the next page; null on the last one."""
+    """Pass this as `before` to get the next page; null on the last page."""
 
 
 class DelegationAccepted(_ResponseModel):
-    """The work is in the ledger, and will be delivered."""
+    """The delegation is stored and will be delivered."""
 
     delegation_id: str
     status: Literal["delegated"] = "delegated"
@@ -169,21 +166,21 @@ class DelegationAccepted(_ResponseModel):
 
 
 class DelegationRecorded(_ResponseModel):
-    """It is written down."""
+    """The delegation was recorded."""
 
     delegation_id: str
     status: Literal["recorded"] = "recorded"
 
 
 class DelegationUpdated(_ResponseModel):
-    """How far it is now, as old clients read it."""
+    """The delegation's status after the report."""
 
     status: Literal["queued", "dispatched", "in_progress", "completed", "failed"]
     delegation_id: str
 
 
 class DelegationItem(_ResponseModel):
-    """One delegation in its source's list."""
+    """A delegation in its source's list."""
 
     id: str
     type: str
@@ -192,7 +189,7 @@ class DelegationItem(_ResponseModel):
     summary: str
     """The beginning of the task."""
     status: str
-    """What old clients read: `completed` once it was processed, and never before."""
+    """A simplified state: `completed` only after the target has processed the task."""
     state: DelegationState
     created_at: AwareDatetime
     delegation_id: str
@@ -201,35 +198,35 @@ class DelegationItem(_ResponseModel):
 
 
 class DelegationList(RootModel[list[DelegationItem]]):
-    """The delegations of the workspace, newest first, at most 50; no end of one is missing for long."""
+    """The delegations that the workspace sent, newest first, at most 50."""
 
 
 class Health(_ResponseModel):
-    """The process answers."""
+    """The probe succeeded."""
 
     status: Literal["ok", "ready"]
 
 
 class ErrorBody(BaseModel):
-    """Every error: what went wrong, and what the caller can do about it."""
+    """Every error: what went wrong and what the caller should do."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     error: str
-    """A sentence for logs."""
+    """A message for logs."""
     code: ErrorCode
-    """A word for programs."""
+    """A code for programs."""
     retryable: bool
     action: Action
     retry_after: int | None
-    """Seconds."""
+    """Seconds to wait before the next attempt."""
     workspace_id: str | None
     request_id: str
     hint: str
 
 
 class ProblemBody(ErrorBody):
-    """The same as problem details (RFC 9457), where `Accept` asks for them."""
+    """The error as problem details (RFC 9457), if the request's `Accept` header requests them."""
 
     type: str
     title: str

@@ -1,1 +1,1 @@
-"""The workspace record, its audit log and its tokens."""
+"""Endpoints that read a workspace, its audit log and other workspaces' addresses, and manage tokens."""

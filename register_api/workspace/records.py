@@ -1,6 +1,6 @@
-"""What is read from the register API: the record, its audit trail, a box's own state, others' addresses.
+"""Read-only handlers: the workspace record, its audit log, a box's state, another workspace's address.
 
-Changes nothing. Who may read is `decision`'s, what a record shows is `store.workspace.record_view`'s.
+`auth.rules` decides who may read; `store.workspace.record_view` computes phase and conditions.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from register_api.auth.access import Access, read_caller
 from register_api.auth.credentials import identify, read_credentials
 from register_api.auth.identity import CallerIdentity
 from register_api.auth.priority_pool import PriorityPool
-from register_api.auth.responses import json_response, refusal_response
+from register_api.auth.refusals import refusal_response
 from register_api.auth.rules import Permission, Refused
 from register_api.http.config import ApiConfig
 from register_api.http.error_codes import ErrorCode
 from register_api.http.errors import ErrorDetail, error_response
+from register_api.http.responses import json_response
 from register_api.schema.response_models import (
     AuditEntry,
     AuditTrail,
@@ -34,7 +35,8 @@ from store.workspace import record_view
 from workflows.delegation.rules import DelegationState
 from workflows.shared.target_url import InvalidTarget, target_url
 from workflows.shared.workspace_ids import WORKSPACE_ID
-from workflows.workspace.state import Intent, RegistrationStatus
+from workflows.workspace.diagnosis import RegistrationStatus
+from workflows.workspace.enums import Intent
 
 CALLER_HEADER = "x-workspace-id"
 PAGE_SIZE = 100
@@ -42,7 +44,7 @@ LARGEST_ID = 2**63 - 1
 
 
 class ReadRoutes:
-    """The handlers, and what they share."""
+    """Handlers of the read-only endpoints."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, access: Access) -> None:
         self._config = config
@@ -54,12 +56,14 @@ class ReadRoutes:
         workspace_id = request.path_params["workspace_id"]
         credentials = read_credentials(request, self._config, workspace_id=workspace_id)
         async with self._pool.connection(credentials) as conn:
-            admitted = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
-            if isinstance(admitted, Refused):
-                return refusal_response(request, admitted, workspace_id=workspace_id, credentials=credentials)
-            record, seen = await _read_record(conn, workspace_id), None
+            authorized = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
+            if isinstance(authorized, Refused):
+                return refusal_response(
+                    request, authorized, workspace_id=workspace_id, credentials=credentials
+                )
+            record, registration = await _read_record(conn, workspace_id), None
             if record is not None and record_view.needs_diagnosis(record):
-                seen = await read_registration(
+                registration = await read_registration(
                     conn,
                     workspace_id,
                     generation=record.newest,
@@ -70,7 +74,7 @@ class ReadRoutes:
             return error_response(
                 request, ErrorCode.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id)
             )
-        return json_response(request, self._workspace_record(record, seen, work))
+        return json_response(request, self._workspace_record(record, registration, work))
 
     async def audit_trail(self, request: Request) -> Response:
         """`GET /workspaces/{id}/audit`."""
@@ -83,15 +87,17 @@ class ReadRoutes:
         if before == 0 or limit == 0:
             detail = ErrorDetail(
                 workspace_id=workspace_id,
-                error=f"before and limit must be whole numbers above 0, limit at most {PAGE_SIZE}",
+                error=f"before and limit must be positive integers, limit at most {PAGE_SIZE}",
             )
             return error_response(request, ErrorCode.REQUEST_INVALID, detail)
         limit = limit or PAGE_SIZE
         async with self._pool.connection(credentials) as conn:
-            admitted = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
-            if isinstance(admitted, Refused):
-                return refusal_response(request, admitted, workspace_id=workspace_id, credentials=credentials)
-            if admitted.found is None:
+            authorized = await self._access.check(conn, request, Permission.READ, workspace_id, credentials)
+            if isinstance(authorized, Refused):
+                return refusal_response(
+                    request, authorized, workspace_id=workspace_id, credentials=credentials
+                )
+            if authorized.found is None:
                 return error_response(
                     request, ErrorCode.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id)
                 )
@@ -101,9 +107,9 @@ class ReadRoutes:
         return json_response(request, AuditTrail(entries=entries, next_before=next_before))
 
     async def state(self, request: Request) -> Response:
-        """`GET /workspaces/{id}/state`: for a box of whatever generation, which must learn that it is over.
+        """`GET /workspaces/{id}/state`: for a box of any generation, to learn whether it is superseded.
 
-        That it is over is a 200 with a word, not a 410: the question was answered.
+        A superseded box gets a 200 with that status, not a 410, because the request itself succeeded.
         """
         workspace_id = request.path_params["workspace_id"]
         credentials = read_credentials(request, self._config, workspace_id=workspace_id)
@@ -125,26 +131,27 @@ class ReadRoutes:
             )
         phase = record_view.effective_phase(record, stale_after=self._config.heartbeat_stale)
         superseded = caller.identity is CallerIdentity.SUPERSEDED and record.intent == Intent.RUN
-        shown = StateResponse(
+        state = StateResponse(
             workspace_id=workspace_id,
             status="superseded" if superseded else phase,
             paused=record.intent == Intent.STOP,
             deleted=record.deleted or record.intent == Intent.DELETE,
         )
-        return json_response(request, shown)
+        return json_response(request, state)
 
     async def discover(self, request: Request) -> Response:
         """`GET /registry/discover/{id}`: for the holder of any workspace's live token.
 
-        A box asks about another workspace here: no answer may tell the one that asks to shut down.
+        The call is about another workspace, so that workspace's end is a 404 or 503: a 410 would shut down
+        the caller.
         """
         workspace_id = request.path_params["workspace_id"]
         caller_id = request.headers.get(CALLER_HEADER, "")
         credentials = read_credentials(request, self._config, workspace_id=caller_id)
         async with self._pool.connection(credentials) as conn:
-            admitted = await self._access.check(conn, request, Permission.READ, caller_id, credentials)
-            if isinstance(admitted, Refused):
-                return refusal_response(request, admitted, workspace_id=caller_id, credentials=credentials)
+            authorized = await self._access.check(conn, request, Permission.READ, caller_id, credentials)
+            if isinstance(authorized, Refused):
+                return refusal_response(request, authorized, workspace_id=caller_id, credentials=credentials)
             record = await _read_record(conn, workspace_id)
         detail = ErrorDetail(workspace_id=workspace_id)
         if record is None or record.deleted or record.intent == Intent.DELETE:
@@ -164,7 +171,7 @@ class ReadRoutes:
     def _workspace_record(
         self,
         record: record_view.RecordView,
-        seen: RegistrationStatus | None,
+        registration: RegistrationStatus | None,
         work: Sequence[delegation_queries.InboundWork],
     ) -> WorkspaceRecord:
         stale_after = self._config.heartbeat_stale
@@ -180,8 +187,10 @@ class ReadRoutes:
             last_processed_at=_utc(record.last_processed_at),
             recreates=record.recreates,
             last_error=record.last_error,
-            conditions=record_view.effective_conditions(record, stale_after=stale_after, seen=seen),
-            work=[_open_delegations(each) for each in work],
+            conditions=record_view.effective_conditions(
+                record, stale_after=stale_after, registration=registration
+            ),
+            work=[_open_delegations(row) for row in work],
         )
 
 
@@ -220,7 +229,7 @@ def _open_delegations(work: delegation_queries.InboundWork) -> OpenDelegations:
 
 
 def _positive_int(request: Request, name: str, maximum: int) -> int | None:
-    """A query parameter above 0; None if it is not given, 0 if it is no such number."""
+    """A query parameter as a positive integer; None if it is missing, 0 if it is invalid."""
     text = request.query_params.get(name)
     if text is None:
         return None

@@ -1,6 +1,6 @@
-"""The tokens of a workspace as people manage them: list, create, revoke.
+"""Handlers that list, create and revoke the tokens of a workspace.
 
-API tokens are for a workspace's tools; they are no evidence of a box. A token's text leaves here once.
+API tokens are for a workspace's tools and never identify a box. A token's value is returned only on creation.
 """
 
 import secrets
@@ -14,11 +14,12 @@ from starlette.responses import Response
 from register_api.auth.access import Access, AuthorizedCaller
 from register_api.auth.credentials import Credentials, read_credentials
 from register_api.auth.priority_pool import PriorityPool
-from register_api.auth.responses import json_response, refusal_response
+from register_api.auth.refusals import refusal_response
 from register_api.auth.rules import Permission, Refused
 from register_api.http.config import ApiConfig
 from register_api.http.error_codes import ErrorCode
 from register_api.http.errors import ErrorDetail, error_response, request_id
+from register_api.http.responses import json_response
 from register_api.schema import request_models
 from register_api.schema.response_models import Token, TokenCreated, TokenList, TokenRevoked
 from store.db.pool import Connection
@@ -26,13 +27,13 @@ from store.registration import api_tokens
 from store.registration.credentials import token_hash, token_prefix
 
 API_TOKENS_LIMIT = 100
-"""Of one workspace; more of them are nobody's any longer."""
+"""Live API tokens per workspace."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class TokenRoutes:
-    """The handlers, and what they share."""
+    """Handlers of the token endpoints."""
 
     def __init__(self, config: ApiConfig, pool: PriorityPool, access: Access) -> None:
         self._config = config
@@ -43,9 +44,9 @@ class TokenRoutes:
         """`GET /workspaces/{id}/tokens`."""
         workspace_id, credentials = self._read_request(request)
         async with self._pool.connection(credentials) as conn:
-            admitted = await self._authorize(conn, request, workspace_id, credentials)
-            if isinstance(admitted, Response):
-                return admitted
+            authorized = await self._authorize(conn, request, workspace_id, credentials)
+            if isinstance(authorized, Response):
+                return authorized
             rows = await api_tokens.list_live(conn, workspace_id)
         tokens = [_token(row) for row in rows]
         return json_response(request, TokenList(tokens=tokens, count=len(tokens)))
@@ -58,9 +59,9 @@ class TokenRoutes:
             self._pool.connection(credentials) as conn,
             conn.transaction(),
         ):
-            admitted = await self._authorize(conn, request, workspace_id, credentials)
-            if isinstance(admitted, Response):
-                return admitted
+            authorized = await self._authorize(conn, request, workspace_id, credentials)
+            if isinstance(authorized, Response):
+                return authorized
             token = secrets.token_urlsafe(32)
             prefix = token_prefix(token)
             token_id = await api_tokens.create(
@@ -69,21 +70,21 @@ class TokenRoutes:
                 name=body.name,
                 sha256=token_hash(token),
                 prefix=prefix,
-                created_by=admitted.actor,
+                created_by=authorized.actor,
                 limit=API_TOKENS_LIMIT,
             )
             if token_id is None:
-                deleted = admitted.caller.workspace is not None and admitted.caller.workspace.is_deleted
+                deleted = authorized.caller.workspace is not None and authorized.caller.workspace.is_deleted
                 code = ErrorCode.WORKSPACE_UNKNOWN if deleted else ErrorCode.TOKENS_LIMITED
                 return error_response(request, code, ErrorDetail(workspace_id=workspace_id))
-            await self._record_action(conn, request, workspace_id, credentials, "created", admitted, prefix)
+            await self._record_action(conn, request, workspace_id, credentials, "created", authorized, prefix)
         created = TokenCreated(
             id=str(token_id),
             auth_token=token,
             workspace_id=workspace_id,
             name=body.name,
             prefix=prefix,
-            message="Keep this token now: it is not shown again.",
+            message="Store this token now: it is not shown again.",
         )
         return json_response(request, created, status=201)
 
@@ -95,15 +96,15 @@ class TokenRoutes:
             self._pool.connection(credentials) as conn,
             conn.transaction(),
         ):
-            admitted = await self._authorize(conn, request, workspace_id, credentials)
-            if isinstance(admitted, Response):
-                return admitted
+            authorized = await self._authorize(conn, request, workspace_id, credentials)
+            if isinstance(authorized, Response):
+                return authorized
             prefix = None if token_id is None else await api_tokens.revoke(conn, workspace_id, token_id)
             if prefix is None:
                 return error_response(
                     request, ErrorCode.TOKEN_UNKNOWN, ErrorDetail(workspace_id=workspace_id)
                 )
-            await self._record_action(conn, request, workspace_id, credentials, "revoked", admitted, prefix)
+            await self._record_action(conn, request, workspace_id, credentials, "revoked", authorized, prefix)
         return json_response(request, TokenRevoked())
 
     def _read_request(self, request: Request) -> tuple[str, Credentials]:
@@ -113,16 +114,16 @@ class TokenRoutes:
     async def _authorize(
         self, conn: Connection, request: Request, workspace_id: str, credentials: Credentials
     ) -> AuthorizedCaller | Response:
-        admitted = await self._access.check(
+        authorized = await self._access.check(
             conn, request, Permission.MANAGE_TOKENS, workspace_id, credentials
         )
-        if isinstance(admitted, Refused):
-            return refusal_response(request, admitted, workspace_id=workspace_id, credentials=credentials)
-        if admitted.found is None:
+        if isinstance(authorized, Refused):
+            return refusal_response(request, authorized, workspace_id=workspace_id, credentials=credentials)
+        if authorized.found is None:
             return error_response(
                 request, ErrorCode.WORKSPACE_UNKNOWN, ErrorDetail(workspace_id=workspace_id)
             )
-        return admitted
+        return authorized
 
     async def _record_action(
         self,
@@ -130,8 +131,8 @@ class TokenRoutes:
         request: Request,
         workspace_id: str,
         credentials: Credentials,
-        what: str,
-        admitted: AuthorizedCaller,
+        action: str,
+        authorized: AuthorizedCaller,
         prefix: str,
     ) -> None:
         await self._access.audit(
@@ -139,15 +140,15 @@ class TokenRoutes:
             request,
             workspace_id,
             credentials,
-            call=f"token {what}",
-            code=what,
-            admitted=admitted,
+            call=f"token {action}",
+            code=action,
+            caller=authorized,
             token_prefix=prefix,
         )
         _log.info(
-            f"token.{what}",
+            f"token.{action}",
             workspace=workspace_id,
-            actor=admitted.actor,
+            actor=authorized.actor,
             token_prefix=prefix,
             request_id=request_id(request.scope),
         )

@@ -1,10 +1,10 @@
-"""Bringing a database to the schema of this code, one numbered file after the other.
+"""Applies the numbered migrations in `migrations/` to a database, each in one transaction.
 
     MigrationError
-     ├── MigrationChanged     an applied file is not what it was: restore it, add a new one
-     └── DatabaseIsNewer      the database knows a migration that this code does not: deploy newer code
+     ├── MigrationChanged     an applied file has changed: restore it and add a new one
+     └── DatabaseIsNewer      the database has a migration that this code does not have: deploy newer code
 
-Never goes backwards, and never waits for a server that is not up: when to try again is the caller's matter.
+There are no downgrades. The caller retries while the server is unavailable.
 """
 
 import hashlib
@@ -17,29 +17,29 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 LOCK_KEY = 0x6F6E65626F78
-"""The advisory lock that runs of `migrate` take one after the other: "onebox" in ASCII."""
+"""The advisory lock that serializes runs of `migrate`: "onebox" in ASCII."""
 
 LOCK_TIMEOUT = "60s"
-"""Longer than any run of ours before this one; a run that hangs must not hang all others silently."""
+"""Longer than any migration takes: a hanging run makes the others fail instead of wait forever."""
 
 _FILE_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
 
 class MigrationError(Exception):
-    """The database cannot be brought to this code's schema; nothing was changed."""
+    """The database cannot be migrated. Nothing was changed."""
 
 
 class MigrationChanged(MigrationError):
-    """An applied migration differs from the file that this code carries."""
+    """An applied migration differs from its file in this code."""
 
 
 class DatabaseIsNewer(MigrationError):
-    """The database has migrations that this code does not know."""
+    """The database has migrations that this code does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One file of SQL, applied in one transaction."""
+    """One SQL file, applied in one transaction."""
 
     number: int
     name: str
@@ -47,12 +47,12 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """What the database remembers the file by."""
+        """The hash of the file, as stored in `schema_migrations`."""
         return hashlib.sha256(self.sql).hexdigest()
 
 
 def migrations() -> tuple[Migration, ...]:
-    """The files that this code carries, in the order of their numbers."""
+    """The migrations of this code, in order."""
     found = [
         Migration(number=int(match[1]), name=entry.name.removesuffix(".sql"), sql=entry.read_bytes())
         for entry in resources.files("store.db").joinpath("migrations").iterdir()
@@ -62,16 +62,16 @@ def migrations() -> tuple[Migration, ...]:
 
 
 async def migrate(url: str, known: Sequence[Migration] | None = None) -> list[str]:
-    """Apply what is missing, and return the names; concurrent runs wait for one another.
+    """Apply the missing migrations and return their names. Concurrent runs wait for each other.
 
-    Raises `MigrationError`, and psycopg's errors if the server is not there.
+    Raises `MigrationError`, and psycopg's errors if the server is unavailable.
     """
     known = migrations() if known is None else known
     async with await AsyncConnection.connect(
         url, autocommit=True, connect_timeout=3, application_name="onebox-migrate"
     ) as conn:
         await conn.execute("SELECT set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
-        # Held by the session: it ends with the connection, also when this process is killed.
+        # A session lock: PostgreSQL releases it with the connection, even if this process is killed.
         await conn.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         await conn.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations ("
@@ -90,18 +90,15 @@ async def migrate(url: str, known: Sequence[Migration] | None = None) -> list[st
 
 
 async def pending(conn: AsyncConnection[TupleRow]) -> tuple[str, ...]:
-    """The names of migrations that this code needs and the database does not have.
-
-    A database that is ahead is fine here: during a rollout the old code still serves.
-    """
+    """The migrations that the database lacks. It may be newer: old code still serves during an upgrade."""
     cursor = await conn.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")
     row = await cursor.fetchone()
-    there = set(await _applied(conn)) if row is not None and row[0] else set[int]()
-    return tuple(migration.name for migration in migrations() if migration.number not in there)
+    applied = set(await _applied(conn)) if row is not None and row[0] else set[int]()
+    return tuple(migration.name for migration in migrations() if migration.number not in applied)
 
 
 async def unexpected(conn: AsyncConnection[TupleRow]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The applied migrations that this code does not know, and those that it has otherwise."""
+    """The applied migrations that this code does not have, and those whose files differ."""
     cursor = await conn.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")
     row = await cursor.fetchone()
     if row is None or not row[0]:
@@ -125,11 +122,11 @@ async def _applied(conn: AsyncConnection[TupleRow]) -> dict[int, tuple[str, str]
 def _missing(known: Sequence[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
     newer = [name for number, (name, _) in applied.items() if all(number != one.number for one in known)]
     if newer:
-        raise DatabaseIsNewer(f"the database has migrations that this code does not know: {', '.join(newer)}")
+        raise DatabaseIsNewer(f"the database has migrations that this code lacks: {', '.join(newer)}")
     for migration in known:
         name, sha256 = applied.get(migration.number, (migration.name, migration.sha256))
         if (name, sha256) != (migration.name, migration.sha256):
             raise MigrationChanged(
-                f"migration {migration.name} is not what was applied as {name}: restore it, and add a new one"
+                f"migration {migration.name} differs from {name} as applied: restore it and add a new one"
             )
     return [migration for migration in known if migration.number not in applied]

@@ -1,8 +1,6 @@
-"""Connections to PostgreSQL: how they are opened, how long anything may wait on them.
+"""Connections to PostgreSQL, with timeouts on everything.
 
-    StoreUnavailable    the server is away, too busy, or held by a lock: nothing is wrong with the request
-
-Runs no SQL of its own.
+StoreUnavailable    the server is down, overloaded, or a lock is held: the request itself is valid
 """
 
 from collections.abc import AsyncIterator
@@ -19,15 +17,15 @@ Connection: TypeAlias = AsyncConnection[TupleRow]
 Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 CONNECT_SECONDS = 3
-"""A server in the same region answers in milliseconds; one that is away must not hold a request longer."""
+"""A server in the same region takes milliseconds. An unreachable one must not block a request longer."""
 
 RECONNECT_SECONDS = 10.0
-"""After this the pool gives up until the next checkout asks for a connection: its own backoff doubles
-without a bound, and would sleep for minutes after the server is back."""
+"""After this the pool stops reconnecting until the next checkout. Its backoff doubles without a limit, and
+would sleep for minutes after the server is back."""
 
 
 class StoreUnavailable(Exception):
-    """PostgreSQL cannot be asked now; the same call may succeed later."""
+    """PostgreSQL is unavailable. The same call may succeed later."""
 
 
 @asynccontextmanager
@@ -41,7 +39,7 @@ async def open_pool(
     lock_timeout: timedelta = timedelta(seconds=2),
     checkout_timeout: timedelta = timedelta(seconds=3),
 ) -> AsyncIterator[Pool]:
-    """A pool of autocommit connections; opens without waiting for the server, closes with the block."""
+    """A pool of autocommit connections. Opens without waiting for the server; closes with the block."""
     pool: Pool = AsyncConnectionPool(
         url,
         min_size=minimum,
@@ -54,12 +52,12 @@ async def open_pool(
             "autocommit": True,
             "application_name": application_name,
             "connect_timeout": CONNECT_SECONDS,
-            "tcp_user_timeout": 10_000,  # a peer that vanished without a word is noticed after 10 s
+            "tcp_user_timeout": 10_000,  # detects a vanished peer after 10 s
             "keepalives_idle": 30,
             "options": (
                 f"-c statement_timeout={_milliseconds(statement_timeout)}"
                 f" -c lock_timeout={_milliseconds(lock_timeout)}"
-                # A process that froze between two statements must not hold a generation's row.
+                # A process that hangs in a transaction must not keep its row locks.
                 f" -c idle_in_transaction_session_timeout={_milliseconds(2 * statement_timeout)}"
             ),
         },
@@ -73,7 +71,7 @@ async def open_pool(
 
 @asynccontextmanager
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection for the block; raises `StoreUnavailable` for whatever passes by itself."""
+    """A connection for the block. Raises `StoreUnavailable` for temporary errors."""
     try:
         async with pool.connection() as conn:
             yield conn

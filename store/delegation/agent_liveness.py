@@ -1,16 +1,13 @@
-"""Whether agents process what they are given: marking those that don't, and those that do again.
-
-Tells of a change once, as a fact; what follows is the lifecycle's matter.
-"""
+"""Marks agents that do not process their work, and clears the mark. Each change inserts one event."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from store.db.pool import Connection
 
-# Busy is not dead: a box that beats and says that it works may take the time of a task before it acks.
+# A busy box with fresh heartbeats may take as long as a task takes before it acknowledges the next one.
 _MARK = """
-WITH dead AS (
+WITH unresponsive AS (
     SELECT d.target_id, d.target_generation, count(*) FILTER (WHERE d.state = 'delivered') AS unacked,
            count(*) FILTER (WHERE d.stalled) AS stalled, min(d.delivered_at) AS since
     FROM delegations d
@@ -26,11 +23,12 @@ WITH dead AS (
 ), marked AS (
     UPDATE generations g
     SET agent_unresponsive_since = now(),
-        agent_unresponsive_reason = CASE WHEN dead.unacked > 0
-            THEN dead.unacked || ' delegations were delivered and not acknowledged'
-            ELSE dead.stalled || ' delegations are stalled: nothing was heard of them' END
-    FROM dead WHERE g.workspace_id = dead.target_id AND g.generation = dead.target_generation
-      -- looked at again, if this had to wait for another scan or for the next generation
+        agent_unresponsive_reason = CASE WHEN unresponsive.unacked > 0
+            THEN unresponsive.unacked || ' delegations were delivered and not acknowledged'
+            ELSE unresponsive.stalled || ' delegations made no progress' END
+    FROM unresponsive
+    WHERE g.workspace_id = unresponsive.target_id AND g.generation = unresponsive.target_generation
+      -- checked again: the update may have waited for another scan or for the next generation
       AND g.agent_unresponsive_since IS NULL AND g.superseded_at IS NULL
     RETURNING g.workspace_id, g.generation, g.agent_unresponsive_reason
 )
@@ -39,7 +37,7 @@ SELECT workspace_id, generation, 'not_processing', agent_unresponsive_reason FRO
 """
 
 _CLEAR = """
-WITH well AS (
+WITH cleared AS (
     UPDATE generations g SET agent_unresponsive_since = NULL, agent_unresponsive_reason = NULL
     WHERE g.superseded_at IS NULL AND g.agent_unresponsive_since IS NOT NULL
       AND NOT EXISTS (SELECT FROM delegations d
@@ -48,8 +46,8 @@ WITH well AS (
                              OR d.stalled AND d.ended_at IS NULL))
     RETURNING g.workspace_id, g.generation
 )
-INSERT INTO workspace_outbox (workspace_id, generation, kind) SELECT workspace_id, generation, 'processing'
-FROM well
+INSERT INTO workspace_outbox (workspace_id, generation, kind)
+SELECT workspace_id, generation, 'processing' FROM cleared
 """
 
 _PROCESSED = """
@@ -68,30 +66,30 @@ SELECT workspace_id, generation, 'processing' FROM written WHERE last_processed_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivenessThresholds:
-    """How long an agent may be quiet about what it was given."""
+    """How long an agent may take before it counts as unresponsive."""
 
     ack: timedelta
     progress: timedelta
     expires_after: timedelta
-    """From its making to its end, whatever happens."""
+    """The maximum lifetime of a delegation."""
     heartbeat_stale: timedelta
 
 
 async def mark_agents(conn: Connection, thresholds: LivenessThresholds) -> tuple[int, int]:
-    """Tell once of boxes that don't process, and of those that do again; how many of each."""
+    """Mark unresponsive agents and clear responsive ones. Returns the number of each."""
     names = {"ack": thresholds.ack, "progress": thresholds.progress, "stale": thresholds.heartbeat_stale}
-    dead = await conn.execute(_MARK, names)
-    well = await conn.execute(_CLEAR, names)
-    return dead.rowcount, well.rowcount
+    marked = await conn.execute(_MARK, names)
+    cleared = await conn.execute(_CLEAR, names)
+    return marked.rowcount, cleared.rowcount
 
 
 async def record_processed(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """The box has processed something; its first time is a fact."""
+    """Record that the box processed work. The first time inserts an event."""
     await conn.execute(_PROCESSED, {"workspace_id": workspace_id, "generation": generation})
 
 
 async def has_processed(conn: Connection, workspace_id: str, *, generation: int, within: timedelta) -> bool:
-    """Whether the box has processed something lately."""
+    """Whether the box processed work within this time."""
     cursor = await conn.execute(
         "SELECT FROM generations"
         " WHERE workspace_id = %s AND generation = %s AND last_processed_at > now() - %s",
@@ -101,7 +99,7 @@ async def has_processed(conn: Connection, workspace_id: str, *, generation: int,
 
 
 async def record_canary_answer(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """The box has answered the control plane's own question: the lifecycle, which asked, knows."""
+    """Record an answered canary. No event: the workflow that sent the canary gets the result."""
     await conn.execute(
         "UPDATE generations SET last_processed_at = now() WHERE workspace_id = %s AND generation = %s",
         [workspace_id, generation],

@@ -1,6 +1,6 @@
-"""What is shown of delegations: a source's list, and how much work is under way to a workspace.
+"""Lists of delegations: those of a source, and the open work of a target.
 
-Changes nothing but how often the end of one was shown to its source.
+Read-only, except for the number of times that a result was listed.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from psycopg.rows import class_row
 from store.db.pool import Connection
 
 RESULT_LISTINGS = 12
-"""Nobody says which answer was lost, so each end is shown again, in another order, until it can't have been
-missed: where one answer in three is lost, one end in half a million is. Clients mark an ID as seen once."""
+"""Clients cannot acknowledge. Finished delegations are listed 12 times, in varying order: if a third of the
+responses is lost, a client misses one result in 500,000. Clients deduplicate by ID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class ListedDelegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundWork:
-    """What is under way to a workspace."""
+    """Open delegations to a workspace in one state."""
 
     state: str
     count: int
@@ -47,9 +47,9 @@ SELECT delegation_id, type, source_id, target_id, left(task, %(preview)s) AS sum
 FROM delegations WHERE source_id = %(source_id)s ORDER BY created_at DESC, delegation_id LIMIT %(limit)s
 """
 
-# Ends that were shown the least go first; what room is left is for the newest. A poller with more than a page
-# of work misses none. The order within a round differs from round to round: a poller that loses every third
-# answer must not lose the same ends each time.
+# The results that were listed least come first; the newest delegations fill the page. So a poller gets all
+# results even if they exceed a page. The order changes from round to round: a poller that loses every third
+# response must not lose the same results each time.
 _POLL = """
 WITH ended AS (
     SELECT delegation_id FROM delegations
@@ -64,8 +64,8 @@ WITH ended AS (
 ), page AS (
     SELECT delegation_id FROM ended UNION ALL SELECT delegation_id FROM newest
 ), marked AS (
-    UPDATE delegations SET times_listed = times_listed + 1 WHERE delegation_id IN (SELECT delegation_id
-    FROM ended)
+    UPDATE delegations SET times_listed = times_listed + 1
+    WHERE delegation_id IN (SELECT delegation_id FROM ended)
 )
 SELECT delegation_id, type, source_id, target_id, left(task, %(preview)s) AS summary, state, created_at,
        error, response_preview
@@ -77,7 +77,7 @@ ORDER BY created_at DESC, delegation_id
 async def list_for_source(
     conn: Connection, source_id: str, *, limit: int, preview: int, polled: bool
 ) -> list[ListedDelegation]:
-    """The source's delegations, newest first; `polled` by the source itself, which must miss no end."""
+    """The source's delegations, newest first. With `polled`, the list repeats results (`RESULT_LISTINGS`)."""
     cursor = conn.cursor(row_factory=class_row(ListedDelegation))
     await cursor.execute(
         _POLL if polled else _LIST,
@@ -87,7 +87,7 @@ async def list_for_source(
 
 
 async def inbound_work(conn: Connection, target_id: str) -> list[InboundWork]:
-    """What is not over yet, by state."""
+    """The open delegations to a workspace, by state."""
     cursor = conn.cursor(row_factory=class_row(InboundWork))
     await cursor.execute(
         """

@@ -1,6 +1,7 @@
-"""The ledger of delegations: every write, each conditional on what it follows from.
+"""Writes of delegations. Each is conditional on the state that it follows from.
 
-Which change is right is decided elsewhere; here no change can undo a later one, or one that is final.
+`workflows.delegation.rules` decides which change is due. No write here undoes a later one or changes a final
+state.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import datetime, timedelta
 from psycopg.rows import class_row
 
 from store.db.pool import Connection
-from workflows.delegation.rules import Delegation, DelegationState, DelegationType, Receiver, predecessors
+from workflows.delegation.rules import DelegationState, DelegationType, predecessors
 
 TASK_PREVIEW_CHARS = 200
 """Characters of a task in a listing."""
@@ -17,7 +18,7 @@ TASK_PREVIEW_CHARS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDelegation:
-    """A delegation to be written down."""
+    """A delegation to insert."""
 
     delegation_id: str
     type: DelegationType
@@ -30,7 +31,7 @@ class NewDelegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelegationRecord:
-    """A delegation that stands in the ledger already."""
+    """A stored delegation, for comparison with a new one."""
 
     delegation_id: str
     type: str
@@ -41,38 +42,26 @@ class DelegationRecord:
     target_generation: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DelegationRow:
-    """A row, and the record's word on source and target when it was read."""
-
-    delegation: Delegation
-    target_id: str
-    task_bytes: int
-    address: str | None
-    url: str | None
-    now: datetime
-
-
 async def create(conn: Connection, new: NewDelegation) -> DelegationRecord | None:
-    """Insert it and have its workflow started; the one that stands there, if it was inserted before.
+    """Insert a delegation and wake its workflow. Returns the stored one if it exists already.
 
-    That is one with the same ID or, of the same source, with the same idempotency key.
+    It exists if one has the same ID, or the same source and idempotency key.
     """
     cursor = await conn.execute(
         """
-        WITH made AS (
+        WITH inserted AS (
             INSERT INTO delegations
                 (delegation_id, type, source_id, target_id, task, idempotency_key, idempotent)
             VALUES (%(delegation_id)s, %(type)s, %(source_id)s, %(target_id)s, %(task)s, %(key)s,
                     %(idempotent)s)
             ON CONFLICT DO NOTHING RETURNING delegation_id
         )
-        , told AS (
-            -- the control plane asks its own questions itself
-            INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM made WHERE %(type)s <>
-            'canary'
+        , woken AS (
+            -- canaries have no workflow
+            INSERT INTO delegation_outbox (delegation_id)
+            SELECT delegation_id FROM inserted WHERE %(type)s <> 'canary'
         )
-        SELECT delegation_id FROM made
+        SELECT delegation_id FROM inserted
         """,
         {
             "delegation_id": new.delegation_id,
@@ -86,7 +75,7 @@ async def create(conn: Connection, new: NewDelegation) -> DelegationRecord | Non
     )
     if await cursor.fetchone() is not None:
         return None
-    # A statement of its own: the one above has waited for the other insert, and does not see it.
+    # A second statement: the first one waited for a concurrent insert but does not see it.
     known = conn.cursor(row_factory=class_row(DelegationRecord))
     await known.execute(
         """
@@ -107,7 +96,7 @@ async def create(conn: Connection, new: NewDelegation) -> DelegationRecord | Non
 
 
 async def find(conn: Connection, delegation_id: str) -> DelegationRecord | None:
-    """The delegation, or None."""
+    """The delegation; None if it does not exist."""
     cursor = conn.cursor(row_factory=class_row(DelegationRecord))
     await cursor.execute(
         """
@@ -117,62 +106,6 @@ async def find(conn: Connection, delegation_id: str) -> DelegationRecord | None:
         [delegation_id],
     )
     return await cursor.fetchone()
-
-
-async def read(conn: Connection, delegation_id: str) -> DelegationRow | None:
-    """The delegation as decisions need it."""
-    cursor = await conn.execute(
-        """
-        SELECT d.type, d.state, d.created_at, d.attempts, d.connect_failures, d.next_attempt_at,
-        d.target_generation,
-               d.progressed_at, d.idempotent, d.stalled, d.dead_lettered, d.target_id, octet_length(d.task),
-               coalesce(s.intent = 'delete' OR s.deleted_at IS NOT NULL, false) AS source_deleted,
-               t.intent = 'delete' OR t.deleted_at IS NOT NULL AS target_deleted,
-               g.generation, g.registered_at IS NOT NULL AND g.url <> '' AND g.private_ip IS NOT NULL,
-               host(g.private_ip), g.url, clock_timestamp()
-        FROM delegations d
-        LEFT JOIN workspaces s ON s.workspace_id = d.source_id
-        JOIN workspaces t ON t.workspace_id = d.target_id
-        LEFT JOIN generations g ON g.workspace_id = d.target_id AND g.superseded_at IS NULL
-        WHERE d.delegation_id = %s
-        """,
-        [delegation_id],
-    )
-    found = await cursor.fetchone()
-    if found is None:
-        return None
-    (kind, state, created_at, attempt, tries, not_before, target_generation, progressed_at, idempotent,
-     stalled, held, target_id, size, source_deleted, target_deleted, generation, reachable, address, url,
-     now) = found  # fmt: skip
-    return DelegationRow(
-        delegation=Delegation(
-            type=DelegationType(kind),
-            state=DelegationState(state),
-            created_at=created_at,
-            attempt=attempt,
-            connect_failures=tries,
-            not_before=not_before,
-            target_generation=target_generation,
-            progressed_at=progressed_at,
-            idempotent=idempotent,
-            stalled=stalled,
-            dead_lettered=held,
-            source_deleted=source_deleted,
-            receiver=Receiver(deleted=target_deleted, generation=generation, reachable=bool(reachable)),
-        ),
-        target_id=target_id,
-        task_bytes=size,
-        address=address,
-        url=url,
-        now=now,
-    )
-
-
-async def read_task(conn: Connection, delegation_id: str) -> str:
-    """The work itself."""
-    cursor = await conn.execute("SELECT task FROM delegations WHERE delegation_id = %s", [delegation_id])
-    row = await cursor.fetchone()
-    return "" if row is None else str(row[0])
 
 
 async def record_progress(
@@ -186,24 +119,22 @@ async def record_progress(
     error: str | None = None,
     preview: str | None = None,
 ) -> bool:
-    """The target's box said so, or took it: move forward. In a transaction of the caller's.
+    """Move the delegation forward, as the target's box reported or accepted it. Needs a transaction.
 
-    Only the current generation's word counts, and only about what was sent to it: the generation is held
-    against being superseded meanwhile. `attempt` is the one that was seen before it was sent; None where the
-    box speaks by itself.
+    Only the current generation may report, and only about what was delivered to it. The generation is locked
+    until the transaction ends. `attempt` is the one read before the delivery; None for a report of the box.
     """
     moved = await conn.execute(
         """
         WITH current AS MATERIALIZED (
             SELECT g.workspace_id FROM generations g JOIN delegations d ON d.target_id = g.workspace_id
             WHERE d.delegation_id = %(id)s AND g.generation = %(generation)s AND g.superseded_at IS NULL
-            FOR NO KEY UPDATE OF g -- not shared: who has processed something writes it next
+            FOR NO KEY UPDATE OF g -- not FOR SHARE: `record_processed` updates the row next
         )
         UPDATE delegations d
         SET state = %(new_state)s, target_generation = %(generation)s, connect_failures = 0,
-        next_attempt_at = NULL,
-            stalled = false, dead_lettered = false, attempts = d.attempts + CASE d.state WHEN 'queued' THEN
-            1 ELSE 0 END,
+            next_attempt_at = NULL, stalled = false, dead_lettered = false,
+            attempts = d.attempts + CASE d.state WHEN 'queued' THEN 1 ELSE 0 END,
             delivered_at = coalesce(d.delivered_at, now()),
             progressed_at = CASE WHEN %(new_state)s = 'delivered' THEN d.progressed_at ELSE now() END,
             error_code = %(error_code)s, error = %(error)s,
@@ -247,7 +178,7 @@ async def record_source_report(
     error: str | None = None,
     preview: str | None = None,
 ) -> bool:
-    """The source of a recorded delegation says how far it is: nobody else knows."""
+    """Move a `record` delegation forward, as its source reported."""
     moved = await conn.execute(
         """
         UPDATE delegations
@@ -271,7 +202,7 @@ async def record_source_report(
 
 
 async def refresh_progress(conn: Connection, delegation_id: str, *, generation: int) -> bool:
-    """The box said again that it works on it: it is not stalled. Whether it was."""
+    """Record a repeated progress report, which ends a stall. Returns whether it was stalled."""
     cursor = await conn.execute(
         """
         WITH before AS (
@@ -291,7 +222,7 @@ async def refresh_progress(conn: Connection, delegation_id: str, *, generation: 
 async def record_unreachable(
     conn: Connection, delegation_id: str, *, attempt: int, retry_after: timedelta
 ) -> None:
-    """The box was not reached: try again later."""
+    """Record that the box could not be reached, and when to retry."""
     await conn.execute(
         """
         UPDATE delegations SET connect_failures = connect_failures + 1, next_attempt_at = now() + %s
@@ -304,12 +235,12 @@ async def record_unreachable(
 async def record_refusal(
     conn: Connection, delegation_id: str, *, attempt: int, code: str, error: str, retry_after: timedelta
 ) -> None:
-    """The box did not take it: that was one attempt."""
+    """Record a rejected delivery as an attempt, and when to retry."""
     await conn.execute(
         """
         UPDATE delegations
-        SET attempts = attempts + 1, connect_failures = 0, next_attempt_at = now() + %s, error_code = %s,
-        error = %s
+        SET attempts = attempts + 1, connect_failures = 0, next_attempt_at = now() + %s,
+            error_code = %s, error = %s
         WHERE delegation_id = %s AND state = 'queued' AND attempts = %s
         """,
         [retry_after, code, error, delegation_id, attempt],
@@ -317,7 +248,7 @@ async def record_refusal(
 
 
 async def requeue(conn: Connection, delegation_id: str, *, generation: int | None, attempt: int) -> bool:
-    """Its box was replaced: queue it again, if nothing was heard of it since."""
+    """Queue the delegation again after its box was replaced, unless it has changed since it was read."""
     moved = await conn.execute(
         """
         UPDATE delegations
@@ -332,7 +263,7 @@ async def requeue(conn: Connection, delegation_id: str, *, generation: int | Non
 
 
 async def dead_letter(conn: Connection, delegation_id: str, *, attempt: int) -> None:
-    """It is a dead letter, if nothing was heard of it since."""
+    """Mark it as a dead letter, unless it has changed since it was read."""
     await conn.execute(
         "UPDATE delegations SET dead_lettered = true WHERE delegation_id = %s AND state = 'queued'"
         " AND attempts = %s",
@@ -341,7 +272,7 @@ async def dead_letter(conn: Connection, delegation_id: str, *, attempt: int) -> 
 
 
 async def mark_stalled(conn: Connection, delegation_id: str, *, progressed_at: datetime | None) -> None:
-    """Nothing was heard of it for too long, if nothing was heard since."""
+    """Mark it as stalled, unless it has made progress since it was read."""
     await conn.execute(
         """
         UPDATE delegations SET stalled = true
@@ -353,11 +284,11 @@ async def mark_stalled(conn: Connection, delegation_id: str, *, progressed_at: d
 
 
 async def resend(conn: Connection, delegation_id: str) -> bool:
-    """A human's word: a dead letter gets its attempts anew."""
+    """Reset the attempts of a dead letter, on an operator's command."""
     moved = await conn.execute(
         """
-        UPDATE delegations SET dead_lettered = false, attempts = 0, connect_failures = 0, next_attempt_at =
-        NULL
+        UPDATE delegations
+        SET dead_lettered = false, attempts = 0, connect_failures = 0, next_attempt_at = NULL
         WHERE delegation_id = %s AND state = 'queued' AND ended_at IS NULL
         """,
         [delegation_id],
@@ -374,11 +305,11 @@ async def end(
     error: str,
     attempt: int | None,
 ) -> bool:
-    """End it without its having been processed; not if an attempt has begun since `attempt` was seen."""
+    """End it unprocessed, unless an attempt has been recorded since `attempt` was read."""
     moved = await conn.execute(
         """
-        UPDATE delegations SET state = %s, error_code = %s, error = %s, ended_at = now(), dead_lettered =
-        false
+        UPDATE delegations
+        SET state = %s, error_code = %s, error = %s, ended_at = now(), dead_lettered = false
         WHERE delegation_id = %s AND state = ANY(%s) AND attempts = coalesce(%s, attempts)
         """,
         [new_state, code, error, delegation_id, list(predecessors(new_state)), attempt],
@@ -387,8 +318,8 @@ async def end(
 
 
 async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
-    """The box that the control plane asked is gone."""
-    # The generation before the delegation, as everywhere: in the other order two of them wait for each other.
+    """Cancel open canaries: their box was replaced."""
+    # Lock order: the generation before the delegation, as everywhere. The other order could deadlock.
     await conn.execute(
         "SELECT FROM generations WHERE workspace_id = %s AND superseded_at IS NULL FOR UPDATE", [workspace_id]
     )

@@ -1,7 +1,4 @@
-"""What the last looks at EC2 and at the fleet saw, kept for all workers.
-
-Keeps what it is given; it judges nothing.
-"""
+"""The results of the last orphan sweep and the last watchdog run, shared by all workers."""
 
 from collections.abc import Mapping
 
@@ -9,7 +6,7 @@ from store.db.pool import Connection
 
 
 async def record_inventory(conn: Connection, running: Mapping[str, int]) -> None:
-    """How many instances of each workspace EC2 lists as alive now."""
+    """Store the inventory of EC2 from the number of live instances of each workspace."""
     await conn.execute(
         """
         INSERT INTO ec2_inventory (listed_at, running, workspaces_with_duplicates, max_per_workspace)
@@ -28,12 +25,12 @@ async def record_inventory(conn: Connection, running: Mapping[str, int]) -> None
 
 
 async def record_watchdog_run(conn: Connection, *, frozen_reason: str | None) -> None:
-    """The watchdog has looked; why nothing automatic begins, if that is so."""
+    """Store the end of a watchdog run, and why automatic recreates are frozen, if they are."""
     await conn.execute(
         """
         INSERT INTO watchdog_status (ended_at, frozen_reason) VALUES (now(), %s)
-        ON CONFLICT (only_row) DO UPDATE SET ended_at = excluded.ended_at, frozen_reason =
-        excluded.frozen_reason
+        ON CONFLICT (only_row) DO UPDATE
+        SET ended_at = excluded.ended_at, frozen_reason = excluded.frozen_reason
         """,
         [frozen_reason],
     )

@@ -1,6 +1,6 @@
-"""The fleet in figures, for metrics: one statement, one moment.
+"""Metrics of the fleet, from one statement and thus one snapshot.
 
-Counts what the record says. Every part but the phases is answered by an index that holds only what is open.
+Partial indexes that contain only open rows serve every part except the phases.
 """
 
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from psycopg.rows import class_row
 from store.db.pool import Connection
 
 STALE_GRACE = timedelta(minutes=1)
-"""Silence is told to the workflow and shown within seconds; after a minute, `online` is wrong."""
+"""Stale heartbeats reach the status within seconds. After a minute, `online` is wrong."""
 
 EXPIRY_GRACE = timedelta(minutes=10)
-"""After a delegation's expiry; an outage of the workers is another alert's matter."""
+"""After a delegation's expiry. Other alerts cover outages of the workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetMetrics:
-    """What is counted at one moment. Ages are in seconds, and None where there is nothing that ages."""
+    """The counts of one snapshot. Ages are in seconds, and None if there is no such row."""
 
     phases: dict[str, int]
     running: int
     stale: int
-    """Of the running, those whose box is silent."""
+    """Running workspaces with stale heartbeats."""
     online_but_stale: int
-    """Shown as online although the box is silent: must be 0."""
+    """Shown as online with stale heartbeats: must be 0."""
     max_live_tokens: int
     """The largest number of live tokens of one generation."""
     generations_with_extra_tokens: int
-    """Generations with more tokens than they may have, or with any though superseded: must be 0."""
+    """Generations with too many live tokens, or superseded ones with any: must be 0."""
     workspace_events: int
     workspace_events_age: float | None
     delegation_events: int
     delegations: dict[str, int]
-    """Open ones, by state."""
+    """Open delegations, by state."""
     delegations_ended: dict[str, int]
-    """Of the last hour, by state."""
+    """Delegations that ended within the last hour, by state."""
     oldest_unacked_age: float | None
     overdue: int
-    """Open although long expired: must be 0."""
+    """Open delegations past their expiry: must be 0."""
     orphans: dict[str, int]
-    """By verdict, as the last pass saw them."""
+    """Orphans of the last pass, by verdict."""
     listed_at: datetime | None
     running_instances: int | None
     workspaces_with_duplicates: int | None
@@ -67,12 +67,12 @@ FROM (SELECT coalesce(jsonb_object_agg(phase, n), '{}') AS phases
      (SELECT count(*) AS stale,
              count(*) FILTER (WHERE w.phase = 'online' AND b.stale_since < now() - %(shown)s::interval)
                  AS online_but_stale
-      FROM heartbeats b JOIN generations g USING (workspace_id, generation) JOIN workspaces w USING
-      (workspace_id)
+      FROM heartbeats b JOIN generations g USING (workspace_id, generation)
+      JOIN workspaces w USING (workspace_id)
       WHERE b.stale_since IS NOT NULL AND g.superseded_at IS NULL),
      (SELECT coalesce(max(live), 0) AS max_live_tokens,
-             count(*) FILTER (WHERE active > 1 OR pending > 1 OR NOT is_current) AS
-             generations_with_extra_tokens
+             count(*) FILTER (WHERE active > 1 OR pending > 1 OR NOT is_current)
+                 AS generations_with_extra_tokens
       FROM (SELECT count(*) AS live, count(*) FILTER (WHERE state = 'active') AS active,
                    count(*) FILTER (WHERE state = 'pending') AS pending,
                    bool_or(g.superseded_at IS NULL) AS is_current
@@ -104,10 +104,10 @@ LEFT JOIN heartbeat_intake k ON true
 
 
 async def read(conn: Connection, *, expire: timedelta) -> FleetMetrics:
-    """Count; `expire` is how long a delegation may be open."""
+    """Read the metrics. `expire` is the maximum lifetime of a delegation."""
     cursor = conn.cursor(row_factory=class_row(FleetMetrics))
     await cursor.execute(_METRICS, {"shown": STALE_GRACE, "expired": expire + EXPIRY_GRACE})
     row = await cursor.fetchone()
     if row is None:
-        raise LookupError("a query of counts has one row")
+        raise LookupError("the query of metrics returned no row")
     return row

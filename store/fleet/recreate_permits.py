@@ -1,7 +1,4 @@
-"""The fleet's figures, and the places for automatic recreates.
-
-Counts and keeps; what the figures amount to is judged elsewhere.
-"""
+"""The fleet's counts, and permits for automatic recreates."""
 
 from datetime import timedelta
 
@@ -11,11 +8,11 @@ from store.db.pool import Connection
 from workflows.fleet.rules import FleetCounts
 
 LOCK_KEY = 0x6F6E65666C7421
-"""The advisory lock under which places are counted and taken: "oneflt!" in ASCII."""
+"""The advisory lock that serializes counting and granting: "oneflt!" in ASCII."""
 
-# A place is in use from its taking until the generation that it was taken for is online, or has failed. One
-# that is not used within a minute was taken by a workflow that changed its mind; one that is held for an
-# hour waits for a human, and must not hold up the others.
+# A permit is in use until its generation is online or has failed. If the generation is not opened within a
+# minute, the workflow dropped the recreate. After an hour, the recreate waits for an operator and must not
+# block others.
 _COUNTS = """
 SELECT now() AS now,
        (SELECT count(*) FROM generations WHERE superseded_at IS NULL) AS running,
@@ -34,22 +31,22 @@ SELECT now() AS now,
 
 
 async def lock(conn: Connection) -> None:
-    """Count and take alone, to the end of the transaction."""
+    """Serialize counting and granting until the transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
 
 
-async def read_figures(conn: Connection, *, exclude: str | None = None) -> FleetCounts:
-    """Count; `exclude` is a workspace whose own place is not counted."""
+async def read_counts(conn: Connection, *, exclude: str | None = None) -> FleetCounts:
+    """Count the fleet. The permit of the workspace `exclude` is not counted."""
     cursor = conn.cursor(row_factory=class_row(FleetCounts))
     await cursor.execute(_COUNTS, {"exclude": exclude})
     row = await cursor.fetchone()
     if row is None:
-        raise LookupError("a query without a table has one row")
+        raise LookupError("the query of counts returned no row")
     return row
 
 
 async def grant_permit(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """Take a place for opening this generation; taken again, it is the same one."""
+    """Grant a permit for this generation. Granting it again has no further effect."""
     await conn.execute(
         """
         INSERT INTO recreate_permits (workspace_id, generation) VALUES (%s, %s)
@@ -60,7 +57,7 @@ async def grant_permit(conn: Connection, workspace_id: str, *, generation: int) 
 
 
 async def record_fleet_stale(conn: Connection) -> None:
-    """Too many are stale at once, now."""
+    """Record that too many workspaces are stale now."""
     await conn.execute(
         """
         INSERT INTO fleet_stale_events (seen_at) VALUES (now())
@@ -70,7 +67,7 @@ async def record_fleet_stale(conn: Connection) -> None:
 
 
 async def record_intake(conn: Connection, *, gap: timedelta) -> None:
-    """Beats can be taken in now; after a longer time than `gap` without this, that has begun anew."""
+    """Record that heartbeats can be stored. A gap of `gap` without a call restarts the gapless time."""
     await conn.execute(
         """
         INSERT INTO heartbeat_intake AS i DEFAULT VALUES

@@ -1,7 +1,4 @@
-"""What the watchdog finds, and what it has asked for.
-
-Finds; it recreates nothing, and judges neither the fleet nor the requests.
-"""
+"""The watchdog's findings, and the recreates that it has requested."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +9,20 @@ from psycopg.rows import class_row
 from store.db.pool import Connection
 
 REQUEST_RETRY_AFTER = timedelta(minutes=5)
-"""A request that has no outcome by then was lost: its workflow is stuck, or was terminated."""
+"""A request without an outcome by then was lost: its workflow is stuck or was terminated."""
 
 FENCED_WITHIN = timedelta(minutes=10)
-"""A generation without a launch still waits for the box before it; then that is unconfirmed, and told."""
+"""How long a generation without a launch may wait for its fence before it counts as unregistered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogThresholds:
-    """How long something may be wrong before another box is asked for."""
+    """How long a failure may last before a recreate is requested."""
 
     stale: timedelta = timedelta(seconds=180)
-    """Without a beat, or without a live token. At 60 s, busy agents were once restarted in cascades."""
+    """Without heartbeats, or without a valid token. 60 s once caused cascades of restarts of busy agents."""
     grace: timedelta = timedelta(seconds=60)
-    """After the deadlines that the lifecycle minds itself; the watchdog asks only where it has not."""
+    """After deadlines of the workflow: the watchdog requests a recreate only if the workflow did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +34,20 @@ class Finding:
     cause: str
     since: datetime
     request_count: int
-    """How often this was asked for before."""
+    """How often a recreate was requested for this cause."""
     total: int
-    """How many there are to be asked for, with those beyond the limit."""
+    """The number of findings, including those beyond the limit."""
 
     @property
     def request_id(self) -> str:
-        """The same for the same ask, so that a signal sent twice is one request."""
+        """Deterministic, so that a signal sent twice is one request."""
         return (
             f"watchdog-{self.generation}-{self.cause}-{self.since:%Y%m%dT%H%M%S.%f}-{self.request_count + 1}"
         )
 
 
-# Each part is answered by a partial index that is empty where all is well. A cause is asked for once; again
-# only when the answer said when, or never came.
+# Each part uses a partial index that is empty in a healthy fleet. A cause is requested once, and again only
+# after the `retry_at` of a deferred outcome, or without any outcome.
 _FIND = """
 WITH found AS (
     SELECT workspace_id, generation, 'stale' AS cause, stale_since AS since
@@ -97,7 +94,7 @@ FROM due ORDER BY since LIMIT %(limit)s
 async def find_due(
     conn: Connection, *, thresholds: WatchdogThresholds, lifecycle: str, limit: int
 ) -> list[Finding]:
-    """What another box is to be asked for now, the oldest trouble first; `lifecycle` asks for its own."""
+    """Boxes to recreate, oldest failure first, except causes that `lifecycle` has requested itself."""
     cursor = conn.cursor(row_factory=class_row(Finding))
     await cursor.execute(
         _FIND,
@@ -114,17 +111,16 @@ async def find_due(
 
 
 async def record_requests(conn: Connection, findings: Sequence[Finding]) -> None:
-    """They are asked for now; noted before they are sent, so that a crash between costs minutes only."""
+    """Record the requests. Called before they are sent, so that a crash only delays them."""
     if findings:
         await conn.cursor().executemany(
             """
-            INSERT INTO watchdog_requests AS a (workspace_id, generation, cause, since, request_id,
-            request_count)
+            INSERT INTO watchdog_requests
+                (workspace_id, generation, cause, since, request_id, request_count)
             VALUES (%s, %s, %s, %s, %s, %s)
             ON CONFLICT (workspace_id, generation, cause) DO UPDATE
-            SET since = excluded.since, request_id = excluded.request_id, request_count =
-            excluded.request_count,
-                last_requested_at = now()
+            SET since = excluded.since, request_id = excluded.request_id,
+                request_count = excluded.request_count, last_requested_at = now()
             """,
             [
                 [

@@ -1,1 +1,1 @@
-"""What the record claims of listed resources, and the orphans seen so far."""
+"""Claims on listed resources, and sightings of orphans."""

@@ -1,6 +1,6 @@
-"""What the record claims of what was listed, and what it remembers of orphans.
+"""Orphans: what the database claims of listed resources, and the sightings of orphans.
 
-It judges nothing: whose something is, and what is done about it, is said by `workflows.orphans.rules`.
+`workflows.orphans.rules` decides which resources are orphans and what is done about them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from psycopg.rows import class_row
 
 from store.db.pool import Connection
+from store.outbox import workspace_events
 from workflows.orphans.rules import Claims, OrphanAction, OrphanDecision, Sighting, WorkspaceClaim
-from workflows.workspace.events import BoxEventKind
+from workflows.workspace.enums import BoxEventKind
 
 RETENTION = timedelta(days=7)
-"""What is not seen any more stays for so long, for people who ask what was done."""
+"""How long orphans that are no longer listed are kept for operators."""
 
 _EVENT_KINDS = {
     OrphanAction.ORPHAN: BoxEventKind.ORPHAN,
@@ -22,18 +23,18 @@ _EVENT_KINDS = {
 
 
 async def lock_for_pass(conn: Connection) -> datetime:
-    """One pass at a time, to the end of the transaction; returns the time of it."""
+    """Allow one pass at a time until the transaction ends. Returns the time of the transaction."""
     await conn.execute("LOCK TABLE orphans IN SHARE ROW EXCLUSIVE MODE")
     cursor = await conn.execute("SELECT now()")
     row = await cursor.fetchone()
     if row is None:
-        raise LookupError("PostgreSQL did not say what time it is")
+        raise LookupError("SELECT now() returned no row")
     now: datetime = row[0]
     return now
 
 
 async def claims(conn: Connection, *, workspaces: Sequence[str], instances: Sequence[str]) -> Claims:
-    """What the record says of these workspaces, and which of the instances are boxes of open generations."""
+    """The claims of these workspaces, and those of the instances that are boxes of open generations."""
     cursor = conn.cursor(row_factory=class_row(WorkspaceClaim))
     await cursor.execute(
         """
@@ -52,18 +53,18 @@ async def claims(conn: Connection, *, workspaces: Sequence[str], instances: Sequ
         [list(workspaces)],
     )
     known = {claim.workspace_id: claim for claim in await cursor.fetchall()}
-    taken = await conn.execute(
+    current = await conn.execute(
         "SELECT instance_id FROM generations WHERE superseded_at IS NULL AND instance_id = ANY(%s)",
         [list(instances)],
     )
-    boxes = {row[0] for row in await taken.fetchall()}
+    boxes = {row[0] for row in await current.fetchall()}
     boxes |= {claim.instance_id for claim in known.values() if claim.instance_id is not None}
-    any_at_all = await conn.execute("SELECT FROM workspaces LIMIT 1")
-    return Claims(workspaces=known, instances=frozenset(boxes), empty=await any_at_all.fetchone() is None)
+    any_workspace = await conn.execute("SELECT FROM workspaces LIMIT 1")
+    return Claims(workspaces=known, instances=frozenset(boxes), empty=await any_workspace.fetchone() is None)
 
 
 async def sightings(conn: Connection, names: Sequence[str]) -> dict[str, Sighting]:
-    """What is remembered of these."""
+    """The recorded sightings of these names."""
     cursor = await conn.execute(
         """
         SELECT name, first_seen, last_seen, sightings, pass_id, handled_at FROM orphans WHERE name = ANY(%s)
@@ -76,10 +77,10 @@ async def sightings(conn: Connection, names: Sequence[str]) -> dict[str, Sightin
     }
 
 
-async def save_sightings(conn: Connection, judged: Iterable[OrphanDecision]) -> None:
-    """Store the sightings; forget those that somebody claims now, and those of long ago."""
+async def save_sightings(conn: Connection, decisions: Iterable[OrphanDecision]) -> None:
+    """Store the sightings. Delete those of resources that are claimed now, and those past `RETENTION`."""
     rows, claimed = [], []
-    for one in judged:
+    for one in decisions:
         found, seen = one.resource, one.sighting
         if seen is None:
             if one.action is OrphanAction.CLAIMED:
@@ -104,8 +105,7 @@ async def save_sightings(conn: Connection, judged: Iterable[OrphanDecision]) -> 
         await conn.cursor().executemany(
             """
             INSERT INTO orphans (name, kind, workspace_id, generation, attempt, first_seen, last_seen,
-            sightings,
-                                 pass_id, verdict, handled_at)
+                                 sightings, pass_id, verdict, handled_at)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (name) DO UPDATE
             SET workspace_id = excluded.workspace_id, generation = excluded.generation,
@@ -120,22 +120,18 @@ async def save_sightings(conn: Connection, judged: Iterable[OrphanDecision]) -> 
     )
 
 
-async def enqueue_events(conn: Connection, judged: Iterable[OrphanDecision]) -> None:
-    """Tell the workflows of those that are theirs, by the outbox of facts."""
-    rows = [
-        [one.resource.workspace_id, one.resource.generation, _EVENT_KINDS[one.action], one.resource.name]
-        for one in judged
-        if one.action in _EVENT_KINDS
+async def enqueue_events(conn: Connection, decisions: Iterable[OrphanDecision]) -> None:
+    """Enqueue events for the workflows of these orphans."""
+    events = [
+        (one.resource.workspace_id, one.resource.generation, _EVENT_KINDS[one.action], one.resource.name)
+        for one in decisions
+        if one.action in _EVENT_KINDS and one.resource.workspace_id is not None
     ]
-    if rows:
-        await conn.cursor().executemany(
-            "INSERT INTO workspace_outbox (workspace_id, generation, kind, detail) VALUES (%s, %s, %s, %s)",
-            rows,
-        )
+    await workspace_events.enqueue(conn, events)
 
 
 async def mark_terminated(conn: Connection, names: Sequence[str]) -> None:
-    """Their termination is about to be asked for."""
+    """Mark them as terminated. Called before TerminateInstances."""
     await conn.execute(
         "UPDATE orphans SET verdict = 'terminated', handled_at = now() WHERE name = ANY(%s)", [list(names)]
     )

@@ -1,6 +1,7 @@
-"""The outbox of delegations that have to be looked at again: taken in order, deleted once it is told.
+"""Transactional outbox of delegations whose workflow must read its delegation again.
 
-Each insertion names what has changed; what follows from it is decided elsewhere.
+A row is inserted in the transaction that changes the delegation, and deleted once the relay has signalled the
+workflow.
 """
 
 from collections.abc import Sequence
@@ -13,21 +14,19 @@ from store.db.pool import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DelegationEvent:
-    """One delegation; it may be there several times."""
+class DelegationWakeup:
+    """A delegation to wake. The outbox may contain it several times."""
 
     event_id: int
     delegation_id: str
 
 
-async def claim_delegation_events(
-    conn: Connection, limit: int, *, exclude: Sequence[int] = ()
-) -> list[DelegationEvent]:
-    """The oldest ones that no other relay holds, held to the end of the caller's transaction.
+async def claim_batch(conn: Connection, limit: int, *, exclude: Sequence[int] = ()) -> list[DelegationWakeup]:
+    """Lock the oldest rows that no other relay has locked, until the end of the caller's transaction.
 
-    More of them than are told at once: one word to a delegation's workflow answers all that it finds here.
+    Skips the IDs in `exclude`. One signal to a workflow covers all rows of its delegation.
     """
-    cursor = conn.cursor(row_factory=class_row(DelegationEvent))
+    cursor = conn.cursor(row_factory=class_row(DelegationWakeup))
     await cursor.execute(
         """
         SELECT event_id, delegation_id FROM delegation_outbox WHERE event_id <> ALL(%s)
@@ -38,18 +37,18 @@ async def claim_delegation_events(
     return await cursor.fetchall()
 
 
-async def delete_delegation_events(conn: Connection, event_ids: Sequence[int]) -> None:
-    """Their workflows know."""
+async def delete(conn: Connection, event_ids: Sequence[int]) -> None:
+    """Delete rows whose workflows were signalled."""
     await conn.execute("DELETE FROM delegation_outbox WHERE event_id = ANY(%s)", [list(event_ids)])
 
 
-async def wake_delegation(conn: Connection, delegation_id: str) -> None:
-    """Have its workflow look again."""
+async def enqueue(conn: Connection, delegation_id: str) -> None:
+    """Wake the workflow of one delegation."""
     await conn.execute("INSERT INTO delegation_outbox (delegation_id) VALUES (%s)", [delegation_id])
 
 
-async def wake_inbound(conn: Connection, workspace_id: str) -> None:
-    """The workspace's box is no more: all that is under way to it has to be looked at again."""
+async def enqueue_inbound(conn: Connection, workspace_id: str) -> None:
+    """Wake every open delegation to this workspace; its box was replaced."""
     await conn.execute(
         """
         INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM delegations
@@ -60,8 +59,8 @@ async def wake_inbound(conn: Connection, workspace_id: str) -> None:
     )
 
 
-async def wake_queued(conn: Connection, workspace_id: str) -> None:
-    """The workspace's box can be reached: what waits for it can be sent. What it has already is its own."""
+async def enqueue_queued(conn: Connection, workspace_id: str) -> None:
+    """Wake the queued delegations to this workspace; its box is reachable now."""
     await conn.execute(
         """
         INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM delegations
@@ -71,8 +70,8 @@ async def wake_queued(conn: Connection, workspace_id: str) -> None:
     )
 
 
-async def wake_outbound(conn: Connection, workspace_id: str) -> None:
-    """The workspace is deleted: nobody waits for what it asked for."""
+async def enqueue_outbound(conn: Connection, workspace_id: str) -> None:
+    """Wake every open delegation from this workspace; it is deleted."""
     await conn.execute(
         """
         INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM delegations
@@ -82,16 +81,16 @@ async def wake_outbound(conn: Connection, workspace_id: str) -> None:
     )
 
 
-async def wake_overdue(conn: Connection, *, after: timedelta) -> None:
-    """Those that should have ended long ago: their workflow was taken away, or never began.
+async def enqueue_overdue(conn: Connection, *, after: timedelta) -> None:
+    """Wake open delegations past their expiry: their workflow was terminated or never started.
 
-    One that is being told already is not told again.
+    Skips delegations that are in the outbox already.
     """
     await conn.execute(
         """
         INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM delegations d
         WHERE ended_at IS NULL AND type <> 'canary' AND created_at < now() - %s - interval '1 minute'
-          AND NOT EXISTS (SELECT FROM delegation_outbox s WHERE s.delegation_id = d.delegation_id)
+          AND NOT EXISTS (SELECT FROM delegation_outbox o WHERE o.delegation_id = d.delegation_id)
         ORDER BY created_at LIMIT 100
         """,
         [after],

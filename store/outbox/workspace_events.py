@@ -1,6 +1,7 @@
-"""The outbox of transitions: taken in order, deleted once the workflows have them.
+"""Transactional outbox of workspace events.
 
-Whoever changes a box's row inserts the fact in the same transaction; sending is another's matter.
+A row is inserted in the transaction that changes the state, and deleted once the relay has signalled the
+workflow.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from store.db.pool import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceEvent:
-    """One transition of a generation's box."""
+    """An event about the box of a generation."""
 
     event_id: int
     workspace_id: str
@@ -24,12 +25,19 @@ class WorkspaceEvent:
     detail: str
 
 
-async def claim_workspace_events(
-    conn: Connection, limit: int, *, exclude: Sequence[int] = ()
-) -> list[WorkspaceEvent]:
-    """The oldest facts that no other relay holds, held to the end of the caller's transaction.
+async def enqueue(conn: Connection, events: Sequence[tuple[str, int, str, str]]) -> None:
+    """Insert events: workspace ID, generation, kind and detail of each."""
+    if events:
+        await conn.cursor().executemany(
+            "INSERT INTO workspace_outbox (workspace_id, generation, kind, detail) VALUES (%s, %s, %s, %s)",
+            events,
+        )
 
-    `exclude` are the IDs of facts to leave out: those that were refused just now must not stop the others.
+
+async def claim_batch(conn: Connection, limit: int, *, exclude: Sequence[int] = ()) -> list[WorkspaceEvent]:
+    """Lock the oldest rows that no other relay has locked, until the end of the caller's transaction.
+
+    Skips the IDs in `exclude`: events that could not be delivered must not block the others.
     """
     cursor = conn.cursor(row_factory=class_row(WorkspaceEvent))
     await cursor.execute(
@@ -43,6 +51,6 @@ async def claim_workspace_events(
     return await cursor.fetchall()
 
 
-async def delete_workspace_events(conn: Connection, event_ids: Sequence[int]) -> None:
-    """The workflows have them."""
+async def delete(conn: Connection, event_ids: Sequence[int]) -> None:
+    """Delete events that were delivered."""
     await conn.execute("DELETE FROM workspace_outbox WHERE event_id = ANY(%s)", [list(event_ids)])

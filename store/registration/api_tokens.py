@@ -1,6 +1,6 @@
-"""A workspace's tokens as people manage them: the API tokens, and those of its instances beside them.
+"""A workspace's tokens as operators manage them: its API tokens, and the instance tokens of its box.
 
-An API token is made once, shown once, and lives until it is revoked or its workspace is deleted.
+An API token is shown once and stays valid until it is revoked or its workspace is deleted.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class TokenRow:
     prefix: str
     state: str
     generation: int | None
-    """Of an instance's token."""
+    """Of an instance token."""
     created_by: str
     created_at: datetime
     last_used_at: datetime | None
@@ -50,8 +50,8 @@ async def list_live(conn: Connection, workspace_id: str) -> list[TokenRow]:
 async def create(
     conn: Connection, workspace_id: str, *, name: str, sha256: bytes, prefix: str, created_by: str, limit: int
 ) -> UUID | None:
-    """Store a new API token; None if the workspace is deleted, or has `limit` of them."""
-    # The lock makes the count hold: creations for one workspace take turns.
+    """Store a new API token. None if the workspace is deleted or has `limit` tokens already."""
+    # The lock serializes creations for one workspace, so that the count is exact.
     await conn.execute("SELECT FROM workspaces WHERE workspace_id = %s FOR NO KEY UPDATE", [workspace_id])
     cursor = await conn.execute(
         """
@@ -76,9 +76,9 @@ async def create(
 
 
 async def revoke(conn: Connection, workspace_id: str, token_id: UUID) -> str | None:
-    """Revoke a live token of the workspace; its prefix, or None if there is no such one.
+    """Revoke a live token of the workspace and return its prefix; None if there is none with this ID.
 
-    That of an instance, too: its box proves itself by its bootstrap secret, and gets another.
+    After an instance token is revoked, its box registers with the bootstrap secret and gets a new one.
     """
     for statement in (
         "UPDATE api_tokens SET revoked_at = now()"
@@ -93,9 +93,9 @@ async def revoke(conn: Connection, workspace_id: str, token_id: UUID) -> str | N
 
 
 async def verify_and_touch(conn: Connection, workspace_id: str, *, sha256: bytes) -> str | None:
-    """The prefix of a live API token of the workspace, used now; None if it is none.
+    """The prefix of a live API token of the workspace, and record its use; None if it is not one.
 
-    The time of use is kept to the minute: a poll every second need not be a write every second.
+    `last_used_at` is written at most once a minute, so that frequent polls do not cause frequent writes.
     """
     row = await (
         await conn.execute(
@@ -106,7 +106,7 @@ async def verify_and_touch(conn: Connection, workspace_id: str, *, sha256: bytes
     ).fetchone()
     if row is None:
         return None
-    token_id, prefix, noteworthy = row
-    if noteworthy:
+    token_id, prefix, outdated = row
+    if outdated:
         await conn.execute("UPDATE api_tokens SET last_used_at = now() WHERE token_id = %s", [token_id])
     return str(prefix)

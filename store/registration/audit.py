@@ -1,7 +1,4 @@
-"""The audit trail of identity decisions: appending, reading a workspace's, and what its box was told.
-
-Append-only, by the database's own word. It holds prefixes of tokens, never more.
-"""
+"""The audit log of identity decisions. Append-only, enforced by the database. Holds token prefixes only."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,35 +9,35 @@ from psycopg.rows import class_row
 from store.db.pool import Connection
 
 MAX_ROWS_SCANNED = 1000
-"""Enough for what a box of one generation was told; a flood before it must not make the look slow."""
+"""Enough for the register calls of one generation. Bounds the query if there is a flood of calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One decision, before it is written."""
+    """A decision to write."""
 
     workspace_id: str
     generation: int
-    """The current generation when it was decided, or the newest one where none was."""
+    """The current generation at the time of the decision, or the newest one if none was current."""
     operation: str
     identity: str
     credential_kind: str
     code: str
-    """What it came to: an error's code, or a word for the success."""
+    """The result: an error code, or the kind of success."""
     token_prefix: str | None
-    """Of the presented token, if it is one of the workspace's."""
+    """Of the presented token, if it belongs to the workspace."""
     source: IPv4Address | IPv6Address | None
     from_box: bool
-    """Whether it came from the address recorded for the generation's instance."""
+    """Whether the call came from the recorded address of the generation's instance."""
     needs_attention: bool
     request_id: str
     repeats: int = 0
-    """How many like it came since the last row of its kind, and got none."""
+    """Similar calls since the last row that got no row of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow(AuditEntry):
-    """One decision, as it stands in the trail."""
+    """A stored decision."""
 
     audit_id: int
     at: datetime
@@ -48,25 +45,24 @@ class AuditRow(AuditEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterCallSummary:
-    """How often register calls about a generation got one answer."""
+    """Register calls about a generation with the same result."""
 
     code: str
     from_box: bool
     count: int
     last_at: datetime
     source: IPv4Address | IPv6Address | None
-    """Of the last one."""
+    """Of the last call."""
 
 
 _COLUMNS = (
     "workspace_id, generation, operation, identity, credential_kind, code, token_prefix, source,"
-    " from_box, needs_attention,"
-    " request_id, repeats"
+    " from_box, needs_attention, request_id, repeats"
 )
 
 
 async def append(conn: Connection, entry: AuditEntry) -> None:
-    """Write one decision; in the caller's transaction, if there is one."""
+    """Insert a decision, in the caller's transaction if there is one."""
     await conn.execute(
         f"INSERT INTO audit_log ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",  # noqa: S608
         [
@@ -87,7 +83,7 @@ async def append(conn: Connection, entry: AuditEntry) -> None:
 
 
 async def read(conn: Connection, workspace_id: str, *, before: int | None, limit: int) -> list[AuditRow]:
-    """The newest decisions about a workspace, or the newest of those before an ID; newest first."""
+    """The newest decisions about a workspace, newest first; only those before the ID `before` if given."""
     cursor = conn.cursor(row_factory=class_row(AuditRow))
     await cursor.execute(
         f"""
@@ -103,7 +99,7 @@ async def read(conn: Connection, workspace_id: str, *, before: int | None, limit
 async def register_calls(
     conn: Connection, workspace_id: str, *, generation: int
 ) -> list[RegisterCallSummary]:
-    """What came of the register calls while a generation was the current one, the newest kind first."""
+    """The register calls while the generation was current, by result. The most recent result comes first."""
     cursor = conn.cursor(row_factory=class_row(RegisterCallSummary))
     await cursor.execute(
         """

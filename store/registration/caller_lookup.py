@@ -1,7 +1,4 @@
-"""What the record says about a caller: the workspace it names, and the token that it presents.
-
-Whether that is enough for anything is decided elsewhere.
-"""
+"""Finds the workspace that a caller names and the token that it presents. Makes no decision."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -10,21 +7,21 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from store.db.pool import Connection
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 
 @dataclass(frozen=True, slots=True)
 class CallerRecord:
-    """A workspace, and the presented token if it is one of this workspace's, in whatever state."""
+    """A workspace, and the presented token if it belongs to the workspace, in any state."""
 
     intent: str
     deleted: bool
     newest: int
-    """The newest generation ever opened; 0 before the first."""
+    """The newest generation ever opened; 0 if there is none."""
     current: int | None
-    """The generation that is not superseded; none while the workspace is stopped."""
+    """The current generation; None while the workspace is stopped."""
     private_ip: IPv4Address | IPv6Address | None
-    """Recorded for the current generation's instance."""
+    """The recorded address of the current generation's instance."""
     token_id: UUID | None
     token_generation: int | None
     token_state: str | None
@@ -32,7 +29,7 @@ class CallerRecord:
 
     @property
     def parsed_intent(self) -> Intent:
-        """The intent, as the lifecycle names it."""
+        """The intent as an enum."""
         return Intent(self.intent)
 
 
@@ -48,7 +45,7 @@ WHERE w.workspace_id = %(workspace_id)s
 
 
 async def find_caller(conn: Connection, workspace_id: str, *, sha256: bytes | None) -> CallerRecord | None:
-    """The workspace, with the token that hashes to `sha256`; None if there is no such workspace."""
+    """The workspace, with its token that has this hash; None if the workspace does not exist."""
     async with conn.cursor(row_factory=class_row(CallerRecord)) as cursor:
         await cursor.execute(_FIND_CALLER, {"workspace_id": workspace_id, "sha256": sha256})
         return await cursor.fetchone()
@@ -57,9 +54,9 @@ async def find_caller(conn: Connection, workspace_id: str, *, sha256: bytes | No
 async def still_current(
     conn: Connection, workspace_id: str, generation: int, *, exclusive: bool = False
 ) -> bool:
-    """Whether the generation is the current one; if it is, it stays so to the end of the transaction.
+    """Lock the generation until the transaction ends; False if it is not the current one.
 
-    `exclusive` is for those who write it next: two that only share it would wait for each other.
+    `exclusive` is for callers that update the row next: two shared locks would deadlock on the update.
     """
     mode = "NO KEY UPDATE" if exclusive else "SHARE"
     cursor = await conn.execute(

@@ -1,6 +1,6 @@
-"""Deriving bootstrap secrets and instance tokens from the server's keys.
+"""Derives bootstrap secrets and instance tokens from the server keys.
 
-What is derived is never stored: the database holds SHA-256 hashes, nonces and 8-character prefixes.
+Credentials are never stored: the database has SHA-256 hashes, nonces and 8-character prefixes.
 """
 
 import base64
@@ -11,18 +11,18 @@ import secrets
 from dataclasses import dataclass, field
 
 MINIMUM_KEY_BYTES = 32
-"""As long as HMAC-SHA-256's output: a shorter key weakens it (RFC 2104, section 3)."""
+"""The output length of HMAC-SHA-256: shorter keys weaken it (RFC 2104, section 3)."""
 
 _BOOTSTRAP = re.compile(r"ob1\.([a-z0-9-]{1,16})\.([1-9][0-9]{0,9})\.([A-Za-z0-9_-]{43})")
 
 
 class InvalidServerKeys(ValueError):
-    """The server's keys cannot be used as they are configured; the text never holds a key."""
+    """SERVER_KEYS is invalid. The text never contains a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootstrapSecret:
-    """A well-formed bootstrap secret, not verified yet."""
+    """A bootstrap secret that was verified."""
 
     key_id: str
     generation: int
@@ -31,14 +31,14 @@ class BootstrapSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerKeys:
-    """The keys by their IDs; new credentials are derived from the current one."""
+    """The server keys by ID. New credentials are derived from the current one."""
 
     current: str
     keys: dict[str, bytes] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "ServerKeys":
-        """Read `id:hex[,id:hex …]`: the first is the current key, the others only verify.
+        """Parse `id:hex[,id:hex …]`. The first key is the current one; the others only verify.
 
         Raises `InvalidServerKeys`.
         """
@@ -47,7 +47,7 @@ class ServerKeys:
             key_id, colon, digits = entry.strip().partition(":")
             if not colon or not re.fullmatch(r"[a-z0-9-]{1,16}", key_id) or key_id in keys:
                 raise InvalidServerKeys(
-                    f"entry {number} is not ID:HEX with an ID of its own (1 to 16 of a-z, 0-9, -)"
+                    f"entry {number} must be ID:HEX with a unique ID (1 to 16 characters of a-z, 0-9, -)"
                 )
             try:
                 key = bytes.fromhex(digits)
@@ -55,13 +55,13 @@ class ServerKeys:
                 raise InvalidServerKeys(f"the key {key_id!r} is not hexadecimal") from None
             if len(key) < MINIMUM_KEY_BYTES:
                 raise InvalidServerKeys(
-                    f"the key {key_id!r} has {len(key)} bytes; {MINIMUM_KEY_BYTES} are the least"
+                    f"the key {key_id!r} has {len(key)} bytes; the minimum is {MINIMUM_KEY_BYTES}"
                 )
             keys[key_id] = key
         return cls(current=next(iter(keys)), keys=keys)
 
     def bootstrap_secret(self, workspace_id: str, generation: int, *, key_id: str) -> str:
-        """The bootstrap secret of a generation: the same text each time.
+        """The bootstrap secret of a generation. Deterministic.
 
         Raises `KeyError` if the key is no longer configured.
         """
@@ -69,7 +69,7 @@ class ServerKeys:
         return f"ob1.{key_id}.{generation}.{mac}"
 
     def verify_bootstrap(self, workspace_id: str, presented: str) -> BootstrapSecret | None:
-        """The secret, if it is one of this workspace's, of whatever generation; in constant time."""
+        """The secret, if it belongs to this workspace, of any generation. Compares in constant time."""
         match = _BOOTSTRAP.fullmatch(presented)
         if match is None or match[1] not in self.keys:
             return None
@@ -80,26 +80,26 @@ class ServerKeys:
         return BootstrapSecret(key_id=match[1], generation=generation, text=presented)
 
     def token(self, workspace_id: str, generation: int, *, nonce: bytes, key_id: str) -> str:
-        """The instance token (43 characters, base64url) that belongs to a nonce: the same each time."""
+        """The instance token of a nonce: 43 characters, base64url. Deterministic."""
         return _mac(self.keys[key_id], "token", workspace_id, str(generation), nonce.hex())
 
 
 def new_nonce() -> bytes:
-    """A nonce for a token that is about to be minted."""
+    """A random nonce for a new token."""
     return secrets.token_bytes(16)
 
 
 def token_hash(token: str) -> bytes:
-    """What the database knows a token by."""
+    """The hash of a token, as stored."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def token_prefix(token: str) -> str:
-    """The 8 characters that logs, audits and listings may show."""
+    """The first 8 characters of a token: the part that logs, audit and lists may show."""
     return token[:8]
 
 
 def _mac(key: bytes, *parts: str) -> str:
-    # No part can hold a NUL, so joined parts can't be shifted into one another.
+    # No part contains a NUL, so the joined text is unambiguous.
     digest = hmac.new(key, "\0".join(("onebox", *parts)).encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,6 +1,6 @@
-"""Taking in many beats with one statement: those that leave nothing to do but to note them.
+"""Records many heartbeats with one statement, if each only updates the row of a healthy box.
 
-All others it leaves to `beats.take_in`, untouched: first beats, first uses of a token, whatever is refused.
+All other heartbeats are left to `heartbeats.record`: first ones, first uses of a token, and rejected ones.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,23 @@ from psycopg.types.numeric import Int4, Int8
 from store.db.pool import Connection
 from store.registration.caller_lookup import CallerRecord
 from store.registration.heartbeats import Heartbeat
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatInput:
-    """A beat, and what came with it; as `beats.take_in` has them."""
+    """A heartbeat with its credentials; the same arguments as those of `heartbeats.record`."""
 
     workspace_id: str
     sha256: bytes
     secret_generation: int | None
-    beat: Heartbeat
+    heartbeat: Heartbeat
 
 
-# What is entitled here is entitled in `beats.take_in`, too, for the same reasons; a retiring token is not,
-# so that no workspace has two rows in it. Rows that somebody else holds are skipped, not waited for: a
-# recreate of one workspace doesn't hold up the beats of others, and there is no order of locks to keep.
-# What was changed since the snapshot is looked at again as it is locked: a token that was revoked with its
-# generation is not found any more. A workspace's later beat outweighs its earlier one, as one by one.
-# The arrays are selected, so that the planner doesn't see how long they are: it would plan anew each time.
+# Mirrors the authorization of `heartbeats.record`, except retiring tokens (they could make a workspace match
+# twice). `SKIP LOCKED`: a workspace that is being recreated is left to the single-row statement, which also
+# avoids deadlocks. Locking re-checks rows that changed since the snapshot, such as revoked tokens. The latest
+# heartbeat of a workspace wins. `SELECT` of each array hides its length from the planner: one generic plan.
 _RECORD_BATCH = """
 WITH given AS (
     SELECT * FROM unnest(
@@ -63,9 +61,8 @@ WITH given AS (
     SELECT DISTINCT ON (workspace_id) * FROM plain ORDER BY workspace_id, number DESC
 ), noted AS (
     UPDATE heartbeats b
-    SET last_heartbeat_at = now(), unauthenticated_count = 0, active_tasks = latest.active_tasks, is_busy =
-    latest.is_busy,
-        runtime_state = latest.runtime_state, error_rate = latest.error_rate,
+    SET last_heartbeat_at = now(), unauthenticated_count = 0, active_tasks = latest.active_tasks,
+        is_busy = latest.is_busy, runtime_state = latest.runtime_state, error_rate = latest.error_rate,
         sample_error = latest.sample_error, current_task = latest.current_task,
         uptime_seconds = latest.uptime_seconds
     FROM latest WHERE b.workspace_id = latest.workspace_id
@@ -74,11 +71,11 @@ SELECT number, newest, generation, private_ip, token_id, prefix FROM plain
 """
 
 
-async def record_batch(conn: Connection, beats: Sequence[HeartbeatInput]) -> list[CallerRecord | None]:
-    """What was found for each beat that is counted now; None for one that nothing was written for."""
+async def record_batch(conn: Connection, heartbeats: Sequence[HeartbeatInput]) -> list[CallerRecord | None]:
+    """The caller of each heartbeat that was recorded; None for each that was not."""
     cursor = conn.cursor(binary=True)
-    await cursor.execute(_RECORD_BATCH, _columns(beats), prepare=True)
-    found: list[CallerRecord | None] = [None] * len(beats)
+    await cursor.execute(_RECORD_BATCH, _columns(heartbeats), prepare=True)
+    found: list[CallerRecord | None] = [None] * len(heartbeats)
     for number, newest, generation, private_ip, token_id, prefix in await cursor.fetchall():
         found[number - 1] = CallerRecord(
             intent=Intent.RUN,
@@ -88,26 +85,26 @@ async def record_batch(conn: Connection, beats: Sequence[HeartbeatInput]) -> lis
             private_ip=private_ip,
             token_id=token_id,
             token_generation=generation,
-            token_state="active",  # noqa: S106 - a word, no credential
+            token_state="active",  # noqa: S106 - a state, not a credential
             token_prefix=prefix,
         )
     return found
 
 
-def _columns(beats: Sequence[HeartbeatInput]) -> dict[str, list[object]]:
-    # In binary, and integers of one size: batches have the same types, so they are one prepared statement;
-    # another for each column that is null throughout.
+def _columns(heartbeats: Sequence[HeartbeatInput]) -> dict[str, list[object]]:
+    # Binary parameters and integers of fixed size: all batches have the same types and share a prepared
+    # statement, except those with a column that is NULL in every row.
     return {
-        "workspace_id": [each.workspace_id for each in beats],
-        "sha256": [each.sha256 for each in beats],
-        "secret_generation": [_int8(each.secret_generation) for each in beats],
-        "active_tasks": [Int4(each.beat.active_tasks) for each in beats],
-        "is_busy": [each.beat.is_busy for each in beats],
-        "runtime_state": [each.beat.runtime_state for each in beats],
-        "error_rate": [each.beat.error_rate for each in beats],
-        "sample_error": [each.beat.sample_error for each in beats],
-        "current_task": [each.beat.current_task for each in beats],
-        "uptime_seconds": [Int8(each.beat.uptime_seconds) for each in beats],
+        "workspace_id": [each.workspace_id for each in heartbeats],
+        "sha256": [each.sha256 for each in heartbeats],
+        "secret_generation": [_int8(each.secret_generation) for each in heartbeats],
+        "active_tasks": [Int4(each.heartbeat.active_tasks) for each in heartbeats],
+        "is_busy": [each.heartbeat.is_busy for each in heartbeats],
+        "runtime_state": [each.heartbeat.runtime_state for each in heartbeats],
+        "error_rate": [each.heartbeat.error_rate for each in heartbeats],
+        "sample_error": [each.heartbeat.sample_error for each in heartbeats],
+        "current_task": [each.heartbeat.current_task for each in heartbeats],
+        "uptime_seconds": [Int8(each.heartbeat.uptime_seconds) for each in heartbeats],
     }
 
 

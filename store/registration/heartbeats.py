@@ -1,7 +1,4 @@
-"""Beats: taking one in, and finding the boxes that stopped sending them.
-
-Knows nothing of what follows from silence; it only tells of it once, as a fact.
-"""
+"""Heartbeats: recording one, and marking boxes whose heartbeats are stale."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +9,7 @@ from store.registration.caller_lookup import CallerRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """What a box says of itself every 30 s; what it leaves out is taken as nothing."""
+    """The content of a heartbeat, which a box sends every 30 s. Omitted members have these defaults."""
 
     active_tasks: int = 0
     is_busy: bool | None = None
@@ -25,20 +22,20 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatResult:
-    """What was found, and what became of the beat."""
+    """The caller of a heartbeat, and whether the heartbeat was counted."""
 
     caller: CallerRecord
     counted: bool
     confirmed: bool
-    """Whether this beat was the first use of a pending token."""
+    """Whether this was the first use of a pending token."""
     first: bool
-    """Whether it was the generation's first, or the first after silence or after a lost credential."""
+    """Whether it was the first of the generation, or the first after stale heartbeats or lost credentials."""
 
 
-# One statement, since a beat costs one round trip. Its parts see one snapshot; the locks they take are what
-# makes it safe: a generation that is superseded meanwhile revokes the token's row, and `used` then finds
-# none, so that nothing else is written. `revoked` is read before `used` writes, because the index of
-# active tokens allows one at a time. Beats of one workspace that come at once line up at the beat's row.
+# One statement, so that a heartbeat costs one round trip. All parts see the same snapshot; row locks make it
+# safe. If the generation is superseded concurrently, its tokens are revoked: `used` then updates no row, and
+# nothing else is written. `revoked` runs before `used`, because the index allows one active token. Concurrent
+# heartbeats of one workspace are serialized by its row in `heartbeats`.
 _RECORD = """
 WITH workspace AS (
     SELECT w.intent, w.deleted_at IS NOT NULL AS deleted, w.generation AS newest, g.generation AS current,
@@ -67,10 +64,10 @@ WITH workspace AS (
     WHERE t.token_id = e.token_id AND t.state IN ('pending', 'active', 'retiring')
       AND (SELECT count(*) FROM revoked) >= 0
     RETURNING e.generation, e.state = 'pending' AS confirmed
-), beat AS (
+), noted AS (
     INSERT INTO heartbeats AS b (workspace_id, generation, last_heartbeat_at, alive_since, active_tasks,
-    is_busy,
-                            runtime_state, error_rate, sample_error, current_task, uptime_seconds)
+                                 is_busy, runtime_state, error_rate, sample_error, current_task,
+                                 uptime_seconds)
     SELECT %(workspace_id)s, used.generation, now(), now(), %(active_tasks)s::int, %(is_busy)s::boolean,
            %(runtime_state)s::text, %(error_rate)s::float8, %(sample_error)s::text, %(current_task)s::text,
            %(uptime_seconds)s::bigint
@@ -79,9 +76,8 @@ WITH workspace AS (
     SET generation = excluded.generation, last_heartbeat_at = excluded.last_heartbeat_at, stale_since = NULL,
         unauthenticated_count = 0, credential_lost_at = NULL,
         alive_since = CASE
-            WHEN b.generation = excluded.generation AND b.stale_since IS NULL AND b.last_heartbeat_at IS
-            NOT NULL
-                 AND b.credential_lost_at IS NULL
+            WHEN b.generation = excluded.generation AND b.stale_since IS NULL
+                 AND b.last_heartbeat_at IS NOT NULL AND b.credential_lost_at IS NULL
             THEN b.alive_since ELSE excluded.alive_since END,
         active_tasks = excluded.active_tasks, is_busy = excluded.is_busy,
         runtime_state = excluded.runtime_state, error_rate = excluded.error_rate,
@@ -89,17 +85,17 @@ WITH workspace AS (
         uptime_seconds = excluded.uptime_seconds
     WHERE b.generation <= excluded.generation
     RETURNING b.generation, b.alive_since = now() AS first
-), fact AS (
+), event AS (
     INSERT INTO workspace_outbox (workspace_id, generation, kind)
-    SELECT %(workspace_id)s, beat.generation, 'alive' FROM beat WHERE beat.first
+    SELECT %(workspace_id)s, noted.generation, 'alive' FROM noted WHERE noted.first
 )
 SELECT w.intent, w.deleted, w.newest, w.current, w.private_ip, p.token_id, p.generation, p.state, p.prefix,
-       beat.first IS NOT NULL, COALESCE(used.confirmed, false), COALESCE(beat.first, false)
-FROM workspace w LEFT JOIN presented p ON true LEFT JOIN used ON true LEFT JOIN beat ON true
+       noted.first IS NOT NULL, COALESCE(used.confirmed, false), COALESCE(noted.first, false)
+FROM workspace w LEFT JOIN presented p ON true LEFT JOIN used ON true LEFT JOIN noted ON true
 """
 
 _MARK_STALE = """
-WITH quiet AS (
+WITH overdue AS (
     SELECT b.workspace_id
     FROM heartbeats b
     JOIN generations g ON g.workspace_id = b.workspace_id AND g.generation = b.generation
@@ -109,16 +105,16 @@ WITH quiet AS (
     ORDER BY b.last_heartbeat_at LIMIT %(limit)s
     FOR UPDATE OF b SKIP LOCKED
 ), marked AS (
-    UPDATE heartbeats b SET stale_since = now() FROM quiet
-    WHERE b.workspace_id = quiet.workspace_id
+    UPDATE heartbeats b SET stale_since = now() FROM overdue
+    WHERE b.workspace_id = overdue.workspace_id
     RETURNING b.workspace_id, b.generation
 )
-INSERT INTO workspace_outbox (workspace_id, generation, kind) SELECT workspace_id, generation, 'stale' FROM
-marked
+INSERT INTO workspace_outbox (workspace_id, generation, kind)
+SELECT workspace_id, generation, 'stale' FROM marked
 """
 
 _COUNT_UNAUTHENTICATED = """
-WITH struck AS (
+WITH counted AS (
     UPDATE heartbeats b
     SET unauthenticated_count = b.unauthenticated_count + 1,
         credential_lost_at = CASE WHEN b.unauthenticated_count + 1 >= %(threshold)s
@@ -127,11 +123,12 @@ WITH struck AS (
     WHERE b.workspace_id = %(workspace_id)s AND b.generation = %(generation)s
       AND g.workspace_id = b.workspace_id AND g.generation = b.generation AND g.superseded_at IS NULL
     RETURNING b.workspace_id, b.generation, b.unauthenticated_count
-), fact AS (
+), event AS (
     INSERT INTO workspace_outbox (workspace_id, generation, kind)
-    SELECT workspace_id, generation, 'credential_lost' FROM struck WHERE unauthenticated_count = %(threshold)s
+    SELECT workspace_id, generation, 'credential_lost' FROM counted
+    WHERE unauthenticated_count = %(threshold)s
 )
-SELECT unauthenticated_count FROM struck
+SELECT unauthenticated_count FROM counted
 """
 
 
@@ -141,11 +138,11 @@ async def record(
     *,
     sha256: bytes | None,
     secret_generation: int | None,
-    beat: Heartbeat,
+    heartbeat: Heartbeat,
 ) -> HeartbeatResult | None:
-    """Count the beat if its token is live and of the current generation; None if there is no such workspace.
+    """Count the heartbeat if its token is live and of the current generation. None if unknown.
 
-    A bootstrap secret that came along and names another generation outweighs the token.
+    A bootstrap secret of another generation in the same call takes precedence over the token.
     """
     cursor = await conn.execute(
         _RECORD,
@@ -153,13 +150,13 @@ async def record(
             "workspace_id": workspace_id,
             "sha256": sha256,
             "secret_generation": secret_generation,
-            "active_tasks": beat.active_tasks,
-            "is_busy": beat.is_busy,
-            "runtime_state": beat.runtime_state,
-            "error_rate": beat.error_rate,
-            "sample_error": beat.sample_error,
-            "current_task": beat.current_task,
-            "uptime_seconds": beat.uptime_seconds,
+            "active_tasks": heartbeat.active_tasks,
+            "is_busy": heartbeat.is_busy,
+            "runtime_state": heartbeat.runtime_state,
+            "error_rate": heartbeat.error_rate,
+            "sample_error": heartbeat.sample_error,
+            "current_task": heartbeat.current_task,
+            "uptime_seconds": heartbeat.uptime_seconds,
         },
         prepare=True,
     )
@@ -171,9 +168,9 @@ async def record(
 
 
 async def mark_stale(conn: Connection, *, older_than: timedelta, limit: int) -> int:
-    """Tell once of each running workspace whose current box fell silent; how many that were.
+    """Mark boxes without heartbeats for `older_than`, insert an event for each, and return their number.
 
-    Scans beside each other share the work instead of telling twice.
+    Concurrent scans share the work: rows locked by another scan are skipped.
     """
     cursor = await conn.execute(_MARK_STALE, {"older_than": older_than, "limit": limit})
     return cursor.rowcount
@@ -182,9 +179,9 @@ async def mark_stale(conn: Connection, *, older_than: timedelta, limit: int) -> 
 async def count_unauthenticated(
     conn: Connection, workspace_id: str, *, generation: int, threshold: int
 ) -> int:
-    """One more full beat of the current box without a live token; the `threshold`th in a row is a fact.
+    """Count a heartbeat of the current box without a live token. Number `threshold` inserts an event.
 
-    Returns how many in a row that makes; 0 if the generation is not the current one.
+    Returns the number in a row; 0 if the generation is not the current one.
     """
     cursor = await conn.execute(
         _COUNT_UNAUTHENTICATED,

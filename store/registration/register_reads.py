@@ -1,13 +1,10 @@
-"""What the record knows of a generation's registration, gathered from its row, its beats and the trail.
-
-Reads only.
-"""
+"""Reads the registration status of a generation: its row, its heartbeats, and its register calls."""
 
 from datetime import datetime, timedelta
 
 from store.db.pool import Connection
 from store.registration import audit
-from workflows.workspace.state import RegisterCallCount, RegistrationStatus
+from workflows.workspace.diagnosis import RegisterCallCount, RegistrationStatus
 
 _REGISTRATION = """
 SELECT g.registered_at, b.last_heartbeat_at,
@@ -25,7 +22,7 @@ WHERE g.workspace_id = %(workspace_id)s AND g.generation = %(generation)s
 async def read_registration(
     conn: Connection, workspace_id: str, *, generation: int, heartbeat_fresh_for: timedelta
 ) -> RegistrationStatus:
-    """Registration, last fresh beat, answers to the register calls; nothing where there is no such box."""
+    """Registration, last fresh heartbeat, register calls by result. Empty for an unknown generation."""
     cursor = await conn.execute(
         _REGISTRATION, {"workspace_id": workspace_id, "generation": generation, "fresh": heartbeat_fresh_for}
     )

@@ -1,6 +1,6 @@
-"""What a register call reads and writes: the generation's tokens, and what the box said of itself.
+"""Writes of register calls: the generation's tokens, and what the box reports about itself.
 
-Decides nothing. Whoever writes holds the generation's row (`lock_current`) in one transaction.
+Callers lock the generation with `lock_current` in the same transaction.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ LIVE_STATES = ("pending", "active", "retiring")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """A live token; `unused_for` counts from its last use, or from its making."""
+    """A live token. `unused_for` is the time since its last use or, without one, its creation."""
 
     token_id: UUID
     state: str
@@ -30,13 +30,13 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRows:
-    """The live tokens of a generation, and how many followed its first one lately."""
+    """The live tokens of a generation, and the number of recent tokens other than its first."""
 
     live: tuple[TokenRow, ...]
     successors: int
 
 
-# The statement's time, not the transaction's: it may have waited for the lock in between.
+# The time of the statement: the transaction may have waited for a lock before it.
 _LIVE_TOKENS = """
 SELECT token_id, state, key_id, nonce,
        statement_timestamp() - COALESCE(last_used_at, created_at) AS unused_for
@@ -66,7 +66,7 @@ WITH before AS (
         last_register_at = now()
     WHERE workspace_id = %(workspace_id)s AND generation = %(generation)s AND superseded_at IS NULL
     RETURNING generation
-), fact AS (
+), event AS (
     INSERT INTO workspace_outbox (workspace_id, generation, kind)
     SELECT %(workspace_id)s, written.generation, 'registered'
     FROM written, before WHERE before.registered_at IS NULL
@@ -76,9 +76,9 @@ SELECT before.registered_at IS NULL FROM before
 
 
 async def lock_current(conn: Connection, workspace_id: str) -> int | None:
-    """Hold the current generation's row until the transaction ends; which one that is.
+    """Lock the current generation until the transaction ends, and return its number.
 
-    None also if it was superseded while this waited for the lock.
+    None if there is none, or if it was superseded while this call waited for the lock.
     """
     cursor = await conn.execute(
         "SELECT generation FROM generations WHERE workspace_id = %s AND superseded_at IS NULL FOR UPDATE",
@@ -91,7 +91,7 @@ async def lock_current(conn: Connection, workspace_id: str) -> int | None:
 async def read_tokens(
     conn: Connection, workspace_id: str, *, generation: int, window: timedelta
 ) -> TokenRows:
-    """The live tokens of a generation; successors are counted within the window."""
+    """The live tokens of a generation. Successors are counted within the window."""
     names = {
         "workspace_id": workspace_id,
         "generation": generation,
@@ -106,7 +106,7 @@ async def read_tokens(
 
 
 async def use_token(conn: Connection, token_id: UUID) -> None:
-    """The token was presented: a pending one becomes active, and its nonce is gone."""
+    """Record a use of the token. A pending token becomes active, and its nonce is deleted."""
     await conn.execute(
         "UPDATE tokens SET last_used_at = now(), nonce = NULL,"
         " state = CASE state WHEN 'pending' THEN 'active' ELSE state END"
@@ -116,7 +116,7 @@ async def use_token(conn: Connection, token_id: UUID) -> None:
 
 
 async def revoke_others(conn: Connection, workspace_id: str, *, generation: int, keep: UUID) -> None:
-    """Revoke the generation's live tokens but one."""
+    """Revoke the generation's live tokens except `keep`."""
     await conn.execute(
         "UPDATE tokens SET state = 'revoked', revoked_at = now(), nonce = NULL"
         " WHERE workspace_id = %s AND generation = %s AND token_id <> %s AND state = ANY(%s)",
@@ -125,7 +125,7 @@ async def revoke_others(conn: Connection, workspace_id: str, *, generation: int,
 
 
 async def revoke_pending(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """Revoke a pending token that can no longer be derived."""
+    """Revoke the pending token, which can no longer be derived."""
     await conn.execute(
         "UPDATE tokens SET state = 'revoked', revoked_at = now(), nonce = NULL"
         " WHERE workspace_id = %s AND generation = %s AND state = 'pending'",
@@ -134,7 +134,7 @@ async def revoke_pending(conn: Connection, workspace_id: str, *, generation: int
 
 
 async def retire_active(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """The active token stays live until its successor is used."""
+    """Mark the active token as retiring: it stays live until its successor is used."""
     await conn.execute(
         "UPDATE tokens SET state = 'retiring'"
         " WHERE workspace_id = %s AND generation = %s AND state = 'active'",
@@ -152,7 +152,7 @@ async def insert_token(
     key_id: str,
     nonce: bytes,
 ) -> None:
-    """A pending token of the generation."""
+    """Insert a pending token."""
     await conn.execute(
         "INSERT INTO tokens (workspace_id, generation, state, sha256, prefix, key_id, nonce)"
         " VALUES (%s, %s, 'pending', %s, %s, %s, %s)",
@@ -169,9 +169,9 @@ async def record_registration(
     agent_card: dict[str, JsonValue] | None,
     delivery_mode: str | None,
 ) -> bool:
-    """Write what the box said of itself, if its generation is the current one; whether it was its first time.
+    """Store what the box reports, if its generation is current. Returns whether it is its first call.
 
-    What it did not say stays as it was.
+    Members that are omitted keep their stored values.
     """
     cursor = await conn.execute(
         _REGISTERED,
@@ -186,14 +186,14 @@ async def record_registration(
     row = await cursor.fetchone()
     first = row is not None and bool(row[0])
     if first or url:
-        await delegation_wakeups.wake_queued(conn, workspace_id)
+        await delegation_wakeups.enqueue_queued(conn, workspace_id)
     return first
 
 
 async def record_card(
     conn: Connection, workspace_id: str, *, generation: int, agent_card: dict[str, JsonValue]
 ) -> None:
-    """Write the box's card, if its generation is the current one."""
+    """Store the agent card if the generation is the current one."""
     await conn.execute(
         "UPDATE generations SET agent_card = %s"
         " WHERE workspace_id = %s AND generation = %s AND superseded_at IS NULL",

@@ -1,6 +1,6 @@
-"""Fleet rolls: their members, what the record says of all of them at once, and the image they are given.
+"""Fleet rollouts: their members, the status of all members in one query, and the image that members get.
 
-Every statement may run twice. Whose turn it is, and what the rows amount to, is decided elsewhere.
+Every statement is safe to run twice.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from store.db.pool import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatus:
-    """A member as its record stands."""
+    """The recorded status of a member."""
 
     workspace_id: str
     intent: str
@@ -22,7 +22,7 @@ class MemberStatus:
     generation: int
     phase: str
     available: bool
-    """Online by the record, beating, and nothing speaks against it (invariant I9)."""
+    """Online, with fresh heartbeats and no sign of a failure (invariant I9)."""
     image_id: str | None
     """Of the newest generation."""
     error: str | None
@@ -49,7 +49,7 @@ WHERE w.workspace_id = ANY(coalesce((SELECT workspaces FROM rollouts WHERE rollo
 
 
 async def all_workspaces(conn: Connection) -> list[str]:
-    """Every workspace that is not deleted, nor meant to be."""
+    """All workspaces that are neither deleted nor being deleted."""
     cursor = conn.cursor(row_factory=scalar_row)
     await cursor.execute(
         "SELECT workspace_id FROM workspaces WHERE deleted_at IS NULL AND intent <> 'delete'"
@@ -59,7 +59,7 @@ async def all_workspaces(conn: Connection) -> list[str]:
 
 
 async def existing(conn: Connection, workspaces: Sequence[str]) -> set[str]:
-    """Those of them that have a record, and are not deleted."""
+    """The given workspaces that exist and are neither deleted nor being deleted."""
     cursor = conn.cursor(row_factory=scalar_row)
     await cursor.execute(
         "SELECT workspace_id FROM workspaces WHERE workspace_id = ANY(%s)"
@@ -78,21 +78,20 @@ async def write_plan(
     image_id: str | None,
     workspaces: Sequence[str],
 ) -> list[str]:
-    """Write the members down, and return them; written before, they are what they were."""
+    """Store the members and return them. Members that are stored already stay as they are."""
     await conn.execute(
-        "INSERT INTO rollouts (rollout_id, requested_by, reason, image_id, workspaces) VALUES (%s,"
-        " %s, %s, %s, %s)"
-        " ON CONFLICT (rollout_id) DO NOTHING",
+        "INSERT INTO rollouts (rollout_id, requested_by, reason, image_id, workspaces)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (rollout_id) DO NOTHING",
         [rollout_id, requested_by, reason, image_id, list(workspaces)],
     )
     planned = await members(conn, rollout_id)
     if planned is None:
-        raise LookupError(f"roll {rollout_id} was written a moment ago")
+        raise LookupError(f"rollout {rollout_id} was not stored")
     return planned
 
 
 async def members(conn: Connection, rollout_id: str) -> list[str] | None:
-    """The members of a roll; None if it has no plan."""
+    """The members of a rollout; None if it has no plan."""
     cursor = conn.cursor(row_factory=scalar_row)
     await cursor.execute("SELECT workspaces FROM rollouts WHERE rollout_id = %s", [rollout_id])
     return await cursor.fetchone()
@@ -101,7 +100,7 @@ async def members(conn: Connection, rollout_id: str) -> list[str] | None:
 async def member_statuses(
     conn: Connection, rollout_id: str, *, heartbeat_fresh_for: timedelta
 ) -> list[MemberStatus]:
-    """All members of a roll, in one query."""
+    """The status of all members of a rollout, in one query."""
     cursor = conn.cursor(row_factory=class_row(MemberStatus))
     await cursor.execute(
         _MEMBER_STATUS, {"rollout_id": rollout_id, "workspace_id": None, "fresh": heartbeat_fresh_for}
@@ -112,7 +111,7 @@ async def member_statuses(
 async def member_status(
     conn: Connection, workspace_id: str, *, heartbeat_fresh_for: timedelta
 ) -> MemberStatus | None:
-    """One workspace."""
+    """The status of one workspace."""
     cursor = conn.cursor(row_factory=class_row(MemberStatus))
     await cursor.execute(
         _MEMBER_STATUS, {"rollout_id": None, "workspace_id": workspace_id, "fresh": heartbeat_fresh_for}
@@ -121,11 +120,11 @@ async def member_status(
 
 
 async def set_image(conn: Connection, workspace_id: str, *, rollout_id: str, image_id: str) -> bool:
-    """Have its next generations launched from that image; False if a later roll gave it another."""
+    """Set the image of the next generations. False if a later rollout has set one."""
     cursor = await conn.execute(
         """
-        UPDATE workspaces w SET rollout_image_id = %(image_id)s, rollout_number = r.sequence, updated_at =
-        now()
+        UPDATE workspaces w
+        SET rollout_image_id = %(image_id)s, rollout_number = r.sequence, updated_at = now()
         FROM rollouts r
         WHERE r.rollout_id = %(rollout_id)s AND w.workspace_id = %(workspace_id)s
           AND w.deleted_at IS NULL AND coalesce(w.rollout_number, 0) <= r.sequence
@@ -136,7 +135,7 @@ async def set_image(conn: Connection, workspace_id: str, *, rollout_id: str, ima
 
 
 async def has_outcome(conn: Connection, workspace_id: str, request_id: str) -> bool:
-    """Whether the outcome of that request stands already."""
+    """Whether the outcome of the request is recorded."""
     cursor = await conn.execute(
         "SELECT FROM requests WHERE workspace_id = %s AND request_id = %s", [workspace_id, request_id]
     )

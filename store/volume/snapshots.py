@@ -1,7 +1,4 @@
-"""Snapshots of data volumes: which were asked for, and what is known of them.
-
-A row is written before the call that it stands for. Whether one is due is judged elsewhere.
-"""
+"""Snapshots of data volumes: one row per CreateSnapshot call, written before the call."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +14,10 @@ SnapshotState = Literal["requested", "pending", "completed", "failed", "lost", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One CreateSnapshot, and what came of it."""
+    """A CreateSnapshot call and its result."""
 
     key: UUID
-    """On the snapshot's tags: how a call whose answer was lost is found again."""
+    """A tag of the snapshot: it finds the snapshot of a call whose response was lost."""
     volume_id: str
     requested_at: datetime
     snapshot_id: str | None
@@ -31,7 +28,7 @@ _COLUMNS = "snapshot_key AS key, volume_id, requested_at, snapshot_id, state"
 
 
 async def unfinished(conn: Connection, volume_id: str) -> Snapshot | None:
-    """The one that is under way, or may be; the database allows no second one."""
+    """The snapshot that is or may be in progress. The database allows only one."""
     cursor = conn.cursor(row_factory=class_row(Snapshot))
     await cursor.execute(
         f"SELECT {_COLUMNS} FROM snapshots WHERE volume_id = %s AND state IN ('requested', 'pending')",  # noqa: S608
@@ -41,7 +38,7 @@ async def unfinished(conn: Connection, volume_id: str) -> Snapshot | None:
 
 
 async def newest_requested_at(conn: Connection, volume_id: str) -> datetime | None:
-    """When the newest was asked for that exists, existed or may exist."""
+    """When the newest snapshot was requested that exists, existed, or may exist."""
     cursor = await conn.execute(
         "SELECT max(requested_at) FROM snapshots WHERE volume_id = %s AND state <> 'lost'", [volume_id]
     )
@@ -50,17 +47,17 @@ async def newest_requested_at(conn: Connection, volume_id: str) -> datetime | No
 
 
 async def database_time(conn: Connection) -> datetime:
-    """The database's clock, which all times above are of."""
+    """The current time of the database, which all stored times refer to."""
     cursor = await conn.execute("SELECT clock_timestamp()")
     row = await cursor.fetchone()
     if row is None:
-        raise LookupError("the database has no clock")
+        raise LookupError("SELECT clock_timestamp() returned no row")
     now: datetime = row[0]
     return now
 
 
 async def begin(conn: Connection, workspace_id: str, *, volume_id: str, generation: int) -> UUID:
-    """CreateSnapshot is about to be called; raises if one is under way."""
+    """Insert the row of a CreateSnapshot call. Fails if a snapshot is in progress."""
     cursor = await conn.execute(
         """
         INSERT INTO snapshots (workspace_id, volume_id, generation) VALUES (%s, %s, %s)
@@ -78,7 +75,7 @@ async def begin(conn: Connection, workspace_id: str, *, volume_id: str, generati
 async def record_state(
     conn: Connection, key: UUID, *, state: SnapshotState, snapshot_id: str | None = None
 ) -> None:
-    """What EC2 says of it; what has ended stays as it is."""
+    """Store the state that EC2 reports. Final states do not change."""
     await conn.execute(
         """
         UPDATE snapshots SET state = %s, snapshot_id = coalesce(snapshot_id, %s)
@@ -89,7 +86,7 @@ async def record_state(
 
 
 async def reset_failures(conn: Connection, workspace_id: str) -> None:
-    """EC2 took one: snapshot_failures count anew."""
+    """Reset the failure count: EC2 accepted a call."""
     await conn.execute(
         "UPDATE volumes SET snapshot_failures = 0, last_failed_at = NULL WHERE workspace_id = %s",
         [workspace_id],
@@ -97,16 +94,16 @@ async def reset_failures(conn: Connection, workspace_id: str) -> None:
 
 
 async def record_failure(conn: Connection, workspace_id: str) -> None:
-    """EC2 refused one."""
+    """Count a call that EC2 rejected."""
     await conn.execute(
-        "UPDATE volumes SET snapshot_failures = snapshot_failures + 1, last_failed_at ="
-        " clock_timestamp() WHERE workspace_id = %s",
+        "UPDATE volumes SET snapshot_failures = snapshot_failures + 1, last_failed_at = clock_timestamp()"
+        " WHERE workspace_id = %s",
         [workspace_id],
     )
 
 
 async def existing(conn: Connection, workspace_id: str) -> list[Snapshot]:
-    """All that exist, or may exist."""
+    """All snapshots of the workspace that exist or may exist."""
     cursor = conn.cursor(row_factory=class_row(Snapshot))
     await cursor.execute(
         f"""
@@ -119,7 +116,7 @@ async def existing(conn: Connection, workspace_id: str) -> list[Snapshot]:
 
 
 async def mark_deleted(conn: Connection, key: UUID) -> None:
-    """It is gone."""
+    """Mark the snapshot as deleted, or as lost if it never got an ID."""
     await conn.execute(
         """
         UPDATE snapshots SET state = CASE WHEN snapshot_id IS NULL THEN 'lost' ELSE 'deleted' END

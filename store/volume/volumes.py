@@ -1,6 +1,6 @@
-"""Data volumes: what was asked of EC2, what came of it, and which box may have the volume now.
+"""Data volumes: the CreateVolume request, its result, and the instance that the volume may be attached to.
 
-A row is written before the call that it stands for. It calls nothing and judges nothing.
+A row is written before the call that it stands for.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class Volume:
     request: Json
     zone: str
     requested_at: datetime | None
-    """The last CreateVolume that may have had an effect; None: none was made before."""
+    """The last CreateVolume call that may have had an effect; None if there was none."""
     volume_id: str | None
     attached_instance_id: str | None
-    """The instance that it is, or may be, attached to."""
+    """The instance that the volume is or may be attached to."""
     snapshot_failures: int
-    """Of snapshots, in a row."""
+    """Consecutive CreateSnapshot calls that EC2 rejected."""
     last_failed_at: datetime | None
 
 
@@ -50,7 +50,7 @@ async def read(conn: Connection, workspace_id: str) -> Volume | None:
 async def prepare(
     conn: Connection, workspace_id: str, *, client_token: str, request: Json, zone: str
 ) -> Volume:
-    """Store the request, or get the one that stands: a retry sends the same, in the same zone."""
+    """Store the request, or read the stored one: a retry sends the same request in the same zone."""
     await conn.execute(
         """
         INSERT INTO volumes (workspace_id, client_token, request, zone) VALUES (%s, %s, %s, %s)
@@ -65,7 +65,7 @@ async def prepare(
 
 
 async def mark_requested(conn: Connection, workspace_id: str) -> datetime:
-    """Say that CreateVolume is about to be called; returns the mark that `forget` takes."""
+    """Mark that CreateVolume is about to be called. Returns the mark for `forget_request`."""
     cursor = await conn.execute(
         "UPDATE volumes SET requested_at = clock_timestamp() WHERE workspace_id = %s RETURNING requested_at",
         [workspace_id],
@@ -78,7 +78,7 @@ async def mark_requested(conn: Connection, workspace_id: str) -> datetime:
 
 
 async def forget_request(conn: Connection, workspace_id: str, *, mark: datetime) -> None:
-    """The only call had no effect for certain: the next one may be made in another zone."""
+    """Delete the request: its only call certainly had no effect. The next one may use another zone."""
     await conn.execute(
         "DELETE FROM volumes WHERE workspace_id = %s AND requested_at = %s AND volume_id IS NULL",
         [workspace_id, mark],
@@ -88,7 +88,7 @@ async def forget_request(conn: Connection, workspace_id: str, *, mark: datetime)
 async def record_created(
     conn: Connection, workspace_id: str, *, volume_id: str, zone: str, created_at: datetime
 ) -> None:
-    """The volume exists; where it is, EC2 knows better than the request."""
+    """Store the created volume, with the zone that EC2 reports."""
     await conn.execute(
         """
         UPDATE volumes SET volume_id = %s, zone = %s, created_at = %s
@@ -99,7 +99,7 @@ async def record_created(
 
 
 async def age(conn: Connection, workspace_id: str) -> timedelta | None:
-    """How long ago it was created or, if that is not known, the call for it made; None if none was."""
+    """Time since the volume was created or, if unknown, since the CreateVolume call; None without one."""
     cursor = await conn.execute(
         "SELECT now() - coalesce(created_at, requested_at) FROM volumes WHERE workspace_id = %s",
         [workspace_id],
@@ -112,7 +112,7 @@ async def age(conn: Connection, workspace_id: str) -> timedelta | None:
 
 
 async def mark_attaching(conn: Connection, workspace_id: str, *, instance_id: str, generation: int) -> None:
-    """AttachVolume is about to be called."""
+    """Mark that AttachVolume is about to be called."""
     await conn.execute(
         "UPDATE volumes SET attached_instance_id = %s, attached_generation = %s WHERE workspace_id = %s",
         [instance_id, generation, workspace_id],
@@ -120,7 +120,7 @@ async def mark_attaching(conn: Connection, workspace_id: str, *, instance_id: st
 
 
 async def mark_detached(conn: Connection, workspace_id: str, *, generation: int) -> None:
-    """EC2 has it as available. What a newer generation has marked meanwhile stays."""
+    """Clear the attachment, unless a newer generation has marked one since."""
     await conn.execute(
         """
         UPDATE volumes SET attached_instance_id = NULL, attached_generation = NULL
@@ -131,7 +131,7 @@ async def mark_detached(conn: Connection, workspace_id: str, *, generation: int)
 
 
 async def mark_deleted(conn: Connection, workspace_id: str) -> None:
-    """It is gone; the row stays, as its workspace's does."""
+    """Mark the volume as deleted. The row stays, like that of the workspace."""
     await conn.execute(
         """
         UPDATE volumes SET deleted_at = now(), attached_instance_id = NULL, attached_generation = NULL

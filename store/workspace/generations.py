@@ -1,6 +1,6 @@
-"""Workspaces and their generations: enrolling, opening, closing, and who is current.
+"""Workspaces and their generations: enroll, open, close, and find the current generation.
 
-Every write is meant for a transaction of the caller's; which generation is next is decided there.
+All writes run in a transaction of the caller.
 """
 
 from dataclasses import dataclass
@@ -12,49 +12,49 @@ from psycopg.types.json import Jsonb
 from store.db.pool import Connection
 from store.delegation import delegations
 from store.outbox import delegation_wakeups
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 Json = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceRecord:
-    """What is stored of a workspace, as its workflow needs it."""
+    """The stored state of a workspace that its workflow starts from."""
 
     intent: str
     deleted: bool
     generation: int
     current: bool
-    """Whether that generation is open."""
+    """Whether that generation is not superseded."""
     revision: int
     spec: Json
     attempt: int
     """The newest launch of the generation, at least 1."""
     registered_at: datetime | None
     last_heartbeat_at: datetime | None
-    """The generation's last beat, if it is fresh."""
+    """The generation's last heartbeat, if it is fresh."""
     credential_lost_at: datetime | None
     agent_unresponsive_since: datetime | None
     agent_unresponsive_reason: str | None
     opened_spec: Json | None
-    """What its generation was opened with."""
+    """The spec that its generation was opened with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedWorkspace:
-    """The row that is locked while a generation is opened or closed."""
+    """A workspace whose row is locked, to open or close a generation."""
 
     intent: str
     deleted: bool
     generation: int
     current: bool
     spec: Json
-    """With the image of the last roll, if it gave it one."""
+    """The workspace's spec, with the image of the last rollout if it set one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentGeneration:
-    """The open generation, as a launch or the canary needs it."""
+    """The current generation, for launches and canaries."""
 
     key_id: str
     spec: Json
@@ -64,9 +64,9 @@ class CurrentGeneration:
 
 
 async def enroll(conn: Connection, workspace_id: str, *, spec: Json) -> None:
-    """Insert the workspace, or store its new spec; an empty one never replaces it."""
-    # A conflict locks the row even where nothing is updated: what is read next belongs together.
-    # A spec that names another image than before is a newer word than that of the last roll.
+    """Insert the workspace or store its new spec. An empty spec never replaces a stored one."""
+    # ON CONFLICT locks the row even if nothing is updated, so that later reads are consistent.
+    # A spec that changes the image takes precedence over the image of the last rollout.
     await conn.execute(
         """
         INSERT INTO workspaces (workspace_id, spec) VALUES (%(workspace_id)s, %(spec)s)
@@ -81,7 +81,7 @@ async def enroll(conn: Connection, workspace_id: str, *, spec: Json) -> None:
 
 
 async def read(conn: Connection, workspace_id: str, *, heartbeat_fresh_for: timedelta) -> WorkspaceRecord:
-    """The record of an enrolled workspace."""
+    """The record of an enrolled workspace. Raises `LookupError` if it is not enrolled."""
     cursor = conn.cursor(row_factory=class_row(WorkspaceRecord))
     await cursor.execute(
         """
@@ -108,9 +108,9 @@ async def read(conn: Connection, workspace_id: str, *, heartbeat_fresh_for: time
 
 
 async def lock(conn: Connection, workspace_id: str) -> LockedWorkspace | None:
-    """The workspace's row, held to the end of the transaction: openings and closings take turns."""
-    # Two statements: one that has waited for the row still sees the generations as they were before.
-    # NO KEY: what merely refers to the row, such as a request being recorded, doesn't wait.
+    """Lock the workspace until the transaction ends: this serializes opening and closing."""
+    # Two statements: a statement that waited for the lock still sees the old generations.
+    # NO KEY: inserts that reference the row, such as requests, do not wait.
     await conn.execute("SELECT FROM workspaces WHERE workspace_id = %s FOR NO KEY UPDATE", [workspace_id])
     cursor = conn.cursor(row_factory=class_row(LockedWorkspace))
     await cursor.execute(
@@ -129,7 +129,7 @@ async def lock(conn: Connection, workspace_id: str) -> LockedWorkspace | None:
 async def open_generation(
     conn: Connection, workspace_id: str, *, generation: int, key_id: str, spec: Json, phase: str
 ) -> None:
-    """Supersede the open generation, revoke all tokens, and make the new one the current one."""
+    """Supersede the current generation, revoke all tokens, and insert the new current generation."""
     await _supersede(conn, workspace_id)
     names = {"workspace_id": workspace_id, "generation": generation}
     await conn.execute(
@@ -139,15 +139,14 @@ async def open_generation(
         """,
         {**names, "key_id": key_id, "spec": Jsonb(spec)},
     )
-    # A row of the generation's own from the start: the first beat is an update like every other.
+    # Insert the row now, so that the first heartbeat is an update like all others.
     await conn.execute(
         """
         INSERT INTO heartbeats (workspace_id, generation) VALUES (%(workspace_id)s, %(generation)s)
         ON CONFLICT (workspace_id) DO UPDATE
         SET generation = excluded.generation, last_heartbeat_at = NULL, stale_since = NULL,
-        unauthenticated_count = 0,
-            credential_lost_at = NULL, active_tasks = 0,
-            is_busy = NULL, runtime_state = NULL, error_rate = 0, sample_error = '', current_task = '',
+            unauthenticated_count = 0, credential_lost_at = NULL, active_tasks = 0, is_busy = NULL,
+            runtime_state = NULL, error_rate = 0, sample_error = '', current_task = '',
             uptime_seconds = 0
         """,
         names,
@@ -163,10 +162,9 @@ async def open_generation(
 
 
 async def close(conn: Connection, workspace_id: str, *, generation: int, intent: str) -> None:
-    """Store the intent, end the open generation and its tokens; a deletion ends API tokens, too.
+    """Store the intent, supersede the generation and revoke its tokens. A deletion also revokes API tokens.
 
-    Numbers up to `generation` are used up: one that was decided on, and given up before it was opened,
-    is not opened by a late attempt.
+    Generations up to `generation` cannot be opened any more, so a late attempt to open one fails.
     """
     await conn.execute(
         """
@@ -177,7 +175,7 @@ async def close(conn: Connection, workspace_id: str, *, generation: int, intent:
     )
     await _supersede(conn, workspace_id)
     if intent == Intent.DELETE:
-        await delegation_wakeups.wake_outbound(conn, workspace_id)
+        await delegation_wakeups.enqueue_outbound(conn, workspace_id)
         await conn.execute(
             "UPDATE api_tokens SET revoked_at = now() WHERE workspace_id = %s AND revoked_at IS NULL",
             [workspace_id],
@@ -185,7 +183,7 @@ async def close(conn: Connection, workspace_id: str, *, generation: int, intent:
 
 
 async def current(conn: Connection, workspace_id: str, generation: int) -> CurrentGeneration | None:
-    """The generation if it is the open one."""
+    """The generation if it is the current one."""
     cursor = conn.cursor(row_factory=class_row(CurrentGeneration))
     await cursor.execute(
         """
@@ -198,8 +196,8 @@ async def current(conn: Connection, workspace_id: str, generation: int) -> Curre
 
 
 async def lock_current(conn: Connection, workspace_id: str, generation: int) -> CurrentGeneration | None:
-    """The generation if it is the open one, kept open to the end of the transaction."""
-    # Two statements, as above: the second one sees what the first one waited for.
+    """The generation if it is the current one, locked until the transaction ends."""
+    # Two statements: the second one sees the changes that the first one waited for.
     await conn.execute(
         "SELECT FROM generations WHERE workspace_id = %s AND generation = %s FOR NO KEY UPDATE",
         [workspace_id, generation],
@@ -208,7 +206,7 @@ async def lock_current(conn: Connection, workspace_id: str, generation: int) -> 
 
 
 async def write_dns_name(conn: Connection, workspace_id: str, *, generation: int, dns_name: str) -> None:
-    """Store the name, unless a newer generation is current."""
+    """Store the DNS name, unless a newer generation exists."""
     await conn.execute(
         """
         UPDATE workspaces SET dns_name = %(dns_name)s, updated_at = now()
@@ -220,7 +218,7 @@ async def write_dns_name(conn: Connection, workspace_id: str, *, generation: int
 
 
 async def erase_dns_name(conn: Connection, workspace_id: str) -> None:
-    """The name is gone."""
+    """Clear the DNS name."""
     await conn.execute(
         "UPDATE workspaces SET dns_name = NULL, updated_at = now() WHERE workspace_id = %s", [workspace_id]
     )
@@ -228,7 +226,7 @@ async def erase_dns_name(conn: Connection, workspace_id: str) -> None:
 
 async def _supersede(conn: Connection, workspace_id: str) -> None:
     await delegations.cancel_canaries(conn, workspace_id)
-    await delegation_wakeups.wake_inbound(conn, workspace_id)
+    await delegation_wakeups.enqueue_inbound(conn, workspace_id)
     await conn.execute(
         "UPDATE generations SET superseded_at = now() WHERE workspace_id = %s AND superseded_at IS NULL",
         [workspace_id],

@@ -1,7 +1,4 @@
-"""What the database has of a workspace's past: the audit trail and the delegations of a stretch of time.
-
-Reads only, and only so much: a flood in the trail must not make a page that no browser opens.
-"""
+"""Reads a workspace's history of a period: audit log and delegations. At most `ROW_LIMIT` rows of each."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +9,12 @@ from store.db.pool import Connection
 from store.registration.audit import AuditRow
 
 ROW_LIMIT = 2_000
-"""Rows of each kind; the oldest of the time come first."""
+"""Maximum rows of each kind: a flood of audit entries must not make the page too large for a browser."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelegationSummary:
-    """A delegation from or to the workspace, without its content."""
+    """A delegation from or to the workspace, without its task and result."""
 
     delegation_id: str
     type: str
@@ -38,13 +35,12 @@ class DelegationSummary:
 async def audit_entries(
     conn: Connection, workspace_id: str, *, begin: datetime, end: datetime
 ) -> list[AuditRow]:
-    """What callers of the register API were told, oldest first."""
+    """The audit entries of the period, oldest first."""
     cursor = conn.cursor(row_factory=class_row(AuditRow))
     await cursor.execute(
         """
         SELECT audit_id, at, workspace_id, generation, operation, identity, credential_kind, code,
-        token_prefix, source,
-               from_box, needs_attention, request_id, repeats
+               token_prefix, source, from_box, needs_attention, request_id, repeats
         FROM audit_log WHERE workspace_id = %s AND at BETWEEN %s AND %s ORDER BY audit_id LIMIT %s
         """,
         [workspace_id, begin, end, ROW_LIMIT],
@@ -55,13 +51,12 @@ async def audit_entries(
 async def delegations(
     conn: Connection, workspace_id: str, *, begin: datetime, end: datetime
 ) -> list[DelegationSummary]:
-    """Delegations that were open at some time of the stretch, oldest first; canaries are told as steps."""
+    """Delegations that were open during the period, oldest first, without canaries."""
     cursor = conn.cursor(row_factory=class_row(DelegationSummary))
     await cursor.execute(
         """
         SELECT delegation_id, type, source_id, target_id, state, attempts, target_generation, stalled,
-        dead_lettered,
-               error_code, created_at, delivered_at, progressed_at, ended_at
+               dead_lettered, error_code, created_at, delivered_at, progressed_at, ended_at
         FROM delegations
         WHERE (source_id = %(workspace)s OR target_id = %(workspace)s) AND type <> 'canary'
           AND created_at <= %(end)s AND coalesce(ended_at, %(end)s) >= %(begin)s

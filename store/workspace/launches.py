@@ -1,6 +1,6 @@
-"""Launches: what was asked of EC2, what came of it, and what is not known to be gone.
+"""Launches: the RunInstances request of each attempt, its result, and whether its instance is terminated.
 
-A row is written before the call that it stands for. It calls nothing and judges nothing.
+A row is written before the call that it stands for.
 """
 
 from collections.abc import Sequence
@@ -25,27 +25,27 @@ class Launch:
     client_token: str
     request: Json
     user_data: str
-    """The template: the bootstrap secret is filled in when it is sent."""
+    """The template. The bootstrap secret is filled in when the request is sent."""
     prepared_at: datetime
     requested_at: datetime | None
-    """The last call of RunInstances that may have had an effect."""
+    """The last RunInstances call that may have had an effect."""
     instance_id: str | None
     private_ip: str | None
     capacity_error: str | None
 
     @property
     def key(self) -> str:
-        """What it is called while it must be proven gone."""
+        """The name of the launch in fencing: its instance ID, or a key if that is unknown."""
         return self.instance_id or f"launch-{self.generation}-{self.attempt}"
 
     @property
     def number(self) -> tuple[int, int]:
-        """The generation and attempt; they order launches."""
+        """Generation and attempt. They order launches."""
         return self.generation, self.attempt
 
     @property
     def launched_at(self) -> datetime:
-        """The latest time at which its instance may have begun to exist."""
+        """The latest time at which its instance may have been launched."""
         return self.requested_at or self.prepared_at
 
 
@@ -63,18 +63,18 @@ async def prepare(
     request: Json,
     user_data: str,
 ) -> Launch:
-    """Store the launch request, or get the one that stands: a retry sends the same bytes.
+    """Store the launch request, or read the stored one: a retry sends the same bytes.
 
-    The generation has to be held: nobody else stores one meanwhile.
+    The caller has locked the generation, so there is no concurrent insert.
     """
     cursor = conn.cursor(row_factory=class_row(Launch))
     await cursor.execute(
         f"SELECT {_COLUMNS} FROM launches WHERE (workspace_id, generation, attempt) = (%s, %s, %s)",  # noqa: S608
         [workspace_id, generation, attempt],
     )
-    stands = await cursor.fetchone()
-    if stands is not None:
-        return stands
+    existing = await cursor.fetchone()
+    if existing is not None:
+        return existing
     await cursor.execute(
         f"""
         INSERT INTO launches (workspace_id, generation, attempt, client_token, request, user_data)
@@ -89,7 +89,7 @@ async def prepare(
 
 
 async def newest_attempt(conn: Connection, workspace_id: str, generation: int) -> int:
-    """The newest attempt of the generation that was ever set out for; 0 if none was."""
+    """The newest attempt of the generation; 0 if there is none."""
     cursor = await conn.execute(
         "SELECT coalesce(max(attempt), 0) FROM launches WHERE workspace_id = %s AND generation = %s",
         [workspace_id, generation],
@@ -99,7 +99,7 @@ async def newest_attempt(conn: Connection, workspace_id: str, generation: int) -
 
 
 async def mark_requested(conn: Connection, launch: Launch) -> datetime:
-    """Say that RunInstances is about to be called; returns the mark that `unmark_called` takes back."""
+    """Mark that RunInstances is about to be called. Returns the mark for `unmark_requested`."""
     cursor = await conn.execute(
         """
         UPDATE launches SET requested_at = clock_timestamp()
@@ -115,7 +115,7 @@ async def mark_requested(conn: Connection, launch: Launch) -> datetime:
 
 
 async def unmark_requested(conn: Connection, launch: Launch, *, mark: datetime) -> None:
-    """The only call had no effect for certain. A mark that somebody renewed meanwhile stays."""
+    """Remove the mark of a call that certainly had no effect. A newer mark stays."""
     await conn.execute(
         """
         UPDATE launches SET requested_at = NULL
@@ -126,7 +126,7 @@ async def unmark_requested(conn: Connection, launch: Launch, *, mark: datetime) 
 
 
 async def record_capacity_error(conn: Connection, launch: Launch, *, code: str) -> None:
-    """EC2 has no room for this attempt: it has no instance, and is not called again."""
+    """Record a capacity error: the attempt has no instance and is not sent again."""
     await conn.execute(
         """
         UPDATE launches SET capacity_error = %s
@@ -145,13 +145,13 @@ async def record_instance(
     instance_id: str,
     private_ip: str | None,
 ) -> bool:
-    """Store the launch's instance, on the generation too if that is the open one; False if it is not.
+    """Store the instance of a launch, and store it as the box if the generation is current.
 
-    Also False if a newer attempt of the generation has set out.
+    Returns False if the generation is superseded or has a newer attempt.
     """
     opened = await generations.lock_current(conn, workspace_id, generation)
     if opened is not None and (opened.instance_id, opened.private_ip) == (instance_id, private_ip):
-        # Both were written together, by this launch: an instance has one attempt.
+        # This launch wrote both: an instance belongs to one attempt.
         return await newest_attempt(conn, workspace_id, generation) <= attempt
     values = {
         "workspace_id": workspace_id,
@@ -184,7 +184,7 @@ async def record_instance(
 
 
 async def list_unterminated(conn: Connection, workspace_id: str) -> list[Launch]:
-    """Launches that have, or may have, an instance that is not known to be gone; the oldest first."""
+    """Launches with an instance, known or possible, that is not confirmed as terminated. Oldest first."""
     cursor = conn.cursor(row_factory=class_row(Launch))
     await cursor.execute(
         f"""
@@ -198,7 +198,7 @@ async def list_unterminated(conn: Connection, workspace_id: str) -> list[Launch]
 
 
 async def age(conn: Connection, workspace_id: str, *, generation: int, attempt: int) -> timedelta | None:
-    """How long ago the launch was last called or, if it never was, set out for; None if there is none."""
+    """Time since the last RunInstances call or, without one, since it was prepared; None if unknown."""
     cursor = await conn.execute(
         """
         SELECT now() - coalesce(requested_at, prepared_at) FROM launches
@@ -214,7 +214,7 @@ async def age(conn: Connection, workspace_id: str, *, generation: int, attempt: 
 
 
 async def instances_of_generation(conn: Connection, workspace_id: str, generation: int) -> frozenset[str]:
-    """All instances that a generation is known to have had, whatever became of them."""
+    """All recorded instances of a generation, in any state."""
     cursor = await conn.execute(
         """
         SELECT instance_id FROM launches
@@ -226,7 +226,7 @@ async def instances_of_generation(conn: Connection, workspace_id: str, generatio
 
 
 async def all_instances(conn: Connection, workspace_id: str) -> frozenset[str]:
-    """All instances that the workspace is known to have had, in whatever generation."""
+    """All recorded instances of a workspace, of any generation."""
     cursor = await conn.execute(
         "SELECT instance_id FROM launches WHERE workspace_id = %s AND instance_id IS NOT NULL", [workspace_id]
     )
@@ -234,7 +234,7 @@ async def all_instances(conn: Connection, workspace_id: str) -> frozenset[str]:
 
 
 async def instance_of(conn: Connection, workspace_id: str, *, generation: int, attempt: int) -> str | None:
-    """The instance of one launch, if it is known."""
+    """The recorded instance of a launch."""
     cursor = await conn.execute(
         "SELECT instance_id FROM launches WHERE (workspace_id, generation, attempt) = (%s, %s, %s)",
         [workspace_id, generation, attempt],
@@ -244,7 +244,7 @@ async def instance_of(conn: Connection, workspace_id: str, *, generation: int, a
 
 
 async def declared_dead(conn: Connection, workspace_id: str) -> frozenset[str]:
-    """The instances that a human declared dead."""
+    """The instances that an operator declared dead."""
     cursor = await conn.execute(
         """
         SELECT instance_id FROM launches
@@ -256,7 +256,7 @@ async def declared_dead(conn: Connection, workspace_id: str) -> frozenset[str]:
 
 
 async def identify(conn: Connection, launch: Launch, *, instance_id: str) -> None:
-    """The answer of the launch was lost; this is its instance."""
+    """Store the instance of a launch whose response was lost."""
     await conn.execute(
         """
         UPDATE launches SET instance_id = %s
@@ -269,9 +269,9 @@ async def identify(conn: Connection, launch: Launch, *, instance_id: str) -> Non
 async def mark_terminated(
     conn: Connection, workspace_id: str, *, keys: Sequence[str], declared_dead: bool = False
 ) -> list[str]:
-    """These instances, or launches without one, are gone: by EC2's word, by proof, or by a human's.
+    """Mark launches as terminated, by their keys. `declared_dead` if an operator confirmed it instead of EC2.
 
-    Returns the keys for which this is news.
+    Returns the keys that were not marked before.
     """
     cursor = await conn.execute(
         """

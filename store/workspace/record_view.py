@@ -1,7 +1,4 @@
-"""The record of a workspace as it is shown: what was stored, corrected by the age of the last beat.
-
-Writes nothing.
-"""
+"""The workspace record as it is shown: the stored status, corrected by the age of the last heartbeat."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,13 +8,13 @@ from psycopg.rows import class_row
 from pydantic import JsonValue
 
 from store.db.pool import Connection
-from workflows.workspace.diagnosis import Diagnosis, diagnose
-from workflows.workspace.state import ConditionStatus, ConditionType, Intent, Phase, RegistrationStatus
+from workflows.workspace.diagnosis import Diagnosis, RegistrationStatus, diagnose
+from workflows.workspace.enums import ConditionStatus, ConditionType, Intent, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordView:
-    """The record as it stands, and what the database's clock said when it was read."""
+    """The stored record. `at` is the database's time of the read."""
 
     workspace_id: str
     intent: str
@@ -30,9 +27,9 @@ class RecordView:
     dns_name: str | None
     url: str | None
     name: str | None
-    """Of the agent card."""
+    """From the agent card."""
     last_heartbeat_at: datetime | None
-    """Of the generation that is shown; a beat of an older box says nothing about this one."""
+    """Of the shown generation. Heartbeats of older boxes do not count."""
     alive_since: datetime | None
     stale_since: datetime | None
     recreates: int
@@ -63,14 +60,14 @@ WHERE w.workspace_id = %s
 
 
 async def read_record(conn: Connection, workspace_id: str) -> RecordView | None:
-    """The record, or None if there is no such workspace."""
+    """The record; None if the workspace does not exist."""
     async with conn.cursor(row_factory=class_row(RecordView)) as cursor:
         await cursor.execute(_RECORD, [workspace_id])
         return await cursor.fetchone()
 
 
 def effective_phase(record: RecordView, *, stale_after: timedelta) -> Phase:
-    """The stored phase; `online` only while beats say so, and never against the intent (invariant I9)."""
+    """The stored phase, but `online` only with fresh heartbeats and the intent to run (invariant I9)."""
     phase = Phase(record.phase)
     if record.deleted:
         return Phase.DELETED
@@ -84,13 +81,13 @@ def effective_phase(record: RecordView, *, stale_after: timedelta) -> Phase:
 
 
 def _is_healthy(record: RecordView, stale_after: timedelta) -> bool:
-    """Whether nothing speaks against `online`, perhaps before the lifecycle has heard of it."""
+    """Whether the box is healthy now, possibly before the workflow knows."""
     fresh = heartbeat_freshness(record, stale_after=stale_after) is ConditionStatus.TRUE
     return fresh and record.credential_lost_at is None and record.agent_unresponsive_since is None
 
 
 def heartbeat_freshness(record: RecordView, *, stale_after: timedelta) -> ConditionStatus:
-    """Whether the current box beats; unknown until it did for the first time."""
+    """Whether heartbeats of the current box are fresh; unknown before its first heartbeat."""
     if record.current is None or record.last_heartbeat_at is None:
         return ConditionStatus.UNKNOWN
     fresh = record.at - record.last_heartbeat_at <= stale_after
@@ -98,25 +95,27 @@ def heartbeat_freshness(record: RecordView, *, stale_after: timedelta) -> Condit
 
 
 def needs_diagnosis(record: RecordView) -> bool:
-    """Whether there is a box that has never beaten: what it did at the register API says why."""
+    """Whether there is a box without any heartbeat, whose register calls may explain why."""
     return record.current is not None and record.instance_id is not None and record.last_heartbeat_at is None
 
 
 def effective_conditions(
-    record: RecordView, *, stale_after: timedelta, seen: RegistrationStatus | None = None
+    record: RecordView, *, stale_after: timedelta, registration: RegistrationStatus | None = None
 ) -> list[dict[str, JsonValue]]:
-    """The stored conditions, with `HeartbeatFresh` as it is now, and `Registered` as calls explain it."""
+    """The stored conditions with `HeartbeatFresh` as of now, and `Registered` as `registration` explains."""
     now = {ConditionType.HEARTBEAT_FRESH: _heartbeat_fresh(record, stale_after)}
-    if seen is not None and (why := diagnose(seen)).is_conclusive:
-        now[ConditionType.REGISTERED] = _registered(record, seen, why)
+    if registration is not None and (why := diagnose(registration)).is_conclusive:
+        now[ConditionType.REGISTERED] = _registered(record, registration, why)
     return [*(one for one in record.conditions if one.get("type") not in now), *now.values()]
 
 
-def _registered(record: RecordView, seen: RegistrationStatus, why: Diagnosis) -> dict[str, JsonValue]:
-    since = seen.registered_at or min((call.last_at for call in seen.calls), default=record.at)
+def _registered(record: RecordView, registration: RegistrationStatus, why: Diagnosis) -> dict[str, JsonValue]:
+    since = registration.registered_at or min(
+        (call.last_at for call in registration.calls), default=record.at
+    )
     return {
         "type": ConditionType.REGISTERED,
-        "status": ConditionStatus.FALSE if seen.registered_at is None else ConditionStatus.TRUE,
+        "status": ConditionStatus.FALSE if registration.registered_at is None else ConditionStatus.TRUE,
         "reason": why.reason,
         "message": why.message,
         "generation": record.newest,
@@ -127,14 +126,14 @@ def _registered(record: RecordView, seen: RegistrationStatus, why: Diagnosis) ->
 def _heartbeat_fresh(record: RecordView, stale_after: timedelta) -> dict[str, JsonValue]:
     status = heartbeat_freshness(record, stale_after=stale_after)
     since = record.opened_at or record.at
-    reason, message = "NoBeatYet", "no authenticated beat was taken in yet"
+    reason, message = "NoHeartbeatYet", "no authenticated heartbeat has arrived yet"
     if record.last_heartbeat_at is not None:
         if status is ConditionStatus.TRUE:
             since = record.alive_since or record.last_heartbeat_at
-            reason, message = "Beating", "beats come with a live token"
+            reason, message = "Fresh", "heartbeats arrive with a valid token"
         elif status is ConditionStatus.FALSE:
             since = record.stale_since or record.last_heartbeat_at + stale_after
-            reason, message = "Silent", f"no beat since {record.last_heartbeat_at:%H:%M:%S} UTC"
+            reason, message = "Stale", f"no heartbeat since {record.last_heartbeat_at:%H:%M:%S} UTC"
         else:
             reason, message = "NoBox", "the generation was closed"
     return {

@@ -1,6 +1,6 @@
 """The status on the workspace's record, and the outcomes of requests.
 
-It writes what it is given; a status with an older revision never replaces a newer one.
+A status with an older revision never replaces a newer one.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from store.workspace.generations import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the lifecycle says of a workspace."""
+    """The status of a workspace, as its workflow writes it."""
 
     generation: int
     revision: int
@@ -27,7 +27,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
-    """A request and what became of it."""
+    """A request and its outcome."""
 
     request_id: str
     kind: str
@@ -44,7 +44,7 @@ class RequestRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordVersion:
-    """What stands on the record."""
+    """Generation and revision of the record."""
 
     generation: int
     revision: int
@@ -52,23 +52,23 @@ class RecordVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameOnline:
-    """A generation's way to `online`: told once for each generation."""
+    """When a generation was requested and became `online`. Returned once per generation."""
 
     requested_at: datetime
-    """When it was asked for; when it was opened, if nobody had to ask."""
+    """The time of the request; the time of opening if there was no request."""
     online_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedRecreate:
-    """A recreate that was accepted, and who had asked."""
+    """An accepted recreate and its requester."""
 
     decided_at: datetime
     requested_by: str
 
 
 async def write_status(conn: Connection, workspace_id: str, status: Status) -> None:
-    """Write the status if neither its revision nor its generation is behind what stands there."""
+    """Write the status unless the stored revision or generation is newer."""
     await conn.execute(
         """
         UPDATE workspaces
@@ -89,7 +89,7 @@ async def write_status(conn: Connection, workspace_id: str, status: Status) -> N
 
 
 async def read_version(conn: Connection, workspace_id: str) -> RecordVersion | None:
-    """The generation and revision on the record; None if there is no such workspace."""
+    """Generation and revision of the record; None if the workspace does not exist."""
     cursor = conn.cursor(row_factory=class_row(RecordVersion))
     await cursor.execute(
         "SELECT generation, revision FROM workspaces WHERE workspace_id = %s", [workspace_id]
@@ -98,7 +98,7 @@ async def read_version(conn: Connection, workspace_id: str) -> RecordVersion | N
 
 
 async def mark_online(conn: Connection, workspace_id: str, *, generation: int) -> CameOnline | None:
-    """The current generation is online; None if that was noted before."""
+    """Mark the current generation as online. None if it was marked before."""
     cursor = conn.cursor(row_factory=class_row(CameOnline))
     await cursor.execute(
         """
@@ -117,13 +117,12 @@ async def mark_online(conn: Connection, workspace_id: str, *, generation: int) -
 
 
 async def newest_requests(conn: Connection, workspace_id: str, *, limit: int) -> list[RequestRow]:
-    """The newest outcomes, oldest first."""
+    """The `limit` newest outcomes, oldest first."""
     cursor = conn.cursor(row_factory=class_row(RequestRow))
     await cursor.execute(
         """
         SELECT request_id, kind, requested_by, reason, observed_generation, force, decided_at, outcome,
-        generation,
-               detail, retry_at
+               generation, detail, retry_at
         FROM requests WHERE workspace_id = %s ORDER BY decided_at DESC LIMIT %s
         """,
         [workspace_id, limit],
@@ -132,7 +131,7 @@ async def newest_requests(conn: Connection, workspace_id: str, *, limit: int) ->
 
 
 async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[RequestRow]) -> frozenset[str]:
-    """Insert the outcomes that are not there yet, and say which; an outcome never changes."""
+    """Insert outcomes and return the IDs of new ones. A stored outcome never changes."""
     rows = [
         [
             workspace_id,
@@ -172,13 +171,13 @@ async def add_requests(conn: Connection, workspace_id: str, requests: Iterable[R
 async def accepted_recreates(
     conn: Connection, workspace_id: str, *, within: timedelta
 ) -> list[AcceptedRecreate]:
-    """The accepted recreates of the time before now, the oldest first."""
+    """The recreates that were accepted within this time, oldest first."""
     cursor = conn.cursor(row_factory=class_row(AcceptedRecreate))
     await cursor.execute(
         """
         SELECT decided_at, requested_by FROM requests
-        WHERE workspace_id = %s AND kind = 'recreate' AND outcome = 'accepted' AND decided_at > now() -
-        %s::interval
+        WHERE workspace_id = %s AND kind = 'recreate' AND outcome = 'accepted'
+          AND decided_at > now() - %s::interval
         ORDER BY decided_at
         """,
         [workspace_id, within],

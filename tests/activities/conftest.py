@@ -1,4 +1,4 @@
-"""PostgreSQL and an AWS endpoint for the tests of the activities; each test has a workspace of its own."""
+"""PostgreSQL and an AWS endpoint for the tests of activities. Each test has its own workspace."""
 
 import asyncio
 import itertools
@@ -28,13 +28,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def patient_with_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Agents listen before they are called: if a connection takes 3 s, the machine stood still."""
+    """Test agents listen before they are called, so a slow connection only means a slow machine."""
     monkeypatch.setattr(a2a, "CONNECT_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database with our schema, which all tests share."""
+    """A migrated database, shared by all tests."""
     with server(tmp_path_factory.mktemp("postgres")) as postgres:
         asyncio.run(patiently_migrate(postgres.url))
         yield postgres.url
@@ -42,10 +42,10 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an AWS endpoint, which all tests share."""
+    """The URL of an AWS endpoint, shared by all tests."""
     port = free_port()
-    hurried = ("--pending-seconds", "0.05", "--terminating-seconds", "0.05")
-    process = endpoint_process(tmp_path_factory.mktemp("aws"), port, *hurried)
+    fast = ("--pending-seconds", "0.05", "--terminating-seconds", "0.05")
+    process = endpoint_process(tmp_path_factory.mktemp("aws"), port, *fast)
     process.start()
     try:
         yield wait_for_endpoint(process, port)
@@ -55,14 +55,14 @@ def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def endpoint_client(endpoint_url: str) -> Iterator[AwsEndpoint]:
-    """What the tests ask of the endpoint, beside AWS's own requests."""
+    """The control API of the endpoint."""
     with AwsEndpoint(endpoint_url) as endpoint:
         yield endpoint
 
 
 @pytest.fixture
 def endpoint(endpoint_client: AwsEndpoint) -> Iterator[AwsEndpoint]:
-    """The endpoint, without any fault before and after."""
+    """The endpoint, without faults before and after the test."""
     endpoint_client.clear()
     yield endpoint_client
     endpoint_client.clear()
@@ -70,11 +70,7 @@ def endpoint(endpoint_client: AwsEndpoint) -> Iterator[AwsEndpoint]:
 
 @pytest.fixture(scope="session")
 def aws(endpoint_url: str) -> Iterator[Aws]:
-    """The clients, configured as boto3 always is: from the environment.
-
-    It is read when they are made: what runs later in this process finds the environment as it was. They wait
-    for an answer as long as a test holds it.
-    """
+    """boto3 clients with long timeouts, configured from the environment, which is restored afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aws_module, "CONNECT_SECONDS", PATIENCE.total_seconds())
         patch.setattr(aws_module, "READ_SECONDS", PATIENCE.total_seconds())
@@ -82,21 +78,21 @@ def aws(endpoint_url: str) -> Iterator[Aws]:
         patch.delenv("AWS_DEFAULT_REGION", raising=False)
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        made = Aws(threads=8, region="us-east-1")
-    with made as aws:
+        clients = Aws(threads=8, region="us-east-1")
+    with clients as aws:
         yield aws
 
 
 @pytest.fixture(scope="session")
 async def pool(database_url: str, anyio_backend: str) -> AsyncIterator[Pool]:
-    """Connections that all tests share, on the one event loop of the session."""
+    """Connections shared by all tests, on the event loop of the session."""
     async with patient_pool(database_url, maximum=4) as pool:
         yield pool
 
 
 @pytest.fixture
 async def world(pool: Pool, aws: Aws, endpoint: AwsEndpoint) -> World:
-    """A workspace that nobody has touched."""
+    """A new workspace."""
     return World(
         workspace_id=f"ws-{next(_NUMBERS)}",
         pool=pool,
@@ -108,11 +104,11 @@ async def world(pool: Pool, aws: Aws, endpoint: AwsEndpoint) -> World:
 
 @pytest.fixture
 def planes() -> Iterator[str]:
-    """Names of control planes that nobody else is."""
+    """Unused names of control planes."""
     return (f"plane-{number}" for number in _OWNERS)
 
 
 @pytest.fixture
 def swept(world: World, planes: Iterator[str]) -> World:
-    """A workspace of a control plane of its own, whose sweep needs no patience."""
+    """A workspace of a new control plane, whose orphans need no minimum age."""
     return of_plane(world, next(planes))

@@ -7,18 +7,20 @@ import pytest
 
 from tests.activities.world import World, name_of
 from workflows.delegation import contract as delegation_contract
+from workflows.fleet import contract as fleet_contract
 from workflows.orphans import contract as orphans_contract
 from workflows.repair import contract as repair_contract
 from workflows.rollout import contract as rollout_contract
+from workflows.shared.names import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 from workflows.volume import contract as volume_contract
 from workflows.workspace import contract as workspace_contract
-from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 STUBS = [
     stub
     for module in (
         workspace_contract,
         delegation_contract,
+        fleet_contract,
         repair_contract,
         rollout_contract,
         orphans_contract,

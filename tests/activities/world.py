@@ -1,4 +1,4 @@
-"""One workspace of a test's own on real parts, and the activities to run on it."""
+"""A workspace on a real PostgreSQL and an AWS endpoint, and the activities to run on it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ from tests.database import PATIENCE
 from workers.history.divergence import find_divergence
 from workflows.shared.encryption import Encryption, PayloadKeys
 from workflows.workspace import contract
+from workflows.workspace.enums import Intent
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Intent
 
 OWNER = "onebox-tests"
 KEYS = ServerKeys(current="k1", keys={"k1": b"1" * 32})
@@ -50,21 +50,21 @@ class World:
     keys: ServerKeys = KEYS
 
     async def run(self, port: Callable[[Q], Awaitable[A]], request: Q) -> A:
-        """Run the implementation of a port once, as a worker would."""
+        """Run an activity once, given its stub, as a worker would."""
         return await ActivityEnvironment().run(self.implementation(port), request)
 
     def implementation(self, port: Callable[[Q], Awaitable[A]]) -> Callable[[Q], Awaitable[A]]:
-        """The implementation of a port."""
+        """The implementation of an activity stub."""
         queues = implementations(aws=self.aws, pool=self.pool, keys=self.keys, config=self.config)
         found = [one for queue in queues.values() for one in queue if name_of(one) == name_of(port)]
         assert len(found) == 1
         return cast("Callable[[Q], Awaitable[A]]", found[0])
 
     async def fails(self, port: Callable[[Q], Awaitable[A]], request: Q) -> ApplicationError:
-        """Run it, and return the error that it must end with."""
+        """Run an activity that must fail, and return its error."""
         with pytest.raises(ApplicationError) as raised:
             await self.run(port, request)
-        assert raised.value.__cause__ is None, "a cause would stand in the history"
+        assert raised.value.__cause__ is None, "a cause would be stored in the history"
         return raised.value
 
     async def enrolled(self, spec: WorkspaceSpec | None = None) -> contract.Enrolled:
@@ -73,7 +73,7 @@ class World:
         )
 
     async def opened(self, *, after: int = 0, spec: WorkspaceSpec | None = None) -> int:
-        """Enroll, and open the generation after that one."""
+        """Enroll and open the generation after `after`."""
         await self.enrolled(spec)
         request = contract.OpenGeneration(workspace_id=self.workspace_id, after=after)
         return (await self.run(contract.open_generation, request)).generation
@@ -114,10 +114,10 @@ class World:
         )
 
     async def rows(self, query: str, **values: object) -> list[Row]:
-        """What PostgreSQL says; `%(workspace_id)s` is this workspace."""
+        """Rows of a query in which `%(workspace_id)s` is this workspace."""
         async with self.pool.connection() as conn:
             cursor = conn.cursor(row_factory=dict_row)
-            # Tests only, and no part of the query comes from elsewhere.
+            # The query is a literal of a test.
             await cursor.execute(query.encode(), {"workspace_id": self.workspace_id, **values})
             return cast("list[Row]", await cursor.fetchall()) if cursor.description else []
 
@@ -133,10 +133,10 @@ class World:
     async def workspace_row(self) -> Row:
         return (await self.rows("SELECT * FROM workspaces WHERE workspace_id = %(workspace_id)s"))[0]
 
-    async def stranger(
+    async def unrecorded_instance(
         self, *, owner: str = OWNER, generation: int = 1, attempt: int = 7, zone: str | None = None
     ) -> str:
-        """Launch an instance under the workspace's tag that no launch on the record accounts for."""
+        """Launch an instance with the workspace's tags that is not recorded."""
         tags = box_tags(owner=owner, workspace_id=self.workspace_id, generation=generation, attempt=attempt)
         reservation = await self.aws.call(
             self.aws.ec2.run_instances,
@@ -160,25 +160,25 @@ class World:
 
     @property
     def launches(self) -> int:
-        """How many instances were ever launched for the workspace."""
+        """The number of instances ever launched for the workspace."""
         return self.endpoint.counts(self.workspace_id).launches
 
-    def impatient(self) -> "World":
-        """The same, where one look at what ends, or lets go, is all."""
-        patience = replace(self.config.patience, termination=timedelta())
-        return self.with_config(replace(self.config, patience=patience))
+    def with_one_poll(self) -> "World":
+        """The same workspace, with one poll for terminations and detachments."""
+        poll_policy = replace(self.config.poll_policy, termination=timedelta())
+        return self.with_config(replace(self.config, poll_policy=poll_policy))
 
     def with_config(self, config: ActivitiesConfig) -> "World":
         return replace(self, config=config)
 
 
 def name_of(function: Callable[..., object]) -> str | None:
-    """The name that Temporal knows an activity by."""
+    """The name of an activity in Temporal."""
     return activity._Definition.must_from_callable(function).name
 
 
 def config_for(info: Info) -> ActivitiesConfig:
-    """A configuration for the endpoint's cloud, which looks often and gives up late."""
+    """A configuration for the endpoint, with short polls and long timeouts."""
     return ActivitiesConfig(
         owner=OWNER,
         boxes=BoxDefaults(
@@ -195,5 +195,5 @@ def config_for(info: Info) -> ActivitiesConfig:
         zone=Zone(zone_id=info.hosted_zone_id, name=info.hosted_zone_name),
         canary=CanaryConfig(allow_loopback=True, response_timeout=PATIENCE),
         unavailable_offering_ttl=timedelta(0),
-        patience=PollPolicy(termination=PATIENCE, running=PATIENCE, poll=timedelta(milliseconds=20)),
+        poll_policy=PollPolicy(termination=PATIENCE, running=PATIENCE, poll=timedelta(milliseconds=20)),
     )

@@ -1,10 +1,10 @@
-"""A report with one result of every part, made up."""
+"""A made-up report that has one result with every part."""
 
 from bench.parts.results import Comparison, Figure, Goal, Line, Profile, Report, Result, Table
 
 COMPARISON = Comparison(
     name="beats",
-    unit="beats/s",
+    unit="heartbeats/s",
     ours="the API",
     theirs="a constant",
     rounds=((50.0, 100.0), (90.0, 100.0), (30.0, 120.0)),
@@ -22,7 +22,7 @@ def result(*goals: Goal) -> Result:
         against="A constant.",
         comparisons=(COMPARISON,),
         figures=(Figure(name="p99", value=12.345, unit="ms"),),
-        lines=(Line(name="beats by fleet", unit="beats/s", points=((10, 5.0), (1_000, 4.0))),),
+        lines=(Line(name="beats by fleet", unit="heartbeats/s", points=((10, 5.0), (1_000, 4.0))),),
         goals=goals,
         profiles=(PROFILE,),
         tables=(Table(title="Calls", head=("call", "times"), rows=(("RunInstances", "1"),)),),

@@ -1,8 +1,8 @@
-"""The rivals' register API, as the incident has it: who registers first after a provision gets the token."""
+"""The alternative designs' register API: the first caller after a provision gets the token."""
 
 from collections.abc import AsyncIterator, Iterator
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from starlette.applications import Starlette
@@ -31,14 +31,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def beats() -> list[str]:
+async def heartbeats() -> list[str]:
     return []
 
 
 @pytest.fixture
-async def http(url: str, beats: list[str]) -> AsyncIterator[httpx.AsyncClient]:
+async def http(url: str, heartbeats: list[str]) -> AsyncIterator[httpx2.AsyncClient]:
     async def on_beat(workspace_id: str) -> None:
-        beats.append(workspace_id)
+        heartbeats.append(workspace_id)
 
     async with registry.opened(url) as pool:
         handlers = Registry(pool, on_beat)
@@ -48,20 +48,20 @@ async def http(url: str, beats: list[str]) -> AsyncIterator[httpx.AsyncClient]:
                 Route("/registry/heartbeat", handlers.heartbeat, methods=["POST"]),
             ]
         )
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://rival") as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://rival") as client:
             yield client
         async with pool.connection() as connection:
             await registry.revoke_tokens(connection, "ws-1")
 
 
-async def register(http: httpx.AsyncClient, token: str = "") -> httpx.Response:
+async def register(http: httpx2.AsyncClient, token: str = "") -> httpx2.Response:
     return await http.post(
         "/registry/register", json={"id": "ws-1"}, headers={"Authorization": f"Bearer {token}"}
     )
 
 
-async def test_a_second_box_or_one_that_lost_its_answer_is_unauthorized(http: httpx.AsyncClient) -> None:
+async def test_a_second_box_or_one_that_lost_its_answer_is_unauthorized(http: httpx2.AsyncClient) -> None:
     first = await register(http)
     assert first.json()["auth_token"]
     assert (await register(http)).status_code == 401
@@ -70,7 +70,7 @@ async def test_a_second_box_or_one_that_lost_its_answer_is_unauthorized(http: ht
 
 
 async def test_a_provision_lets_the_next_box_in_and_the_old_one_out(
-    url: str, http: httpx.AsyncClient
+    url: str, http: httpx2.AsyncClient
 ) -> None:
     old = (await register(http)).json()["auth_token"]
     async with registry.opened(url) as pool, pool.connection() as connection:
@@ -80,7 +80,7 @@ async def test_a_provision_lets_the_next_box_in_and_the_old_one_out(
     assert (await register(http, old)).status_code == 401
 
 
-async def test_only_an_authorized_beat_counts(http: httpx.AsyncClient, beats: list[str]) -> None:
+async def test_only_an_authorized_beat_counts(http: httpx2.AsyncClient, heartbeats: list[str]) -> None:
     token = (await register(http)).json()["auth_token"]
     for bearer, status in (("", 401), ("wrong", 401), (token, 200)):
         answer = await http.post(
@@ -89,4 +89,4 @@ async def test_only_an_authorized_beat_counts(http: httpx.AsyncClient, beats: li
             headers={"Authorization": f"Bearer {bearer}"},
         )
         assert answer.status_code == status
-    assert beats == ["ws-1"]
+    assert heartbeats == ["ws-1"]

@@ -1,4 +1,4 @@
-"""The load against a server that counts: what it sends, and what it says of the answers."""
+"""The load generator against a counting server: its calls, and its report of the responses."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ CALLS = [Call(bearer=f"token-{number}", body=json.dumps({"number": number})) for
 
 
 class Counting(BaseHTTPRequestHandler):
-    """Answers the first call of each body with the status that it was given, and all others with 200."""
+    """Answers the first call of each body with a given status, and all others with 200."""
 
     protocol_version = "HTTP/1.1"
     first = 200
@@ -37,7 +37,7 @@ class Counting(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, format: str, *arguments: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager

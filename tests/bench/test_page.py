@@ -13,7 +13,7 @@ def _page(report: Report) -> str:
 
 def test_a_missed_goal_is_told_as_missed_with_the_profile_that_explains_it() -> None:
     text = _page(report(MET, MISSED))
-    assert "1 of 2 are met" in text
+    assert "meets 1 of 2 goals" in text
     assert "| time to online | 1.25 s | < 1 s | **not met** |" in text
     assert "**Why “time to online” is not met.**" in text
     assert "| psycopg | 61 % |" in text

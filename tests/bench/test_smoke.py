@@ -1,4 +1,4 @@
-"""The smallest run of a benchmark on real parts: what it does, not how fast."""
+"""The smallest run of a benchmark on real parts, as a smoke test."""
 
 from dataclasses import replace
 

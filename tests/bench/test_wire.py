@@ -1,9 +1,9 @@
-"""The wire between boxes and an API: what is lost on it has taken effect, and only what is named is lost."""
+"""The wire loses the named response only, and the lost call has taken effect."""
 
 import asyncio
 import json
 
-import httpx
+import httpx2
 import pytest
 
 from bench.load.wire import wired
@@ -31,14 +31,14 @@ async def test_a_lost_answer_is_lost_once_and_only_for_the_workspace_that_is_nam
     async with server, wired(server.sockets[0].getsockname()[1]) as wire:
 
         async def register(workspace: str) -> int:
-            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
                 url = f"http://127.0.0.1:{wire.port}/registry/register"
                 return (await http.post(url, content=json.dumps({"id": workspace}))).status_code
 
         assert await register("ws-1") == 200
         wire.losing = "ws-1"
         assert await register("ws-10") == 200
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(httpx2.TransportError):
             await register("ws-1")
         assert await register("ws-1") == 200
     assert seen == ["ws-1", "ws-10", "ws-1", "ws-1"]

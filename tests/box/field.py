@@ -1,4 +1,4 @@
-"""What surrounds a runtime of the field in tests: its workspace's rows, its machine, the wire to the API."""
+"""Fixtures for the field runtimes: the workspace's rows, the machine, and a proxy to the API."""
 
 import http.client
 import itertools
@@ -26,7 +26,7 @@ from tests.box.machine import CALL_SECONDS, Machine, impatient, wait_until
 from tests.register_api.platform import KEYS
 
 PATIENCE = {"BACKOFF_SECONDS": 0.1, "SLOW_SECONDS": 0.2, "CALL_SECONDS": CALL_SECONDS}
-"""How long the script under test waits. What it waits for, and whether, is as in the field."""
+"""Timeouts of the script under test. They change how long it waits, not for what."""
 
 _numbers = itertools.count()
 
@@ -44,7 +44,7 @@ _OPEN: tuple[LiteralString, ...] = (
 
 
 class Workspace:
-    """A workspace's rows: its second generation is open, and the address of its box is recorded."""
+    """A workspace's rows: its second generation is open and has a recorded address."""
 
     def __init__(self, conn: psycopg.Connection[DictRow]) -> None:
         number = next(_numbers)
@@ -57,7 +57,7 @@ class Workspace:
         self.open()
 
     def open(self) -> None:
-        """Supersede the current generation, and open the next one."""
+        """Supersede the current generation and open the next one."""
         self.generation += 1
         values = {"id": self.id, "generation": self.generation, "address": self.address}
         with self._conn.transaction():
@@ -65,14 +65,14 @@ class Workspace:
                 self._conn.execute(statement, values)
 
     def locate(self, address: str | None) -> None:
-        """What the launch recorded as the box's address."""
+        """Record the box's address, as the launch does."""
         self._conn.execute(
             "UPDATE generations SET private_ip = %s WHERE workspace_id = %s AND superseded_at IS NULL",
             [address, self.id],
         )
 
     def give(self, state: str, *, generation: int) -> str:
-        """A token of a generation."""
+        """Create a token of a generation."""
         token = secrets.token_urlsafe(32)
         self._conn.execute(
             "INSERT INTO tokens (workspace_id, generation, state, sha256, prefix, key_id)"
@@ -82,7 +82,7 @@ class Workspace:
         return token
 
     def revoke(self) -> None:
-        """What an operator does to the tokens that are live."""
+        """Revoke all live tokens, as an operator does."""
         self._conn.execute(
             "UPDATE tokens SET state = 'revoked', nonce = NULL, revoked_at = now()"
             " WHERE workspace_id = %s AND state <> 'revoked'",
@@ -90,7 +90,7 @@ class Workspace:
         )
 
     def age(self, duration: timedelta) -> None:
-        """Let time pass since the last use of its tokens."""
+        """Age the last use of the tokens."""
         self._conn.execute(
             "UPDATE tokens SET last_used_at = last_used_at - %s WHERE workspace_id = %s", [duration, self.id]
         )
@@ -104,12 +104,12 @@ class Workspace:
         return [row["state"] for row in found if row["generation"] == self.generation]
 
     def now(self) -> datetime:
-        """By the clock that beats are dated by."""
+        """The database's time, which also dates heartbeats."""
         [row] = self._conn.execute("SELECT clock_timestamp() AS now").fetchall()
         now: datetime = row["now"]
         return now
 
-    def facts(self) -> list[str]:
+    def events(self) -> list[str]:
         return [
             row["kind"]
             for row in self.rows(
@@ -119,7 +119,7 @@ class Workspace:
 
 
 class Field(Machine):
-    """A machine with a runtime of the field on its image."""
+    """A machine whose image contains a field runtime."""
 
     def __init__(self, directory: Path, workspace: Workspace, kind: Kind, *, url: str) -> None:
         secret = KEYS.bootstrap_secret(workspace.id, workspace.generation, key_id="k1")
@@ -131,7 +131,7 @@ class Field(Machine):
         self.user_data = directory / "user-data"
         self.generation = workspace.generation
         self.delay_scale = 0.1
-        """How much sooner than in the field a runtime registers again."""
+        """Scales the delays between register attempts, compared with the field."""
 
     @override
     def boot(self) -> None:
@@ -154,7 +154,7 @@ class Field(Machine):
         )
 
     def boot_bare(self) -> None:
-        """Execute the runtime alone, as an image does whose user data can't be changed."""
+        """Execute only the runtime, as an image with fixed user data does."""
         self._start(
             [field_runtimes.__file__, self.kind],
             WORKSPACE_ID=self.workspace.id,
@@ -172,11 +172,11 @@ class Field(Machine):
             "FIELD_JOURNAL": str(self.journal),
         }
         with self.log.open("ab") as log:
-            # Without site-packages: neither the script nor a runtime in the field has ours.
+            # Without site-packages: neither the script nor a field runtime can use ours.
             self._process = subprocess.Popen([sys.executable, "-S", *arguments], env=environ, stderr=log)
 
     def put(self, token: str) -> None:
-        """Write the token file from outside."""
+        """Write the token file from outside of the box script."""
         self.configs.mkdir(exist_ok=True)
         new = self.configs / "new"
         new.touch(0o600)
@@ -184,7 +184,7 @@ class Field(Machine):
         new.rename(self.configs / ".auth_token")
 
     def calls(self) -> list[dict[str, object]]:
-        """Every call of a runtime, with what it was answered."""
+        """Every call of a runtime, with the response."""
         return super().runtimes()
 
     def statuses(self, path: str) -> list[object]:
@@ -192,14 +192,14 @@ class Field(Machine):
 
     @override
     def runtimes(self) -> list[dict[str, object]]:
-        """The first call of every runtime that was ever started."""
+        """The first call of every runtime that was started."""
         return list({call["pid"]: call for call in reversed(self.calls())}.values())[::-1]
 
     def online(self) -> str:
-        """Wait until the newest beat is from now on and was taken in; its token, which is the file's."""
+        """Wait until a new heartbeat with the file's token counts; return the token, the only live one."""
         now = self.workspace.now()
 
-        def beats() -> bool:
+        def heartbeats() -> bool:
             token = self.token
             last = next((call for call in reversed(self.calls()) if call["path"] == HEARTBEAT), None)
             if not token or last is None or (last["status"], last["token"]) != (200, token_prefix(token)):
@@ -212,13 +212,13 @@ class Field(Machine):
             live = [(row["state"], row["sha256"]) for row in taken_in]
             return live == [("active", token_hash(token))] and taken_in[0]["last_heartbeat_at"] > now
 
-        wait_until(beats, "a beat with the token of the file, the only live one")
+        wait_until(heartbeats, "a heartbeat with the token of the file, the only live one")
         assert self.token is not None
         return self.token
 
 
 class Wire:
-    """Between the boxes and the API; hands on what is said, and loses the first token that it is to bring."""
+    """A proxy between boxes and API that drops the first response with a token."""
 
     def __init__(self, port: int) -> None:
         self.bearers: list[str] = []
@@ -234,7 +234,7 @@ class Wire:
 
             @override
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

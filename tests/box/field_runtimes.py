@@ -1,8 +1,8 @@
-"""The runtimes in the field, by what they don't do: `python field_runtimes.py once|retry_5xx|cached`.
+"""Emulates the runtimes in the field: `python field_runtimes.py once|retry_5xx|cached`.
 
-They behave as register-protocol.md states and know nothing of Onebox. Standard library only, and little of
-it: tests start dozens. What a call was answered goes to FIELD_JOURNAL, for those who watch; a runtime itself
-never reads the status of a beat.
+They behave as register-protocol.md states and know nothing of Onebox. Standard library only, and few imports,
+because tests start dozens. Responses go to FIELD_JOURNAL for the tests; a runtime ignores the status of a
+heartbeat.
 """
 
 import http.client
@@ -22,25 +22,25 @@ REGISTER_DELAYS = (1, 2, 4, 8, 16, 30, 30)
 """Seconds between the eight attempts of the newer runtimes: 91 s in all, times FIELD_DELAY_SCALE."""
 
 CALL_SECONDS = 60.0
-"""More than in the field: an answer that a busy machine delays is no lost one, so calls can be counted."""
+"""Longer than in the field, so that a busy machine's slow response is not lost and calls can be counted."""
 
 LONGEST_LIFE_SECONDS = 600.0
-"""Not as in the field: one that a killed test left behind ends by itself."""
+"""Not as in the field: ends a runtime that a killed test left behind."""
 
 
 class Kind(StrEnum):
-    """What it is that a runtime doesn't do."""
+    """The kinds of runtimes, by what they lack."""
 
     ONCE = "once"
-    """The older one: registers once, and whatever is not a 200 is nothing."""
+    """The older one: registers once, and ignores any response but a 200."""
     RETRY_5XX = "retry_5xx"
-    """The newer one: tries again after a transport error or a 5xx, and after nothing else."""
+    """The newer one: retries after a transport error or a 5xx, and never after another response."""
     CACHED = "cached"
-    """The newer one, and the first token that is not empty is its token as long as the process lives."""
+    """The newer one, which also keeps the first non-empty token until the process ends."""
 
 
 class Runtime:
-    """One runtime, as its environment tells it."""
+    """One runtime, configured by its environment."""
 
     def __init__(self, kind: Kind, environ: Mapping[str, str]) -> None:
         self.kind = kind
@@ -56,14 +56,14 @@ class Runtime:
         self.cached = ""
 
     def run(self) -> None:
-        """Register, and then beat, whatever that came to."""
+        """Register, then send heartbeats, whatever the result."""
         self.register()
         while time.monotonic() < self.started + LONGEST_LIFE_SECONDS:
-            self.beat()
+            self.heartbeat()
             time.sleep(self.heartbeat_seconds)
 
     def register(self) -> None:
-        """With the same header each time; `Retry-After` is not looked at."""
+        """Register with the same header on each attempt; ignores `Retry-After`."""
         card = {
             "name": self.workspace_id,
             "description": "an agent in the field",
@@ -80,13 +80,13 @@ class Runtime:
             minted = answer.get("auth_token") if status == 200 else None
             if isinstance(minted, str) and minted:
                 self._keep(minted)
-            final = status is not None and status < 500  # 401, 409, 410, 425 and 429 too
+            final = status is not None and status < 500  # also for 401, 409, 410, 425 and 429
             if final or delay is None:
                 return
             time.sleep(delay * self.delay_scale)
 
-    def beat(self) -> None:
-        """A full beat: the five members that helpers, who send partial ones, leave out."""
+    def heartbeat(self) -> None:
+        """Send a full heartbeat, with the five members that partial heartbeats of tools omit."""
         body: dict[str, object] = {
             "workspace_id": self.workspace_id,
             "error_rate": 0.0,
@@ -98,7 +98,7 @@ class Runtime:
         self._call(HEARTBEAT, body, self.bearer())
 
     def bearer(self) -> str:
-        """What the token file holds; empty if there is none."""
+        """The content of the token file; empty if there is none."""
         if self.cached:
             return self.cached
         try:
@@ -118,7 +118,7 @@ class Runtime:
             file.write(token)
 
     def _call(self, path: str, body: object, bearer: str) -> tuple[int | None, dict[str, object]]:
-        """POST, from the box's own address; no status if there was no answer."""
+        """POST from the box's own address; the status is None without a response."""
         connection = http.client.HTTPConnection(
             self.platform.hostname or "",
             self.platform.port,
@@ -136,7 +136,7 @@ class Runtime:
             status = response.status
             answer = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError):
-            pass  # no answer, or none that can be read: its status, if there was one, still counts
+            pass  # no response or an unreadable one; a status still counts
         finally:
             connection.close()
         self._note(path, status, bearer)

@@ -1,4 +1,4 @@
-"""A machine that runs user data: processes that can be killed, a configs directory that stays."""
+"""A machine that runs user data: its processes can be killed, its configs directory is kept."""
 
 import json
 import os
@@ -22,14 +22,14 @@ with open(sys.argv[1], "a") as journal:
 time.sleep(600)
 """
 SECONDS = 90.0
-"""On an idle machine all of it is a matter of a second; a busy one may stop any process for several."""
+"""An idle machine needs a second; a busy one may pause a process for several."""
 
 CALL_SECONDS = 60.0
-"""How long the script under test waits for an answer: a slow one is no lost one, so calls can be counted."""
+"""Timeout of the script under test: long, so that a slow response is not lost and calls can be counted."""
 
 
 def impatient(script: str, **constants: float) -> str:
-    """The script with other constants: what it waits for, and whether, stays as it is."""
+    """The script with other constants, and otherwise unchanged."""
     for name, seconds in constants.items():
         script, found = re.subn(rf"(?m)^{name} = .*$", f"{name} = {seconds}", script)
         assert found == 1, name
@@ -37,15 +37,15 @@ def impatient(script: str, **constants: float) -> str:
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Poll; fail after a while."""
+    """Poll until the condition holds; fail after `SECONDS`."""
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or a zombie: it may be reaped at any moment."""
+    """Whether a process is gone or a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -53,7 +53,7 @@ def ended(pid: int) -> bool:
 
 
 class Machine:
-    """One instance with the user data of one generation; `boot` may follow `kill`."""
+    """One instance with the user data of one generation; `boot` may be called again after `kill`."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Machine:
         device: Path | None = None,
         commands: Path | None = None,
     ) -> None:
-        """`commands` is a directory whose programs are found before those of the system."""
+        """`commands` is a directory of programs that precede the system's in PATH."""
         self._device = device
         self._commands = commands
         self.configs = directory / "configs"
@@ -108,12 +108,12 @@ class Machine:
             self._process = subprocess.Popen([sys.executable, str(self._script)], env=environ, stderr=log)
 
     def kill(self) -> None:
-        """SIGKILL to the script alone."""
+        """Send SIGKILL to the script only."""
         self.process.kill()
         self.process.wait()
 
     def shut_down(self) -> None:
-        """Leave no process behind."""
+        """End all processes."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(SECONDS)
@@ -126,13 +126,13 @@ class Machine:
             return None
 
     def runtimes(self) -> list[dict[str, object]]:
-        """Every runtime that was ever started, with its environment and the token that it read."""
+        """Every runtime that was started, with its environment and the token that it read."""
         text = self.journal.read_text() if self.journal.exists() else ""
-        # The last line may be on its way still.
+        # The last line may be incomplete.
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def running(self) -> list[int]:
-        """The runtimes that are alive."""
+        """The process IDs of the runtimes that are alive."""
         pids = [pid for pid in (one["pid"] for one in self.runtimes()) if isinstance(pid, int)]
         return [pid for pid in pids if not ended(pid)]
 

@@ -1,4 +1,4 @@
-"""A register API with the manners of the real one and the faults of a network, on a socket of its own."""
+"""A fake register API on a socket, with injectable faults."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 
 class Call(NamedTuple):
-    """A request as it came."""
+    """A received request."""
 
     path: str
     bearer: str
@@ -20,20 +20,20 @@ class Call(NamedTuple):
 
 
 class Registry:
-    """Answers the box of one generation; everything about it may be changed while it runs."""
+    """Serves the box of one generation; its attributes may be changed while it runs."""
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
         self.token: str | None = None
-        """The live token; None: the gate is open."""
+        """The live token; None if the box may get a new one."""
         self.retiring: str | None = None
-        """The one before, while it is still good."""
+        """The previous token, while it is still valid."""
         self.used = False
         self.status = "online"
         self.over: str | None = None
         """The code of a 410 for every register call."""
         self.faults: deque[int | str] = deque()
-        """What becomes of the next register calls: a status, `lost` (no answer after the effect), `hold`."""
+        """Faults of the next register calls: a status, `lost` (no response after the effect), or `hold`."""
         self.reached = threading.Event()
         """Set when a call is held."""
         self.calls: list[Call] = []
@@ -48,7 +48,7 @@ class Registry:
 
             @override
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

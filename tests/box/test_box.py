@@ -1,4 +1,4 @@
-"""The box script as a process, against a registry on a socket."""
+"""The box script as a process, against a fake register API."""
 
 import os
 import signal
@@ -49,33 +49,22 @@ def test_a_box_gets_a_token_writes_it_and_starts_the_runtime(machine: Machine, r
     ]
     [call] = registry.registers()
     assert (call.secret, call.body) == (SECRET, {"id": "ws-1", "url": ""})
-    told = machine.runtimes()[0]["environ"]
-    assert isinstance(told, dict)
-    assert told["WORKSPACE_ID"] == "ws-1"
-    assert told["PLATFORM_URL"] == registry.url
-    assert told["CONFIGS_DIR"] == str(machine.configs)
-    assert told["RUNTIME_PORT"] == "8000"
-    assert told["ONEBOX_BOX_IP"] == "127.0.0.1"
-    assert SECRET not in str(told)
+    environ = machine.runtimes()[0]["environ"]
+    assert isinstance(environ, dict)
+    assert environ["WORKSPACE_ID"] == "ws-1"
+    assert environ["PLATFORM_URL"] == registry.url
+    assert environ["CONFIGS_DIR"] == str(machine.configs)
+    assert environ["RUNTIME_PORT"] == "8000"
+    assert environ["ONEBOX_BOX_IP"] == "127.0.0.1"
+    assert SECRET not in str(environ)
 
 
-@pytest.mark.parametrize("fault", [503, 500, 429, 408, "lost"])
-def test_whatever_fails_for_a_while_is_tried_again(
-    machine: Machine, registry: Registry, fault: int | str
-) -> None:
+@pytest.mark.parametrize("fault", [503, 500, 429, 408])
+def test_whatever_fails_for_a_while_is_tried_again(machine: Machine, registry: Registry, fault: int) -> None:
     registry.faults.append(fault)
     machine.boot()
     serving(machine, registry)
     assert len(registry.registers()) == 2
-
-
-def test_a_lost_answer_ends_with_the_same_token(machine: Machine, registry: Registry) -> None:
-    registry.faults.append("lost")
-    machine.boot()
-    wait_until(lambda: registry.token, "a mint")
-    minted = registry.token
-    serving(machine, registry)
-    assert machine.token == minted
 
 
 def test_a_box_killed_before_it_wrote_its_token_comes_back(machine: Machine, registry: Registry) -> None:
@@ -126,16 +115,6 @@ def test_a_box_killed_after_it_wrote_its_token_comes_back_without_doubling(
     assert registry.registers()[-1].secret == SECRET
 
 
-def test_a_box_killed_between_the_token_and_its_owner_comes_back(
-    machine: Machine, registry: Registry
-) -> None:
-    machine.configs.mkdir()
-    (machine.configs / ".auth_token").write_text("half written")
-    machine.boot()
-    serving(machine, registry)
-    assert "half written" not in {call.bearer for call in registry.registers()}
-
-
 @pytest.mark.parametrize("owner", ["ws-1 1\n", "ws-2 2\n", ""])
 def test_a_token_of_another_generation_or_workspace_is_wiped(
     machine: Machine, registry: Registry, owner: str
@@ -160,21 +139,11 @@ def test_a_stale_token_of_this_generation_is_replaced(machine: Machine, registry
     assert [call.bearer for call in registry.registers()] == ["stale"]
 
 
-def test_a_superseded_box_never_starts_its_runtime_and_powers_off(
-    machine: Machine, registry: Registry
-) -> None:
-    registry.over = "superseded"
-    machine.boot()
-    assert machine.process.wait(SECONDS) == 0
-    assert machine.off.exists()
-    assert machine.runtimes() == []
-
-
 @pytest.mark.parametrize("status", [410, 401, 404])
 def test_an_answer_that_may_be_a_mistake_does_not_power_off(
     machine: Machine, registry: Registry, status: int
 ) -> None:
-    registry.faults.append(status)  # without the action to shut down: not the platform's word
+    registry.faults.append(status)  # without the action `shutdown` the platform did not confirm it
     machine.boot()
     wait_until(lambda: machine.logged(f"answered {status}"), "the answer in the log")
     assert machine.process.poll() is None
@@ -193,54 +162,32 @@ def test_a_box_that_is_over_stops_its_runtime_and_powers_off(
     assert machine.running() == []
 
 
-def test_a_deleted_token_file_is_written_again_and_the_runtime_restarted(
-    machine: Machine, registry: Registry
-) -> None:
-    machine.boot()
-    serving(machine, registry)
-    (machine.configs / ".auth_token").unlink()
-    wait_until(lambda: len(machine.runtimes()) == 2, "a second runtime")
-    serving(machine, registry)
-    assert machine.token == registry.token
-
-
-def test_a_revoked_token_is_replaced_and_the_runtime_restarted(machine: Machine, registry: Registry) -> None:
-    machine.boot()
-    serving(machine, registry)
-    registry.token = None
-    wait_until(lambda: len(machine.runtimes()) == 2, "a second runtime")
-    serving(machine, registry)
-    assert machine.token == registry.token
-
-
 def test_a_token_that_the_runtime_wrote_itself_is_kept(machine: Machine, registry: Registry) -> None:
     machine.boot()
     serving(machine, registry)
-    # The script may look at any moment between these lines: as long as it does, the old one is good too.
+    # The script may check at any moment between these lines, so the old token stays valid meanwhile.
     registry.retiring = registry.token
     registry.token = "successor"
     new = machine.configs / "new"
     new.write_text("successor")
     new.rename(machine.configs / ".auth_token")
     wait_until(
-        lambda: "successor" in {call.bearer for call in registry.states()}, "a look with the successor"
+        lambda: "successor" in {call.bearer for call in registry.states()}, "a check with the successor"
     )
     registry.retiring = None
     seen = len(registry.states())
-    wait_until(lambda: len(registry.states()) > seen + 1, "two more looks")
+    wait_until(lambda: len(registry.states()) > seen + 1, "two more checks")
     assert registry.states()[-1].bearer == "successor"
     assert len(machine.runtimes()) == 1
 
 
-def test_a_platform_that_knows_nobody_or_is_away_changes_nothing(
-    machine: Machine, registry: Registry
-) -> None:
+def test_an_unavailable_or_refusing_platform_changes_nothing(machine: Machine, registry: Registry) -> None:
     machine.boot()
     serving(machine, registry)
-    registry.secret = "another"  # first: a token that is refused to one who is known would be replaced
+    registry.secret = "another"  # set first: a box with a valid secret would replace its refused token
     registry.token = "another"
     seen = len(registry.states())
-    wait_until(lambda: len(registry.states()) > seen + 3, "more looks")
+    wait_until(lambda: len(registry.states()) > seen + 3, "more checks")
     assert len(machine.runtimes()) == len(machine.running()) == 1
 
 
@@ -253,7 +200,7 @@ def test_a_runtime_that_dies_is_started_again(machine: Machine, registry: Regist
     assert len(registry.registers()) == 1
 
 
-def test_the_log_tells_what_happens_and_no_secret(machine: Machine, registry: Registry) -> None:
+def test_the_log_says_what_happens_and_no_secret(machine: Machine, registry: Registry) -> None:
     registry.faults.append(503)
     machine.boot()
     serving(machine, registry)

@@ -1,16 +1,16 @@
-"""The runtimes in the field, unmodified: with the box script and without it, on the real API and database."""
+"""Unmodified field runtimes, with and without the box script, on the real API and database."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 
-from register_api.auth.identity import BootstrapPolicy
 from register_api.auth.rules import ABANDONED_AFTER
+from register_api.http.config import BootstrapPolicy
 from register_api.schema.request_models import FULL_HEARTBEAT
 from store.registration.credentials import token_prefix
 from tests.box.field import Field, Wire, Workspace
@@ -60,18 +60,18 @@ def policy() -> BootstrapPolicy:
 @pytest.fixture
 def api(apis: Callable[[BootstrapPolicy], ApiProcess], policy: BootstrapPolicy) -> ApiProcess:
     process = apis(policy)
-    if not process.running:  # a test that killed it failed
+    if not process.running:  # a failed test had killed it
         process.kill()
         process.start()
-    # It listens before it has a connection to the database; one that registers once has only one try.
+    # It listens before it has a database connection, and a runtime of the kind `once` has one attempt only.
     wait_until(lambda: _ready(process), "an API with a connection to the database")
     return process
 
 
 def _ready(api: ApiProcess) -> bool:
     try:
-        return httpx.get(f"{api.url}/readyz", timeout=SECONDS, trust_env=False).status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(f"{api.url}/readyz", timeout=SECONDS, trust_env=False).status_code == 200
+    except httpx2.TransportError:
         return False
 
 
@@ -135,12 +135,12 @@ def test_an_api_that_is_down_at_boot_and_one_that_dies_later_cost_no_box(
     api.kill()
     machine.put("stale")
     machine.boot()
-    wait_until(lambda: machine.logged("register answered 0"), "a call in vain")
+    wait_until(lambda: machine.logged("register answered 0"), "a failed call")
     assert machine.token is None
     api.start()
     token = machine.online()
     api.kill()
-    wait_until(lambda: machine.calls()[-1]["status"] is None, "a beat in vain")
+    wait_until(lambda: machine.calls()[-1]["status"] is None, "a failed heartbeat")
     api.start()
     assert machine.online() == token
     assert len(machine.runtimes()) == 1
@@ -164,7 +164,7 @@ def test_a_revoked_token_is_replaced(machine: Field, workspace: Workspace) -> No
     workspace.revoke()
     assert machine.online() != token
     assert workspace.tokens() == ["revoked", "active"]
-    assert len(machine.runtimes()) == 2  # one that caches its token would never see the new one
+    assert len(machine.runtimes()) == 2  # a runtime that caches its token would never read the new one
 
 
 def test_a_deleted_token_file_comes_back(machine: Field, workspace: Workspace) -> None:
@@ -176,7 +176,7 @@ def test_a_deleted_token_file_comes_back(machine: Field, workspace: Workspace) -
     assert workspace.tokens() == ["active"]
 
 
-def test_a_token_that_something_wrote_over_is_put_back_at_once(machine: Field, workspace: Workspace) -> None:
+def test_an_overwritten_token_is_restored(machine: Field, workspace: Workspace) -> None:
     machine.boot()
     token = machine.online()
     machine.put("x" * 43)
@@ -218,7 +218,7 @@ def test_a_superseded_box_stops_its_runtime_powers_off_and_never_holds_a_live_to
     assert machine.off.exists()
     assert machine.running() == []
     machine.off.unlink()
-    machine.boot()  # somebody starts the old instance again
+    machine.boot()  # the old instance is started again
     assert machine.process.wait(SECONDS) == 0
     assert machine.off.exists()
     assert len(machine.runtimes()) == 1
@@ -247,7 +247,7 @@ def test_without_the_script_one_that_retries_comes_online_once_its_launch_is_rec
     workspace.locate(None)
     if stale:
         machine.put(workspace.give("revoked", generation=1))
-    machine.delay_scale = 0.5  # its attempts end after 45 s: the launch is recorded before
+    machine.delay_scale = 0.5  # its attempts end after 45 s, and the launch is recorded before
     machine.boot_bare()
     wait_until(lambda: machine.statuses(REGISTER), "an answer")
     workspace.locate(workspace.address)
@@ -258,15 +258,15 @@ def test_without_the_script_one_that_retries_comes_online_once_its_launch_is_rec
 
 @by_address
 @pytest.mark.parametrize("kind", [Kind.ONCE])
-def test_without_the_script_one_that_does_not_retry_is_told_of_if_it_came_before_its_launch_was_recorded(
+def test_without_the_script_one_that_does_not_retry_is_reported_if_it_came_before_its_launch_was_recorded(
     machine: Field, workspace: Workspace
 ) -> None:
     workspace.locate(None)
     machine.boot_bare()
-    wait_until(lambda: 503 in machine.statuses(HEARTBEAT), "a beat of nobody")
+    wait_until(lambda: 503 in machine.statuses(HEARTBEAT), "an unauthenticated heartbeat")
     workspace.locate(workspace.address)
-    wait_until(workspace.facts, "a fact")
-    assert workspace.facts() == ["credential_lost"]
+    wait_until(workspace.events, "an event")
+    assert workspace.events() == ["credential_lost"]
     assert machine.statuses(REGISTER) == [503]
 
 
@@ -282,28 +282,28 @@ def test_without_the_script_one_that_retries_gets_the_token_of_a_lost_answer(
 
 
 @by_address
-def test_without_the_script_nobody_gets_in_from_another_address(machine: Field, workspace: Workspace) -> None:
+def test_without_the_script_a_box_at_another_address_is_refused(machine: Field, workspace: Workspace) -> None:
     workspace.locate(ELSEWHERE)
     machine.boot_bare()
-    wait_until(lambda: len(machine.statuses(HEARTBEAT)) > 4, "beats")
+    wait_until(lambda: len(machine.statuses(HEARTBEAT)) > 4, "heartbeats")
     assert machine.statuses(REGISTER) == [401]
     assert set(machine.statuses(HEARTBEAT)) == {401}
-    assert (machine.token, workspace.tokens(), workspace.facts()) == (None, [], [])
+    assert (machine.token, workspace.tokens(), workspace.events()) == (None, [], [])
 
 
-def test_without_script_and_address_policy_a_box_stays_out_and_is_told_of_until_it_is_given_a_token(
+def test_without_script_and_address_policy_a_box_stays_out_and_is_reported_until_it_is_given_a_token(
     machine: Field, workspace: Workspace
 ) -> None:
     machine.boot_bare()
-    wait_until(lambda: len(machine.statuses(HEARTBEAT)) > 4, "beats")
+    wait_until(lambda: len(machine.statuses(HEARTBEAT)) > 4, "heartbeats")
     assert machine.statuses(REGISTER) == [401]
     assert set(machine.statuses(HEARTBEAT)) == {401}
-    assert (workspace.tokens(), workspace.facts()) == ([], ["credential_lost"])
+    assert (workspace.tokens(), workspace.events()) == ([], ["credential_lost"])
     [row] = workspace.rows("SELECT credential_lost_at FROM heartbeats WHERE workspace_id = %s")
     assert row["credential_lost_at"] is not None
     machine.put(workspace.give("active", generation=2))
     machine.online()
-    assert workspace.facts() == ["credential_lost", "alive"]
+    assert workspace.events() == ["credential_lost", "alive"]
 
 
 @pytest.mark.parametrize("answer", [500, 503, "lost", 401, 409, 410, 425, 429])
@@ -320,7 +320,7 @@ def test_only_a_token_that_is_cached_is_never_read_again(tmp_path: Path, kind: K
         runtime = _runtime(tmp_path, kind, registry, token="")
         for token in ("", "first", "second"):
             (tmp_path / ".auth_token").write_text(token)
-            runtime.beat()
+            runtime.heartbeat()
     last = "first" if kind is Kind.CACHED else "second"
     assert [call.bearer for call in registry.calls] == ["", "first", last]
     assert registry.calls[0].body.keys() >= FULL_HEARTBEAT

@@ -1,4 +1,4 @@
-"""A box with a data volume: it waits for it, mounts it, and makes a file system on a blank one only."""
+"""A box with a data volume: it waits for it, mounts it, and creates a file system only on a blank one."""
 
 import os
 import struct
@@ -22,7 +22,7 @@ def registry() -> Iterator[Registry]:
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Path:
-    """Stand-ins for what only root may run; they write down how they were called."""
+    """Substitutes for commands that need root; they record their arguments."""
     directory = tmp_path / "commands"
     directory.mkdir()
     for name in ("mkfs.ext4", "mount"):
@@ -56,7 +56,7 @@ def test_a_box_does_nothing_before_it_has_its_volume(
 ) -> None:
     machine.boot()
     wait_until(lambda: machine.logged("waiting for the data volume"), "a box that waits")
-    wait_until(lambda: len(registry.states()) >= 2, "looks whether it is still wanted")
+    wait_until(lambda: len(registry.states()) >= 2, "two state checks")
     assert registry.registers() == []
     assert machine.runtimes() == []
     (tmp_path / "device").write_bytes(bytes(onebox_box.BLANK_BYTES))
@@ -96,7 +96,7 @@ def test_while_the_volume_cannot_be_mounted_no_runtime_starts(tmp_path: Path, ma
     wait_until(machine.running, "a runtime")
 
 
-def test_a_directory_may_stand_for_the_volume(tmp_path: Path, machine: Machine) -> None:
+def test_a_directory_may_be_the_volume(tmp_path: Path, machine: Machine) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     (tmp_path / "device").symlink_to(kept)
@@ -114,7 +114,7 @@ def test_a_superseded_box_that_waits_for_its_volume_ends(machine: Machine, regis
     wait_until(machine.off.exists, "the end of a box whose volume is another's by now")
 
 
-def test_a_nitro_disk_says_what_ec2_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nitro_disk_has_the_device_name_of_ec2(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
     import fcntl
 
@@ -126,5 +126,5 @@ def test_a_nitro_disk_says_what_ec2_calls_it(monkeypatch: pytest.MonkeyPatch) ->
         ctypes.memmove(address + 3072, name, len(name))
         return 0
 
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)  # no such disk is here
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)  # this machine has no such disk
     assert onebox_box.nvme_name(os.devnull) == onebox_box.DEVICE

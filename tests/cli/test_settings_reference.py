@@ -1,4 +1,4 @@
-"""The documentation of settings is what the classes say."""
+"""The settings reference matches the settings classes."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from workers.settings import api, common, worker
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_of_settings_is_up_to_date() -> None:
+def test_the_page_is_current() -> None:
     assert (DOCS / "settings.md").read_text() == page(), "python -m cli.settings_reference > docs/settings.md"
 
 
-def test_every_setting_has_a_meaning() -> None:
+def test_every_setting_has_a_description() -> None:
     rows = [line for line in page().splitlines() if line.startswith("| `")]
     assert len(rows) > 20
     assert all(row.split("|")[4].strip() for row in rows)
@@ -35,7 +35,7 @@ def test_the_page_has_every_setting_of_every_class() -> None:
             assert f"`{variable}`" in page(), f"{variable} of {each.__name__}"
 
 
-def test_the_doctor_knows_every_setting_and_has_a_stand_in_for_each_that_is_required() -> None:
+def test_the_doctor_has_a_placeholder_for_each_required_setting() -> None:
     for each in settings_classes():
         assert set(variables_of(each)) <= known_variables()
         required = {name for name, info in each.model_fields.items() if info.default is PydanticUndefined}

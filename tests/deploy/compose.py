@@ -1,4 +1,4 @@
-"""The compose file as values: its services, their order, and what they become with an .env file."""
+"""The compose file as values: services, their order, and their environment with an .env file."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 
 
 class Missing(Exception):
-    """A variable that the compose file insists on is not set."""
+    """A variable that the compose file requires is not set."""
 
 
 def services(environment: Mapping[str, str]) -> dict[str, Service]:
-    """All services, with their variables filled in as `docker compose` does."""
+    """All services, with variables substituted as by `docker compose`."""
     loaded = yaml.safe_load(FILE.read_text())["services"]
     return {name: _filled(service, environment) for name, service in loaded.items()}
 
 
 def in_order(all_services: Mapping[str, Service]) -> Iterator[str]:
-    """The order in which they are started: each after what it depends on."""
+    """The services in start order: each after its dependencies."""
     done: set[str] = set()
     while len(done) < len(all_services):
         ready = [
@@ -40,17 +40,17 @@ def in_order(all_services: Mapping[str, Service]) -> Iterator[str]:
 
 
 def required() -> set[str]:
-    """The variables that have to be set."""
+    """The required variables."""
     return {name for name, kind, _ in _VARIABLE.findall(FILE.read_text()) if kind == ":?"}
 
 
 def defaults() -> dict[str, str]:
-    """What the others are if they are not set."""
+    """The defaults of the other variables."""
     return {name: text for name, kind, text in _VARIABLE.findall(FILE.read_text()) if kind == ":-"}
 
 
 def variables(file: Path) -> dict[str, str]:
-    """What an .env file sets."""
+    """The variables of an .env file."""
     lines = file.read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 

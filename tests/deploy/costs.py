@@ -1,4 +1,4 @@
-"""Reading the table in docs/cost.md."""
+"""Reads the table in docs/cost.md."""
 
 import re
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from tests.deploy.policy import ROOT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What something costs, once."""
+    """The cost of one operation."""
 
     events: int
     actions: int
     calls: int
-    """To AWS."""
+    """Calls to AWS."""
 
 
 def documented() -> dict[str, Cost]:

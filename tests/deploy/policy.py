@@ -1,4 +1,4 @@
-"""The IAM policy as the tests look at it, and the AWS actions that code names."""
+"""The IAM policy, and the AWS actions that the code calls."""
 
 import ast
 import json
@@ -15,10 +15,10 @@ POLICY = ROOT / "deploy" / "iam-policy.json"
 SERVICES = ("ec2", "route53", "sts")
 
 FREE = frozenset({"sts:GetCallerIdentity"})
-"""IAM asks nobody for permission to say who they are."""
+"""Actions that need no permission."""
 
 WITH_TAGS = frozenset({"ec2:CreateTags"})
-"""No call of its own: what creates something with tags needs it as well."""
+"""Not a call: creating a resource with tags requires it as well."""
 
 
 def statements() -> list[dict[str, object]]:
@@ -29,7 +29,7 @@ def statements() -> list[dict[str, object]]:
 
 
 def words(value: object) -> list[str]:
-    """A member that is a string, or a list of them."""
+    """A member that is a string or a list of strings."""
     assert isinstance(value, str | list)
     return [value] if isinstance(value, str) else [str(each) for each in value]
 
@@ -43,7 +43,7 @@ def allows(action: str) -> bool:
 
 
 def named_actions() -> set[str]:
-    """All actions that production code names on a boto3 client, directly or as a paginator."""
+    """All actions that production code calls on a boto3 client, directly or as a paginator."""
     methods = _methods()
     return {
         action
@@ -55,7 +55,7 @@ def named_actions() -> set[str]:
 
 
 def _methods() -> dict[str, set[str]]:
-    """boto3's names of methods, with the actions that they may stand for, by botocore's service models."""
+    """The actions of each boto3 method name, from botocore's service models."""
     session = botocore.session.get_session()
     methods: dict[str, set[str]] = {}
     for service in SERVICES:
@@ -78,6 +78,6 @@ def _called(tree: ast.Module) -> Iterator[str]:
 
 
 def _is_client(node: ast.expr) -> bool:
-    """`ec2.…`, `self.route53.…`: whoever names a client otherwise is caught by what the endpoint saw."""
+    """Whether the call is on a client: `ec2.…`, `self.route53.…`. Integration tests catch other names."""
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     return name in SERVICES

@@ -1,4 +1,4 @@
-"""The compose file's commands, run one by one outside containers: entry points, settings, order, probes."""
+"""Runs the compose file's commands outside containers: entry points, settings, order, probes."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.aws.client import AwsEndpoint
@@ -26,31 +26,31 @@ PASSWORD = "0123456789abcdef"
 LOCAL = "127.0.0.1"
 
 SLOW = re.compile("deadline exceeded|unavailable|already exists", re.IGNORECASE)
-"""What the Temporal CLI says if there was no answer in time, or if what had none was done all the same."""
+"""Errors of the Temporal CLI after a timeout, or when the first attempt had succeeded."""
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-"""With the Temporal CLI of the development packages."""
+"""PATH with the Temporal CLI of the development packages."""
 
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """A dozen processes start one after the other, each of which may take long on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where the services that are not ours run, and what the file's addresses are there."""
+    """The running third-party services, and the local addresses for those in the file."""
 
     stack: Stack
     services: Mapping[str, compose.Service]
     addresses: Mapping[str, str]
     directory: Path
     words: Mapping[str, str] = field(default_factory=dict)
-    """What whole words of its command lines are here."""
+    """Replacements for whole arguments of its commands."""
     also: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What a service is told besides, because it isn't in a container."""
+    """Additional environment of a service outside a container."""
 
     def environment(self, name: str) -> dict[str, str]:
-        """What the file gives the service, and nothing else that could help it."""
+        """The environment that the file gives the service, and nothing else."""
         given = self.services[name].get("environment", {}).items()
         told = {key: self.here(str(value)) for key, value in given}
         return {"PATH": PATH, **told, **self.also.get(name, {})}
@@ -61,7 +61,7 @@ class Site:
         return text
 
     def script(self, name: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the shell script of a service that is to be done; as often as the file says if it is slow."""
+        """Run the script of a one-shot service, with retries as in the file."""
         policy, _, times = self.services[name]["restart"].partition(":")
         assert policy == "on-failure"
         for _ in range(int(times)):
@@ -86,7 +86,7 @@ class Site:
         return Child(name, command, log=log, environment=self.environment(name))
 
     def healthy(self, name: str) -> bool:
-        """What the service's own health check says."""
+        """The result of the service's health check."""
         kind, program, *words = self.services[name]["healthcheck"]["test"]
         assert (kind, program) == ("CMD", "python")
         command = [sys.executable, *map(self.here, words)]
@@ -97,7 +97,7 @@ class Site:
 
 
 def free_ports(number: int) -> Iterator[int]:
-    """Ports that are free, and not the same one twice: nobody listens on the first yet."""
+    """Distinct free ports; nothing listens on them yet."""
     ports: set[int] = set()
     while len(ports) < number:
         ports.add(free_port())
@@ -133,7 +133,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         }
         api, probes, *metrics = free_ports(5)
         port = urlsplit(stack.database_url).port
-        # The stack's own database and its owner have the name that the script would create.
+        # The stack's database and role already have the names that the script creates.
         addresses = {
             "postgresql://onebox:": "postgresql://composed:",
             "postgres:5432/onebox": f"{LOCAL}:{port}/composed",
@@ -151,7 +151,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(stack=stack, services=compose.services(filled), addresses=addresses, directory=directory)
 
 
-def test_its_commands_run_in_its_order_with_its_settings_only_and_end_in_time(site: Site) -> None:
+def test_its_commands_run_in_order_with_its_settings_and_end_in_time(site: Site) -> None:
     running: dict[str, Child] = {}
     try:
         ran = run_in_order(site, running, without={"aws", "boxes"})
@@ -168,13 +168,13 @@ def test_its_commands_run_in_its_order_with_its_settings_only_and_end_in_time(si
 
 
 def run_in_order(site: Site, running: dict[str, Child], *, without: Collection[str] = ()) -> set[str]:
-    """Start the services one after the other, as the file orders them; returns those that could be."""
+    """Start the services in the file's order; return those that can run here."""
     wanted = [name for name in compose.in_order(site.services) if name not in without]
     return {name for name in wanted if _run(site, name, running)}
 
 
 def _run(site: Site, name: str, running: dict[str, Child]) -> bool:
-    """Do what the service does; False for what is not to be had outside containers."""
+    """Run the service; return False if it needs a container."""
     match name:
         case "postgres":
             _own_database(site)
@@ -197,7 +197,7 @@ def _run(site: Site, name: str, running: dict[str, Child]) -> bool:
 
 
 def _own_database(site: Site) -> None:
-    """The script of PostgreSQL's image, with the server's own psql; its database has another name here."""
+    """Run the init script of PostgreSQL's image with the server's psql and another database name."""
     bin_dir = site.directory / "bin"
     bin_dir.mkdir()
     (bin_dir / "psql").symlink_to(binary("psql"))
@@ -224,12 +224,12 @@ def _unhealthy(site: Site, name: str) -> bool:
 
 
 def _the_database_may_go_away(site: Site, running: Mapping[str, Child]) -> None:
-    """Readiness reflects it, liveness doesn't, and everything comes back by itself."""
+    """Check that readiness fails, liveness does not, and readiness recovers."""
     site.stack.stop("postgres")
     for name in running:
         until(partial(_unhealthy, site, name))
         probe = site.services[name]["healthcheck"]["test"][-1].split("'")[1].replace("/readyz", "/healthz")
-        assert httpx.get(site.here(probe), trust_env=False, timeout=SECONDS).status_code == 200
+        assert httpx2.get(site.here(probe), trust_env=False, timeout=SECONDS).status_code == 200
     site.stack.start("postgres")
     for name, child in running.items():
         site.until_healthy(name, child)

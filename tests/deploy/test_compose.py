@@ -1,4 +1,4 @@
-"""What the compose file promises, read from the file."""
+"""Properties of the compose file, read from the file."""
 
 import re
 import subprocess
@@ -17,15 +17,15 @@ from workers.settings.worker import WorkerSettings
 FILLED = dict.fromkeys(compose.required(), "filled-in")
 SERVICES = compose.services(FILLED)
 ONCE = {"temporal-schema", "temporal-namespace", "migrate"}
-"""They end; the others run on."""
+"""One-shot services."""
 
 FIRST = {"postgres", "aws", "codec", "prometheus"}
-"""They need nobody."""
+"""Services without dependencies."""
 
 PUBLIC = {"register-api"}
 
 
-def test_the_file_is_valid_by_the_schema_of_the_compose_specification() -> None:
+def test_the_file_matches_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     result = subprocess.run([*command, str(compose.FILE)], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -44,18 +44,18 @@ def test_a_service_is_confined(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - PUBLIC))
-def test_a_service_is_published_to_its_own_machine_only(name: str) -> None:
+def test_a_service_is_published_on_loopback_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - ONCE))
-def test_a_service_that_runs_on_says_whether_it_is_healthy(name: str) -> None:
+def test_a_long_running_service_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
     assert SERVICES[name]["restart"] == "unless-stopped"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_service_waits_for_what_it_needs_to_be_healthy_or_done(name: str) -> None:
+def test_a_service_waits_for_its_dependencies(name: str) -> None:
     needed = SERVICES[name].get("depends_on", {})
     assert bool(needed) is (name not in FIRST)
     for other, how in needed.items():
@@ -63,7 +63,7 @@ def test_a_service_waits_for_what_it_needs_to_be_healthy_or_done(name: str) -> N
         assert how["condition"] == (done if other in ONCE else "service_healthy"), f"{name} → {other}"
 
 
-def test_the_order_of_the_start_is_that_of_the_needs() -> None:
+def test_the_start_order_follows_the_dependencies() -> None:
     order = list(compose.in_order(SERVICES))
     assert order.index("postgres") < order.index("migrate") < order.index("worker")
     assert order.index("temporal-schema") < order.index("temporal-namespace") < order.index("worker")
@@ -81,13 +81,13 @@ def test_no_secret_has_a_default() -> None:
         compose.services({})
 
 
-def test_the_example_has_every_variable_that_must_be_set_and_sets_no_secret() -> None:
+def test_the_example_has_every_required_variable_and_no_secret() -> None:
     given = compose.variables(compose.ROOT / "deploy" / "example.env")
     assert compose.required() <= set(given)
     assert all(not given[name] for name in compose.required())
 
 
-def test_onebox_is_given_only_settings_that_it_reads() -> None:
+def test_onebox_gets_only_settings_that_it_reads() -> None:
     known: set[str] = set()
     for settings in (StoreSettings, WorkerSettings, ApiSettings):
         known |= {name.upper() for name in settings.model_fields}
@@ -98,7 +98,7 @@ def test_onebox_is_given_only_settings_that_it_reads() -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "register-api"])
-def test_settings_that_the_file_does_not_name_can_be_given_all_the_same(name: str) -> None:
+def test_settings_outside_the_file_can_be_passed(name: str) -> None:
     assert SERVICES[name]["env_file"] == [{"path": "onebox.env", "required": False}]
     ignored = (compose.ROOT / ".gitignore").read_text().splitlines()
     assert {".env", "onebox.env"} <= set(ignored)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.aws.cloud import IMAGE_ID, ZONE_ID, ZONE_NAME
@@ -20,7 +20,7 @@ from tests.deploy import compose
 from tests.deploy.test_commands import LOCAL, SECONDS, SLOW, Site, free_ports, run_in_order, until
 
 pytestmark = pytest.mark.timeout(900)
-"""A whole stack starts, one service after the other."""
+"""A whole stack starts in sequence."""
 
 WORKSPACE = "ws-composed"
 OPERATOR_TOKEN = "devstack-operator"
@@ -29,12 +29,12 @@ GIVEN = compose.variables(compose.ROOT / "deploy" / "dev.env")
 FILE = compose.FILE.read_text()
 
 
-def test_its_settings_are_all_that_the_compose_file_asks_for_and_no_others() -> None:
+def test_its_settings_are_those_that_the_compose_file_requires() -> None:
     assert compose.required() <= {name for name, value in GIVEN.items() if value}
     assert set(GIVEN) <= compose.required() | set(compose.defaults())
 
 
-def test_its_settings_name_what_the_endpoint_has_from_the_start() -> None:
+def test_its_settings_name_the_endpoints_initial_resources() -> None:
     assert (GIVEN["DNS_ZONE_ID"], GIVEN["DNS_ZONE_NAME"], GIVEN["BOX_IMAGE_ID"]) == (
         ZONE_ID,
         ZONE_NAME,
@@ -44,7 +44,7 @@ def test_its_settings_name_what_the_endpoint_has_from_the_start() -> None:
     assert f"`{OPERATOR_TOKEN}`" in (compose.ROOT / "deploy" / "dev.env").read_text()
 
 
-def test_without_the_profile_nothing_of_it_is_there_or_waited_for() -> None:
+def test_without_the_profile_its_services_are_absent() -> None:
     services = compose.services(GIVEN)
     of_dev = {name for name, service in services.items() if "dev" in service.get("profiles", [])}
     assert of_dev == {"aws", "boxes"}
@@ -88,7 +88,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
                 "/state/aws": str(tmp_path / "aws"),
                 "/state": str(tmp_path / "boxes"),
             },
-            # A container has the ports of the boxes' addresses for itself, and its processes are nobody's.
+            # In a container, the boxes' ports and processes do not conflict with other programs.
             also={
                 "worker": {
                     "BOX_RUNTIME_PORT": str(ports["boxes"]),
@@ -99,6 +99,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         )
 
 
+@pytest.mark.slow
 def test_a_workspace_comes_online_on_its_services(site: Site) -> None:
     running: dict[str, Child] = {}
     try:
@@ -109,7 +110,7 @@ def test_a_workspace_comes_online_on_its_services(site: Site) -> None:
         headers = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
 
         def online() -> bool:
-            answer = httpx.get(record, headers=headers, trust_env=False, timeout=SECONDS)
+            answer = httpx2.get(record, headers=headers, trust_env=False, timeout=SECONDS)
             return answer.status_code == 200 and answer.json()["phase"] == "online"
 
         until(online)
@@ -124,7 +125,7 @@ def test_a_workspace_comes_online_on_its_services(site: Site) -> None:
 
 
 def _start_workspace(site: Site) -> None:
-    """As the README says."""
+    """Run the command of the README."""
     cli = Path(sys.executable).with_name("temporal")
     environment = {
         "PATH": os.environ["PATH"],
@@ -136,7 +137,7 @@ def _start_workspace(site: Site) -> None:
 
     def started() -> bool:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        # A call without an answer may have been heard all the same.
+        # A call that timed out may have succeeded.
         heard = "already" in done.stderr
         assert done.returncode == 0 or heard or SLOW.search(done.stderr), done.stderr
         return done.returncode == 0 or heard

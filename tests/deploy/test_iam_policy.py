@@ -1,4 +1,4 @@
-"""The IAM policy is the least that the code needs, and all of it."""
+"""The IAM policy allows exactly what the code needs."""
 
 import re
 
@@ -21,7 +21,7 @@ DEFAULTS = BoxDefaults(
 CREATING = {"ec2:RunInstances", "ec2:CreateVolume", "ec2:CreateSnapshot"}
 
 
-def test_the_code_names_the_calls_that_it_is_known_to_make() -> None:
+def test_known_calls_are_found_in_the_code() -> None:
     assert {
         "ec2:RunInstances",
         "ec2:TerminateInstances",
@@ -34,7 +34,7 @@ def test_the_code_names_the_calls_that_it_is_known_to_make() -> None:
     } <= named_actions()
 
 
-def test_every_call_that_the_code_names_is_allowed_and_nothing_else_is() -> None:
+def test_exactly_the_calls_of_the_code_are_allowed() -> None:
     assert allowed_actions() - WITH_TAGS == named_actions() - FREE
 
 
@@ -48,28 +48,28 @@ def test_no_action_is_a_wildcard() -> None:
     assert not [action for action in allowed_actions() if "*" in action or "?" in action]
 
 
-def test_what_is_ended_or_attached_has_to_be_tagged_as_ours() -> None:
+def test_destructive_calls_require_our_tag() -> None:
     for statement in statements():
         actions = words(statement["Action"])
         if any(re.match("ec2:(Terminate|Delete|Attach|Detach)", action) for action in actions):
             assert statement["Condition"] == {"StringEquals": {"ec2:ResourceTag/onebox:owner": "${Owner}"}}
 
 
-def test_tags_are_given_only_to_what_is_being_created() -> None:
+def test_tags_are_allowed_only_at_creation() -> None:
     [tagging] = [one for one in statements() if "ec2:CreateTags" in words(one["Action"])]
     condition = tagging["Condition"]
     assert isinstance(condition, dict)
     assert {f"ec2:{action}" for action in condition["StringEquals"]["ec2:CreateAction"]} == CREATING
 
 
-def test_every_kind_of_resource_that_has_to_be_tagged_is_tagged_by_the_launch() -> None:
+def test_the_launch_tags_every_resource_that_requires_a_tag() -> None:
     request = box_spec.run_instances_request(
         resolve(DEFAULTS, {}), owner="acme", workspace_id="ws-1", generation=1, attempt=1
     )
     assert kinds_with_owner(request["TagSpecifications"]) == kinds_to_tag("ec2:RunInstances")
 
 
-def test_a_data_volume_is_tagged_as_it_has_to_be() -> None:
+def test_a_data_volume_has_the_required_tags() -> None:
     request = ebs.create_volume_request(DataVolume(size_gib=1), zone="a", owner="acme", workspace_id="ws-1")
     assert kinds_with_owner(request["TagSpecifications"]) == kinds_to_tag("ec2:CreateVolume")
 
@@ -81,7 +81,7 @@ def test_every_placeholder_is_explained() -> None:
 
 
 def kinds_to_tag(action: str) -> set[str]:
-    """The resources that the policy lets be created only with our tag."""
+    """The resource types that may be created only with our tag."""
     return {
         resource.rpartition(":")[2].removesuffix("/*")
         for statement in statements()

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.doctor.checks import version
+from cli.doctor import versions as version
 from devstack.console import Console, connected, eventually
 from devstack.processes import Child
 from devstack.stack import Stack
 from tests.documents import ROOT, block
 from tests.stacks import hurried
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
@@ -86,7 +86,7 @@ async def told_by_the_doctor(environment: Mapping[str, str], status: str) -> str
 
 async def the_doctor_knows_who_gets_work(environment: Mapping[str, str]) -> None:
     """Build 2 is current: all is well for it, but not for the one before, nor for a worker without."""
-    bare = {name: value for name, value in environment.items() if name not in version.NAMES}
+    bare = {name: value for name, value in environment.items() if name not in version.VARIABLES}
     current = {**environment, "TEMPORAL_WORKER_BUILD_ID": "2"}
     for place, status, words in (
         (current, "ok", "build 2 of onebox is current"),
@@ -101,6 +101,7 @@ def test_the_page_on_deployment_has_the_runbooks_command() -> None:
     assert f"    {line}" in (ROOT / "docs" / "deployment.md").read_text()
 
 
+@pytest.mark.slow
 async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, console: Console) -> None:
     await until_logged(stack, "worker", "version.none_current")
     await make_current(stack, "1")

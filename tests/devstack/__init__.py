@@ -1,1 +1,1 @@
-"""Tests of the devstack's parts, each on its own."""
+"""Tests of the devstack's parts, one at a time."""

@@ -1,4 +1,4 @@
-"""What the tests of the AWS layer ask of it, in few words."""
+"""Short forms of AWS calls for the tests of the AWS layer."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 IMAGE = "ami-12c6146b"
 
 PATIENCE_SECONDS = 90.0
-"""On an idle machine all of it is a matter of a second; a busy one may stop any process for several."""
+"""All of it takes a second on an idle machine; a busy one may stall any process for several seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """boto3's view of the endpoint."""
+    """boto3 clients of the endpoint."""
 
     ec2: "EC2Client"
     route53: "Route53Client"
@@ -82,7 +82,7 @@ def launch(
 
 
 def listed(clients: Clients, workspace: str, *states: str) -> list["InstanceTypeDef"]:
-    """The workspace's instances in those states, as EC2's filters find them."""
+    """The workspace's instances in those states, found by EC2's filters."""
     filters = [{"Name": "tag:onebox:workspace", "Values": [workspace]}]
     if states:
         filters.append({"Name": "instance-state-name", "Values": list(states)})
@@ -124,12 +124,12 @@ def addresses(clients: Clients, zone: str) -> dict[str, list[str]]:
 
 
 def code_of(error: ClientError) -> str:
-    """AWS's code of an error."""
+    """AWS's error code."""
     return error.response["Error"]["Code"]
 
 
 def eventually(condition: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Poll until the condition holds; fail if it never does."""
+    """Poll until the condition holds; fail on timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"

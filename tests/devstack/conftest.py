@@ -17,12 +17,12 @@ CONFIG = Config(
     connect_timeout=PATIENCE_SECONDS,
     read_timeout=PATIENCE_SECONDS,
 )
-"""Each call is made once, so that it can be counted: it has to have the patience itself."""
+"""Each call is made once, so that it can be counted; hence the long timeouts instead of retries."""
 
 
 @pytest.fixture(scope="module")
 def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an endpoint that all tests of a file share, each with workspaces of its own."""
+    """The URL of an endpoint shared by the tests of a file, each with its own workspaces."""
     port = free_port()
     process = endpoint_process(tmp_path_factory.mktemp("aws"), port)
     process.start()
@@ -69,7 +69,7 @@ def clients(endpoint_url: str, connect: Callable[[str], Clients]) -> Clients:
 
 @pytest.fixture
 def own_endpoint(tmp_path: Path) -> Iterator[tuple[Child, int]]:
-    """An endpoint of the test's own that keeps its state; not started yet."""
+    """An endpoint for one test that keeps its state; not started yet."""
     port = free_port()
     process = endpoint_process(tmp_path, port, "--state", str(tmp_path / "aws.state"))
     try:

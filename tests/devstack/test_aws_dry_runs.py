@@ -1,4 +1,4 @@
-"""A dry run says what EC2 would say, and leaves no trace but a count."""
+"""A dry run returns EC2's response and changes nothing but a count."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def test_a_dry_run_that_would_succeed_is_refused_with_412_and_does_nothing(
     known = {one.instance_id for one in endpoint.instances()}
     seen = len(endpoint.journal())
     assert refusal(try_launch(clients)) == ("DryRunOperation", 412)
-    # Instances of other tests may still be on their way from one state to the next.
+    # Instances of other tests may still be in transition.
     assert [it for it in endpoint.journal(since=seen) if not known.issuperset(it.instance_ids or [""])] == []
     assert {one.instance_id for one in endpoint.instances()} == known
 

@@ -1,4 +1,4 @@
-"""Faults happen to the requests that they are meant for, and to no others."""
+"""Faults affect the requests that they match, and no others."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Route 53's change batches are atomic, and refuse what isn't so."""
+"""Route 53's change batches are atomic; invalid changes are refused."""
 
 import pytest
 from botocore.exceptions import ClientError

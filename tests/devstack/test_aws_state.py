@@ -1,4 +1,4 @@
-"""What the endpoint was asked to keep outlives it."""
+"""The endpoint's saved state outlives its process."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Volumes as EC2 has them: at one instance at a time, until that has ended, with throttled snapshots."""
+"""Volumes as in EC2: attached to one instance at a time, until it has ended; throttled snapshots."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_volume_is_attached_to_a_running_instance_of_its_zone_and_to_no_second
 def slow(
     tmp_path: Path, connect: Callable[[str], Clients], request: pytest.FixtureRequest
 ) -> Iterator[Clients]:
-    """An endpoint in which one change takes for ever."""
+    """An endpoint in which one transition never ends."""
     port = free_port()
     process = endpoint_process(tmp_path, port, str(request.param), "3600")
     process.start()

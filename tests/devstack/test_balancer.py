@@ -1,4 +1,4 @@
-"""The balancer sends calls to the APIs that are ready, each to one of them and once."""
+"""The balancer forwards each call once, to an API that is ready."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from typing_extensions import override
 
@@ -19,13 +19,13 @@ from tests.devstack.cloud import PATIENCE_SECONDS, eventually
 
 
 class Upstream(ThreadingHTTPServer):
-    """Says whether it is ready, and echoes what it is asked; or breaks the connection."""
+    """Reports its readiness and echoes calls, or breaks the connection."""
 
     daemon_threads = True
     ready = True
     breaks = False
     gone = False
-    """It breaks the connections of those that ask whether it is ready, too."""
+    """Also breaks the connections of probes."""
     calls = 0
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Echo(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _echo(self) -> None:
         self.server.calls += 1
@@ -93,7 +93,7 @@ def upstreams() -> Iterator[list[Upstream]]:
 
 
 @pytest.fixture
-def http(upstreams: list[Upstream], tmp_path: Path) -> Iterator[httpx.Client]:
+def http(upstreams: list[Upstream], tmp_path: Path) -> Iterator[httpx2.Client]:
     port = free_port()
     names = [f"api-{number}={each.server_address[1]}" for number, each in enumerate(upstreams)]
     child = Child(
@@ -105,18 +105,18 @@ def http(upstreams: list[Upstream], tmp_path: Path) -> Iterator[httpx.Client]:
     try:
         child.wait_ready(lambda: accepts_connections(port), seconds=PATIENCE_SECONDS)
         url = f"http://{LOCALHOST}:{port}"
-        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        with httpx2.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
             eventually(lambda: ready(client) == [True, True])
             yield client
     finally:
         child.stop()
 
 
-def ready(http: httpx.Client) -> list[bool]:
+def ready(http: httpx2.Client) -> list[bool]:
     return [each["ready"] for each in http.get(STATUS_PATH).json()]
 
 
-def test_a_call_is_passed_on_as_it_is_with_the_address_that_it_came_from(http: httpx.Client) -> None:
+def test_a_call_is_passed_on_as_it_is_with_the_address_that_it_came_from(http: httpx2.Client) -> None:
     headers = {"Authorization": "Bearer t", "X-Forwarded-For": "10.0.0.7"}
     answer = http.post("/registry/a%20b?c=d%2Fe", content=b"the body", headers=headers)
     assert answer.status_code == 201
@@ -134,7 +134,7 @@ def test_a_call_is_passed_on_as_it_is_with_the_address_that_it_came_from(http: h
 
 
 def test_both_get_calls_and_one_that_is_not_ready_gets_none(
-    http: httpx.Client, upstreams: list[Upstream]
+    http: httpx2.Client, upstreams: list[Upstream]
 ) -> None:
     for _ in range(4):
         assert http.get("/there").status_code == 201
@@ -146,7 +146,7 @@ def test_both_get_calls_and_one_that_is_not_ready_gets_none(
     assert [each.calls for each in upstreams] == [2, 6]
 
 
-def test_if_none_is_ready_any_may_answer(http: httpx.Client, upstreams: list[Upstream]) -> None:
+def test_if_none_is_ready_any_may_answer(http: httpx2.Client, upstreams: list[Upstream]) -> None:
     for each in upstreams:
         each.ready = False
     eventually(lambda: ready(http) == [False, False])
@@ -154,7 +154,7 @@ def test_if_none_is_ready_any_may_answer(http: httpx.Client, upstreams: list[Ups
 
 
 def test_a_call_that_was_lost_is_a_502_and_is_not_sent_again(
-    http: httpx.Client, upstreams: list[Upstream]
+    http: httpx2.Client, upstreams: list[Upstream]
 ) -> None:
     for each in upstreams:
         each.breaks = True
@@ -164,7 +164,7 @@ def test_a_call_that_was_lost_is_a_502_and_is_not_sent_again(
     assert sum(each["failed"] for each in http.get(STATUS_PATH).json()) == 1
 
 
-def test_one_that_is_gone_gets_no_calls(http: httpx.Client, upstreams: list[Upstream]) -> None:
+def test_one_that_is_gone_gets_no_calls(http: httpx2.Client, upstreams: list[Upstream]) -> None:
     upstreams[0].gone = True
     eventually(lambda: ready(http) == [False, True])
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Instances that run have a process, which ends with them and outlives nothing else."""
+"""Each running instance has a process, which ends with the instance."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ subprocess.check_call(shlex.split(os.environ["ONEBOX_POWER_OFF_COMMAND"]))
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An endpoint that no other test launches instances at."""
+    """An endpoint at which no other test launches instances."""
     port = free_port()
     process = endpoint_process(tmp_path_factory.mktemp("aws"), port)
     process.start()
@@ -65,13 +65,13 @@ def box(directory: Path, workspace: str, *, other_than: int = 0) -> BoxView:
 
 
 def starts(view: BoxView) -> list[str]:
-    """The address that each start wrote; the file is there a moment before its first line is."""
+    """The address that each start wrote; the file exists a moment before its first line."""
     file = Path(view.configs) / "starts"
     return file.read_text().split() if file.exists() else []
 
 
 def ended(pid: int) -> bool:
-    """Who outlived its parent is reaped whenever its new one cares to."""
+    """An orphan is reaped whenever its new parent does so."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A stack is led nowhere by the shell that it is started from, and finds itself again in its data."""
+"""A stack ignores the addresses of its caller's shell, and finds its earlier ports and secrets."""
 
 import socket
 import stat

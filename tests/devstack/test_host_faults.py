@@ -1,4 +1,4 @@
-"""What ails the machine of a box: its clock and its disk, as its own Python processes see them."""
+"""Host faults of a box: its clock and its disk, as its own Python processes see them."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ TELL = "import time; print(int(time.time()), time.strftime('%s', time.gmtime()))
 
 
 class Machine:
-    """A box's directories, and its Python."""
+    """A box's directories and its Python."""
 
     def __init__(self, directory: Path) -> None:
         self.ailments = directory / "ailments"

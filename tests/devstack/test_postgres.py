@@ -1,4 +1,4 @@
-"""The devstack's PostgreSQL keeps its data, whatever becomes of its processes."""
+"""The devstack's PostgreSQL keeps its data through any end of its processes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # reaped between the two looks
+    except psutil.NoSuchProcess:  # reaped between the two checks
         return False
 
 
@@ -42,7 +42,7 @@ def test_it_keeps_its_data_over_a_stop_and_over_sigkill(postgres: Postgres) -> N
 
 
 def test_it_starts_again_at_once_after_a_sigkill_of_the_postmaster_alone(postgres: Postgres) -> None:
-    with psycopg.connect(postgres.url):  # a backend that has to notice
+    with psycopg.connect(postgres.url):  # a backend that notices late
         os.kill(postgres.pid, signal.SIGKILL)
         postgres.start()
     with psycopg.connect(postgres.url) as connection:

@@ -1,4 +1,4 @@
-"""Children end with their parent, and their failures show what they logged."""
+"""Children end with their parent, and their failures show their logs."""
 
 import os
 import signal
@@ -90,7 +90,7 @@ def test_free_ports_are_free() -> None:
 def test_a_port_is_given_once_while_the_process_lives_that_it_was_given_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    port = free_port()  # nobody listens there yet
+    port = free_port()  # not listening yet
     monkeypatch.setattr(processes, "FREE_PORTS", range(port, port + 1))
     with pytest.raises(PortInUse, match="no free port"):
         free_port()
@@ -102,11 +102,11 @@ def test_a_port_is_given_again_after_the_end_of_the_process_that_it_was_given_to
         port = given_to_another(0)
         return given_to_another(int(port)) == port
 
-    eventually(again)  # a third one may be given it first
+    eventually(again)  # another process may get it first
 
 
 def given_to_another(port: int) -> str:
-    """What another process is given, or the error that it ends with; 0 leaves the choice to it."""
+    """The port that another process gets, or its error; 0 leaves the choice to it."""
     script = (
         "import sys; from devstack import processes; port = int(sys.argv[1]);"
         " processes.FREE_PORTS = range(port, port + 1) if port else processes.FREE_PORTS;"

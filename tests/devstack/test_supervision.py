@@ -1,4 +1,4 @@
-"""A server that ends by itself comes back; one that was asked to be down stays down."""
+"""A server that ends unexpectedly is restarted; a stopped one stays down."""
 
 import threading
 from collections.abc import Iterator

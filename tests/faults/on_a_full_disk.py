@@ -1,4 +1,4 @@
-"""A program with a small disk, as a campaign has one: fills it up, and writes while it is full, and after."""
+"""A program with a small disk: fills it, and writes while it is full and afterwards."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from faults import full_disk
 
 BYTES = 8 * 1024 * 1024
-"""Such a disk is memory, and what runs beside this needs some, too."""
+"""The disk is memory, and other processes need some too."""
 
 directory = Path(sys.argv[1])
 full_disk.enter(["tests.faults.on_a_full_disk", str(directory)])

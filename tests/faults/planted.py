@@ -1,4 +1,4 @@
-"""A campaign in which nothing went wrong, as facts, to plant violations in."""
+"""Evidence of a run without violations; tests plant violations in it."""
 
 from dataclasses import replace
 
@@ -82,7 +82,7 @@ WELL = BoxTruth(
     generation=2,
     registered=True,
     live_tokens=1,
-    beat_age=0.5,
+    heartbeat_age=0.5,
     not_processing=False,
     canary_answered=True,
 )
@@ -125,7 +125,7 @@ HONEST = Evidence(
         delegation(5, "queued"),
         delegation(6, "delivered"),
         delegation(7, "processed"),
-        # One transaction: the old tokens go, the new generation comes.
+        # One transaction revokes the old tokens and opens the new generation.
         token(20, "t1", 1, "revoked", transaction=20),
         change(21, "generations", transaction=20, generation=2),
         token(27, "t2", 2, "pending"),
@@ -136,12 +136,16 @@ HONEST = Evidence(
         request("r2", "joined", 2, observed=1),
         request("r3", "stale", 2, observed=1),
     ),
-    asked=(
+    sent=(
         SentRequest(workspace=WORKSPACE, request_id="r1", at=20.0, outcome="accepted"),
         SentRequest(workspace=WORKSPACE, request_id="r2", at=20.0, outcome=None),
     ),
     delegated=(PromisedDelegation(delegation_id="d1", target=WORKSPACE, at=5.0),),
-    status_samples=(look(), look(replace(WELL, beat_age=99.0), WELL), look(phase="degraded", generation=1)),
+    status_samples=(
+        look(),
+        look(replace(WELL, heartbeat_age=99.0), WELL),
+        look(phase="degraded", generation=1),
+    ),
     unauthorized_attempts=(UnauthorizedAttempt(workspace=WORKSPACE, at=30.0, status=401, got_token=False),),
     audited=(
         audited("register", "current", "minted"),
@@ -158,4 +162,4 @@ HONEST = Evidence(
     texts={"worker.log": "nothing to see"},
     stale_after=6.0,
 )
-"""What the judges have nothing to say about."""
+"""Evidence without any violation."""

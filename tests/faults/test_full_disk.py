@@ -1,4 +1,4 @@
-"""A disk of PostgreSQL's own, in a namespace of its own: full to the last byte, and only for those in it."""
+"""PostgreSQL's own disk in its own namespace: completely full, and only for the processes in it."""
 
 import subprocess
 import sys
@@ -15,6 +15,6 @@ def test_a_full_disk_is_full_to_the_last_byte_and_nobody_elses(tmp_path: Path) -
         text=True,
     )
     if "no disk" in done.stderr:
-        pytest.skip("the kernel allows no mount namespace: the campaign leaves this kind out")
+        pytest.skip("the kernel allows no mount namespace: this kind of fault is left out")
     assert done.stdout.split("\n")[:2] == ["No space left on device", "x"], done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Every kind of fault, one after the other on a calm stage: each is felt, and leaves nothing behind."""
+"""Every kind of fault, one at a time on an idle stage: each is effective and leaves nothing behind."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,7 +9,7 @@ from faults.injection import Injector, supported_kinds
 from faults.schedule import Fault
 from faults.stage import Stage, staged
 from faults.workload import Callers
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
 
@@ -17,7 +17,7 @@ WORKSPACES = ["calm-1", "calm-2", "calm-3"]
 BACK_SECONDS = 240.0
 
 TIMES = 3
-"""A fault may find nobody: whoever was to meet it was just being replaced, because of the one before."""
+"""A fault may miss its target, because the previous fault caused a replacement."""
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ async def test_in_calm_every_kind_of_fault_is_felt_and_passes(stage: Stage, cons
         await console.until_phase(workspace, Phase.ONLINE, seconds=BACK_SECONDS)
     callers = Callers(console, seed=1, workspaces=WORKSPACES)
     injector = Injector(stage, console.aws, WORKSPACES, replace=callers.trigger, delegate=callers.delegate)
-    unfelt = list(supported_kinds(disk=False))
+    ineffective = list(supported_kinds(disk=False))
     for _ in range(TIMES):
-        unfelt = [
+        ineffective = [
             kind
-            for kind in unfelt
+            for kind in ineffective
             if not await injector.inject(Fault(kind=kind, at=0.0, seconds=1.0, draw=0.5))
         ]
-    assert [kind.name for kind in unfelt] == []
+    assert [kind.name for kind in ineffective] == []
 
     await injector.end_all()
     for workspace in WORKSPACES:
@@ -64,5 +64,5 @@ async def test_in_calm_every_kind_of_fault_is_felt_and_passes(stage: Stage, cons
         [row] = await console.rows("SHOW default_transaction_read_only")
         return row["default_transaction_read_only"]
 
-    # The server is told to read its settings anew, and does so a moment later.
+    # The server reloads its settings a moment later.
     await eventually(read_only, lambda it: it == "off", seconds=BACK_SECONDS)

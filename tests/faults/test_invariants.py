@@ -1,4 +1,4 @@
-"""The judges of a campaign are judged: planted violations are found, and an honest run passes."""
+"""The invariant checks find planted violations, and accept a run without any."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,11 +53,11 @@ def test_an_honest_run_passes() -> None:
 
 PLANTED: Sequence[tuple[str, str, Evidence]] = [
     ("replay", "run run does not replay: it parts", replace(HONEST, replayed=(run("it parts"),))),
-    ("I1", "is running beside", with_deeds(state(30, "i-third", "running", 2))),
+    ("I1", "is running while", with_deeds(state(30, "i-third", "running", 2))),
     ("I1", "was launched while", without_deed(state(22, OLD, "terminated", 1))),
     (
         "I1",
-        "i-new is pending beside i-old is running",
+        "i-new is pending while i-old is running",
         replace(
             HONEST,
             aws_calls=tuple(
@@ -65,12 +65,12 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
             ),
         ),
     ),
-    ("I2", "and had i-new already", with_deeds(deed(29, "RunInstances", "launched", "i-third", 2))),
-    ("I2", "no outcome on record", replace(HONEST, recorded=(*HONEST.recorded[:1], *HONEST.recorded[2:]))),
+    ("I2", "but already had i-new", with_deeds(deed(29, "RunInstances", "launched", "i-third", 2))),
+    ("I2", "no outcome is recorded", replace(HONEST, recorded=(*HONEST.recorded[:1], *HONEST.recorded[2:]))),
     ("I2", "has 2 outcomes", replace(HONEST, recorded=(*HONEST.recorded, request("r2", "stale", 2)))),
     (
         "I2",
-        "r1 was told accepted, and joined is recorded",
+        "r1 was answered with accepted, but joined is recorded",
         replace(
             HONEST,
             recorded=(request("r0", "accepted", 2, 1), request("r1", "joined", 2), *HONEST.recorded[1:]),
@@ -100,7 +100,7 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
     ),
     (
         "I5",
-        "not at rest in time",
+        "not settled in time",
         replace(
             HONEST,
             unsettled=(UnsettledWorkspace(workspace=WORKSPACE, at=50.0, seen="degraded", unauthorized=True),),
@@ -108,7 +108,7 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
     ),
     (
         "settling",
-        "not at rest in time",
+        "not settled in time",
         replace(
             HONEST,
             unsettled=(
@@ -116,20 +116,20 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
             ),
         ),
     ),
-    ("I6", "generation 1 got a token under 2", with_changes(token(30, "t9", 1, "revoked"))),
+    ("I6", "generation 1 got a token after 2", with_changes(token(30, "t9", 1, "revoked"))),
     (
         "I6",
-        "was answered registered",
+        "was answered with registered",
         replace(HONEST, audited=(*HONEST.audited, audited("register", "superseded", "registered"))),
     ),
     (
         "I7",
-        "was answered minted",
+        "was answered with minted",
         replace(HONEST, audited=(*HONEST.audited, audited("register", "unproven", "minted"))),
     ),
     (
         "I7",
-        "was answered 200",
+        "was answered with 200",
         replace(
             HONEST,
             unauthorized_attempts=(
@@ -139,10 +139,10 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
     ),
     ("I8", "for generation 2 after 2", with_deeds(named(30, "10.0.0.2"))),
     ("I8", "for generation 1 after 2", with_deeds(named(30, "10.0.0.1"))),
-    ("I8", "which is another's", with_deeds(named(30, "10.0.0.9"))),
-    ("I8", "which is nobody's", with_deeds(named(30, "10.9.9.9"))),
+    ("I8", "owned by another", with_deeds(named(30, "10.0.0.9"))),
+    ("I8", "owned by no box", with_deeds(named(30, "10.9.9.9"))),
     ("I10", "had ended as processed, and became failed", with_changes(delegation(30, "failed"))),
-    ("I10", "no box of its target knows of it", replace(HONEST, processed={})),
+    ("I10", "no box of its target recorded it", replace(HONEST, processed={})),
     (
         "I10",
         "is lost",
@@ -156,7 +156,7 @@ PLANTED: Sequence[tuple[str, str, Evidence]] = [
             delegated=(replace(HONEST.delegated[0], delegation_id="d2"),),
         ),
     ),
-    ("I11", "stands in worker.log", replace(HONEST, texts={"worker.log": f"key={SECRET}"})),
+    ("I11", "is in worker.log", replace(HONEST, texts={"worker.log": f"key={SECRET}"})),
     (
         "I12",
         "1 events in 3.0 quiet seconds: timer_fired",
@@ -179,8 +179,8 @@ LIES = [
     ("generation 3 is current", replace(WELL, generation=3)),
     ("has not registered", replace(WELL, registered=False)),
     ("it has no live token", replace(WELL, live_tokens=0)),
-    ("its last beat is 20.0 s old", replace(WELL, beat_age=20.0)),
-    ("its last beat is None s old", replace(WELL, beat_age=None)),
+    ("its last heartbeat is 20.0 s old", replace(WELL, heartbeat_age=20.0)),
+    ("its last heartbeat is None s old", replace(WELL, heartbeat_age=None)),
     ("its agent doesn't process", replace(WELL, not_processing=True)),
     ("has not answered a canary", replace(WELL, canary_answered=False)),
 ]

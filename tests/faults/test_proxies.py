@@ -1,4 +1,4 @@
-"""The proxies of a campaign, on real connections: what is cut, slow, or half open, and what is not."""
+"""The proxies of a run on real connections: what is cut, slow or half open, and what is not."""
 
 import socket
 import threading
@@ -16,13 +16,13 @@ PATIENCE_SECONDS = 120.0
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that the machine holds up on its way to whom it calls is no wire that was cut."""
+    """A connection that is late because of the machine does not count as cut."""
     monkeypatch.setattr(module, "CONNECT_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A server that says everything back; its port."""
+    """An echo server. Returns its port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def serve() -> None:
@@ -91,11 +91,11 @@ def test_an_undisturbed_wire_carries_both_ways(port: int) -> None:
 def test_a_cut_wire_resets_what_was_open_and_what_is_new_and_heals(proxies: Proxies, port: int) -> None:
     with connect(port) as before:
         assert says_back(before)
-        with proxies.disturbed("wire", "cut") as felt:
+        with proxies.disturbed("wire", "cut") as effective:
             assert is_reset(before)
             with connect(port) as during:
                 assert is_reset(during)
-            assert felt() == 2
+            assert effective() == 2
     with connect(port) as after:
         assert says_back(after)
 
@@ -103,9 +103,9 @@ def test_a_cut_wire_resets_what_was_open_and_what_is_new_and_heals(proxies: Prox
 def test_a_half_open_wire_swallows_and_forgets_the_connection_at_its_end(proxies: Proxies, port: int) -> None:
     with connect(port) as connection:
         assert says_back(connection)
-        with proxies.disturbed("wire", "half_open") as felt:
+        with proxies.disturbed("wire", "half_open") as effective:
             connection.sendall(b"hello")
-            until(lambda: felt() > 0)
+            until(lambda: effective() > 0)
             connection.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 connection.recv(1024)
@@ -126,12 +126,12 @@ def test_a_connection_on_which_nothing_was_lost_outlives_a_half_open_wire(
 
 
 def test_a_slow_wire_is_late_and_loses_nothing(proxies: Proxies, port: int) -> None:
-    with connect(port) as connection, proxies.disturbed("wire", "slow") as felt:
+    with connect(port) as connection, proxies.disturbed("wire", "slow") as effective:
         began = time.monotonic()
         assert says_back(connection)
-        # Seen from its end: whoever looks for it in the middle may be late as well. Late each way.
+        # Timed from the outside: a measurement in the middle may be late as well. Each direction is delayed.
         assert time.monotonic() - began > 1.9 * LATE_SECONDS
-        assert felt() == 2
+        assert effective() == 2
 
 
 def test_two_faults_of_one_wire_end_one_by_one(proxies: Proxies, port: int) -> None:
@@ -174,7 +174,7 @@ def test_at_the_end_a_caller_is_reset_who_is_not_through_yet() -> None:
             called.set()
             return address
 
-        for _ in range(2):  # as many as wait for the deaf one: whoever comes now gets no answer at all
+        for _ in range(2):  # as many as wait for the unresponsive one: a new connection gets no response
             filler = waiting.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(address)

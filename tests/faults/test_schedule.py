@@ -1,4 +1,4 @@
-"""The schedule of a campaign: the same for a seed, fair to all kinds, within its bounds."""
+"""The schedule: constant for a seed, fair to all kinds, within its bounds."""
 
 from collections import Counter
 
@@ -29,8 +29,8 @@ def test_another_seed_brings_other_faults(seed: int) -> None:
 @given(seed=seeds, rounds=st.integers(min_value=1, max_value=9))
 def test_no_kind_comes_more_than_once_more_often_than_another(seed: int, rounds: int) -> None:
     counts = Counter(fault.kind for each in schedule(seed, rounds=rounds) for fault in each.faults)
-    dealt = [counts[kind] for kind in KINDS]
-    assert max(dealt) - min(dealt) <= 1
+    occurrences = [counts[kind] for kind in KINDS]
+    assert max(occurrences) - min(occurrences) <= 1
 
 
 @a_few
@@ -57,7 +57,7 @@ def test_faults_begin_within_their_round_and_last_as_long_as_their_kind_says(see
 
 @a_few
 @given(seed=seeds, among=st.lists(st.text(), min_size=1, max_size=9))
-def test_a_fault_befalls_somebody_who_is_there(seed: int, among: list[str]) -> None:
+def test_a_fault_selects_an_existing_target(seed: int, among: list[str]) -> None:
     for fault in schedule(seed, rounds=1)[0].faults:
         assert fault.choose(among) in among
 

@@ -1,4 +1,4 @@
-"""A short campaign, as CI plays it: two rounds on real parts, by the program that `make faults` starts."""
+"""A short fault injection run: two rounds on real parts, started like `make faults`."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 ROUNDS = 2
 SEED = 2611
 
-FELT = 20
-"""At the least, of sixty that are begun: on a slow machine, many meet what another has just put down."""
+EFFECTIVE = 20
+"""Minimum, of sixty faults: on a slow machine, many hit a part that another fault has just stopped."""
 
 pytestmark = [pytest.mark.storm, pytest.mark.timeout(1500)]
 
 
-def test_a_short_campaign_breaks_no_invariant(tmp_path: Path) -> None:
+def test_a_short_run_breaks_no_invariant(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "faults", "--seed", str(SEED), "--rounds", str(ROUNDS), "--out", tmp_path],
         check=False,
@@ -27,6 +27,6 @@ def test_a_short_campaign_breaks_no_invariant(tmp_path: Path) -> None:
     outcome = json.loads((tmp_path / f"faults-{SEED}.json").read_text())
     assert outcome["violations"] == []
     assert len(outcome["rounds"]) == ROUNDS
-    assert sum(outcome["faults"].values()) >= FELT
+    assert sum(outcome["faults"].values()) >= EFFECTIVE
     assert min(outcome["evidence"].values()) > 0, outcome["evidence"]
     assert (tmp_path / f"faults-{SEED}.html").read_text().startswith("<!doctype html>")

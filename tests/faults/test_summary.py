@@ -1,4 +1,4 @@
-"""The outcome of a campaign: its numbers, its table, its JSON, its page."""
+"""The result of a run: its numbers, table, JSON and page."""
 
 import json
 from html.parser import HTMLParser
@@ -52,7 +52,7 @@ def test_the_table_has_faults_by_kind_and_the_times_to_settle() -> None:
     text = table(tally())
     assert "p50 10.0 s, p99 30.0 s, worst 30.0 s" in text
     assert "9 of 2 kinds" in text
-    assert "taken up by the rescue  4" in text
+    assert "reset by repair         4" in text
     assert "100 looks at what is shown, 50 history events" in text
     assert f"{FIRST:<28}{6:>6}{0:>8}" in text
     assert f"{SECOND:<28}{3:>6}{3:>8}" in text
@@ -75,7 +75,7 @@ def test_the_json_can_be_read_again_and_says_whether_it_passed() -> None:
 
 
 class Links(HTMLParser):
-    """What a page would fetch or run."""
+    """Elements with which a page would load or run something."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A workflow that its worker cannot let go of."""
+"""A workflow that the SDK cannot evict from its worker."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from temporalio import workflow
 
 @workflow.defn
 class Clinging:
-    """Its task fails, so that it is evicted; and it goes on after it was told so."""
+    """Its task fails, which evicts it; it ignores the eviction and continues."""
 
     @workflow.run
     async def run(self) -> None:
@@ -19,5 +19,5 @@ class Clinging:
         while True:
             try:
                 await workflow.wait_condition(lambda: False)
-            except BaseException as error:  # noqa: BLE001 - the end of the run is one, and is meant
+            except BaseException as error:  # noqa: BLE001 - the eviction is an exception, too
                 workflow.logger.info("goes on", exc_info=error)

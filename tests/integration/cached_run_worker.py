@@ -1,4 +1,4 @@
-"""`onebox worker` with one workflow more, `Clinging`, and less patience."""
+"""`onebox worker` with the additional workflow `Clinging` and a short timeout."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from workers.temporal import eviction_watch
 
 
 def main() -> int:
-    """The worker's exit code, if it lives to have one."""
+    """The worker's exit code, if it gets to return one."""
     eviction_watch.EVICTION_TIMEOUT = timedelta(seconds=1)
     settings_worker.FINAL_AWS_CALLS = timedelta(seconds=1)
     vars(wiring)["DelegationWorkflow"] = Clinging

@@ -1,4 +1,4 @@
-"""A workflow and an activity that fail with a text and a function name to be searched for."""
+"""A workflow and an activity that fail with a recognizable text and function name."""
 
 from datetime import timedelta
 

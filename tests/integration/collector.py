@@ -1,4 +1,4 @@
-"""An OTLP receiver: takes spans over real HTTP and keeps them, decoded."""
+"""An OTLP receiver that keeps spans, decoded."""
 
 import gzip
 import threading
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A span as it arrived."""
+    """A received span."""
 
     service: str
     name: str
@@ -28,7 +28,7 @@ class Received:
 
 
 class Collector:
-    """Listens on a port of its own."""
+    """Listens on its own port."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,12 +44,12 @@ class Collector:
 
     @property
     def raw(self) -> bytes:
-        """Everything that was ever received."""
+        """All received spans."""
         with self._lock:
             return bytes(self._bodies)
 
     def of(self, workspace: str, generation: int) -> list[Received]:
-        """The spans that name this generation."""
+        """The spans with this generation."""
         with self._lock:
             return [
                 span
@@ -88,7 +88,7 @@ class Collector:
                         )
                     )
         with self._lock:
-            # A process that got no answer in time sends the same spans again.
+            # A process without a timely response sends the same spans again.
             known = {(span.trace_id, span.span_id) for span in self._spans}
             self._spans += [span for span in spans if (span.trace_id, span.span_id) not in known]
             self._bodies += body
@@ -105,7 +105,7 @@ class Collector:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # all processes of a stack send at once, when this one stood still
+    request_queue_size = 128  # all processes of a stack send at once after a stall
     collector: Collector
 
 
@@ -126,4 +126,4 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""One whole stack for all integration tests; each test has workspaces of its own."""
+"""The shared stack of the integration tests; each test has its own workspaces."""
 
 import asyncio
 import itertools
@@ -26,17 +26,17 @@ SETTINGS = {
     "ONEBOX_WATCH_SECONDS": "1",
     "DELEGATION_ACK_SECONDS": "2",
     "DELEGATION_PROGRESS_SECONDS": "6",
-    # So long a box stays degraded, with its work undone, before it is replaced: tests look at that meanwhile.
+    # How long a box stays degraded before it is replaced; tests observe it meanwhile.
     "NOT_PROCESSING_SECONDS": "15",
     "UNAVAILABLE_OFFERING_TTL_SECONDS": "0",
-    # Tests break their boxes side by side: what that says of the fleet is another test's matter.
+    # Tests break several boxes at once; fleet limits have their own tests.
     "FLEET_FREEZE_PERCENT": "100",
     "FLEET_MAX_CONCURRENT_PERCENT": "100",
     "FLEET_MAX_CONCURRENT_RECREATES": "1000",
 }
 
-PARTING_SECONDS = 60
-"""What could not be deleted in that time beats on: that is no reason for a test to fail."""
+CLEANUP_SECONDS = 60
+"""Timeout of the cleanup; remaining workspaces do not fail a test."""
 
 LAST = ("integration/test_secrets", "integration/test_calls")
 
@@ -54,14 +54,14 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
-    """Where the processes of the stack send their spans."""
+    """Receives the spans of the stack's processes."""
     with Collector() as collector:
         yield collector
 
 
 @pytest.fixture(scope="session")
 def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runtimes of all boxes write down what they have processed."""
+    """Directory in which the runtimes of all boxes record processed messages."""
     return tmp_path_factory.mktemp("ledgers")
 
 
@@ -71,37 +71,37 @@ def stack(wire: Wire, ledgers: Path, collector: Collector) -> Iterator[Stack]:
     with hurried(settings) as stack:
         wire.upstream = stack.register_api_url
         yield stack
-        # Of this process's share of the tests: with several, each has a stack.
+        # Of the tests on this stack; other workers may have their own.
         with AwsEndpoint(stack.aws_url) as endpoint:
             assert [action for action in endpoint.calls() if not allows(action)] == []
 
 
 @pytest.fixture(scope="session")
 def lasting() -> str:
-    """The ID of the one workspace that stays from test to test: for those who need any box."""
+    """The ID of a workspace that outlives the tests, for those that need any box."""
     return "lasting"
 
 
 @pytest.fixture
-def parting(stack: Stack, lasting: str) -> Iterator[None]:
-    """Have what the test made deleted after it: its boxes would beat on beside all that follow."""
+def cleanup(stack: Stack, lasting: str) -> Iterator[None]:
+    """Delete the test's workspaces afterwards, so that their heartbeats do not add up."""
     yield
     with suppress(TimeoutError, psycopg.OperationalError):
-        asyncio.run(asyncio.wait_for(delete_all_but(lasting, stack), PARTING_SECONDS))
+        asyncio.run(asyncio.wait_for(delete_all_but(lasting, stack), CLEANUP_SECONDS))
 
 
 async def delete_all_but(lasting: str, stack: Stack) -> None:
-    """Ask for the deletion of the stack's other workspaces; what follows need not wait for it."""
+    """Request the deletion of all other workspaces, without waiting for it."""
     made = "SELECT workspace_id FROM workspaces WHERE intent <> 'delete' AND workspace_id <> %s ORDER BY 1"
     async with connected(stack) as console:
         for row in await console.rows(made, lasting):
-            # One whose workflow a test has ended keeps none of the others.
+            # A test may have ended a workspace's workflow; continue with the others.
             with suppress(RPCError):
                 await console.signal(str(row["workspace_id"]), "delete", requested_by="admin:tests")
 
 
 @pytest.fixture
-async def console(stack: Stack, parting: None) -> AsyncIterator[Console]:
+async def console(stack: Stack, cleanup: None) -> AsyncIterator[Console]:
     async with connected(stack) as console:
         console.aws.clear()
         yield console
@@ -124,5 +124,5 @@ def workspace(new_id: Callable[[], str]) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at all that the others did comes last: the calls to AWS, the secrets."""
+    """Run last what checks the traces of the other tests."""
     items.sort(key=lambda item: [name in item.nodeid for name in LAST])

@@ -1,6 +1,6 @@
-"""A fleet of boxes in one task: each running instance registers and beats, unless it is told to be a bad one.
+"""A fleet of boxes in one task: each running instance registers and sends heartbeats, unless told otherwise.
 
-Speaks the register protocol as the box script does; no processes, so that fifty of them cost nothing.
+Speaks the register protocol like the box script. There are no processes, so fifty boxes are cheap.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import httpx
+import httpx2
 
 from devstack.aws.client import AwsEndpoint
 from devstack.aws.values import InstanceView
@@ -26,23 +26,23 @@ _SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
 
 @dataclass(kw_only=True)
 class Fleet:
-    """All boxes of an endpoint; looks after those that run."""
+    """All boxes of an endpoint; serves those that run."""
 
     aws: AwsEndpoint
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     bad: set[tuple[str, int]] = field(default_factory=set)
-    """Workspace and generation whose box runs, and never says a word."""
+    """Workspace and generation whose box runs but never calls."""
     fewest: dict[str, int] = field(default_factory=dict)
-    """Of the workspaces that begin with a name: how few of them had a running instance at once."""
+    """Minimum of concurrently running instances among the workspaces with a prefix."""
     beat_seconds: float = BEAT_SECONDS
     look_seconds: float = LOOK_SECONDS
     apart: frozenset[str] = frozenset()
-    """Workspaces whose boxes reach the register API on another way."""
-    other_way: httpx.AsyncClient | None = None
+    """Workspaces whose boxes reach the register API at another address."""
+    other_way: httpx2.AsyncClient | None = None
     _boxes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Look after the boxes until cancelled."""
+        """Serve the boxes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 views = await _patiently(self.aws.instances)
@@ -56,7 +56,7 @@ class Fleet:
                 await asyncio.sleep(self.look_seconds)
 
     def watch(self, prefix: str, members: int) -> None:
-        """Remember from now on how few of these have a running instance."""
+        """Track the minimum of running instances of these from now on."""
         self.fewest[prefix] = members
 
     def _is_bad(self, view: InstanceView) -> bool:
@@ -90,26 +90,26 @@ class Fleet:
 
     async def _call(
         self, view: InstanceView, path: str, bearer: str, body: dict[str, object]
-    ) -> httpx.Response | None:
+    ) -> httpx2.Response | None:
         way = self.other_way if view.workspace in self.apart and self.other_way else self.http
         try:
             return await way.post(path, json=body, headers={"Authorization": f"Bearer {bearer}"})
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return None
 
 
 async def _patiently(ask: Callable[[], T]) -> T:
-    """The endpoint's answer; on a busy machine it may be late, or a connection break."""
+    """The endpoint's response; on a busy machine it may be late, or a connection may break."""
     while True:
         try:
             return await asyncio.to_thread(ask)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             await asyncio.sleep(LOOK_SECONDS)
 
 
 @contextmanager
 def boxless(settings: Mapping[str, str], *, workers: int = 1, apis: int = 1) -> Iterator[Stack]:
-    """A stack without the processes of boxes: the tests bring their own."""
+    """A stack without box processes; the tests bring their own boxes."""
     with Stack(
         free_ports=True,
         fsync=False,
@@ -125,9 +125,9 @@ def boxless(settings: Mapping[str, str], *, workers: int = 1, apis: int = 1) -> 
 
 @asynccontextmanager
 async def inhabited(aws: AwsEndpoint, register_api: str) -> AsyncIterator[Fleet]:
-    """Boxes for the block."""
-    limits = httpx.Limits(max_connections=20)
-    async with httpx.AsyncClient(base_url=register_api, timeout=10, trust_env=False, limits=limits) as http:
+    """Run boxes for the block."""
+    limits = httpx2.Limits(max_connections=20)
+    async with httpx2.AsyncClient(base_url=register_api, timeout=10, trust_env=False, limits=limits) as http:
         fleet = Fleet(aws=aws, http=http)
         async with going_on(fleet.run()):
             yield fleet
@@ -135,7 +135,7 @@ async def inhabited(aws: AwsEndpoint, register_api: str) -> AsyncIterator[Fleet]
 
 @asynccontextmanager
 async def going_on(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Beside the block, until its end; if it fails, the block ends, too."""
+    """Run concurrently with the block; a failure ends the block."""
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(work)
         try:

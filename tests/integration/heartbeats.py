@@ -1,6 +1,6 @@
-"""Boxes whose beats are sent at one rate for all of them, and every answer kept: for judges.
+"""Boxes whose heartbeats are sent at one common rate; every response is kept.
 
-They register as the others of the fleet do; nothing is sent twice, and no answer is forgiven here.
+They register like the other boxes of the fleet. Nothing is sent twice, and every error counts.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 from typing_extensions import override
 
 from devstack.aws.values import InstanceView
@@ -16,43 +16,43 @@ from devstack.http_client import HttpClient, NoResponse
 from tests.integration.fleet import Fleet
 
 AT_ONCE = 16
-"""So many beats may be without an answer; a machine that is slower gets fewer of them."""
+"""Maximum of heartbeats in progress; a slower machine sends fewer."""
 
 CATCH_UP = 10
-"""Of a moment in which nothing could be sent, so many are made up for."""
+"""Maximum of heartbeats sent late after a stall."""
 
 REGISTER, HEARTBEAT = "/registry/register", "/registry/heartbeat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What was answered to one call of one box."""
+    """The response to one call of one box."""
 
     path: str
     workspace: str
     generation: int
     status: int
-    """0: there was no answer."""
+    """0 without a response."""
     code: str
-    """Of a refusal; or the error instead of an answer."""
+    """Error code of a refusal, or the error instead of a response."""
     at: float
-    """When it came, as `time.time` tells it."""
+    """When it arrived, by `time.time`."""
 
 
 @dataclass(kw_only=True)
 class Beaters(Fleet):
-    """The boxes of the fleet, of which one after the other beats."""
+    """The boxes of the fleet, which send heartbeats in turn."""
 
     rate: float
     exchanges: HttpClient
-    """To the register API; what is said over them costs less than by an HTTP client for everything."""
+    """Connections to the register API; cheaper than an HTTP client per box."""
     answers: list[Answer] = field(default_factory=list)
     _tokens: dict[str, tuple[InstanceView, str]] = field(default_factory=dict)
-    """The live token of each instance that has registered and runs; who beat last is the last."""
+    """The live token of each registered, running instance; the most recent sender is last."""
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def beat(self) -> None:
-        """Send beats until cancelled; those under way are waited for."""
+        """Send heartbeats until cancelled, then wait for those in progress."""
         sent, started = 0.0, time.monotonic()
         try:
             while True:
@@ -78,7 +78,7 @@ class Beaters(Fleet):
         body: dict[str, object] = {"workspace_id": view.workspace, "active_tasks": 0}
         answer = await self._call(view, HEARTBEAT, token, body)
         if answer is not None and answer.status_code == 410:
-            self._tokens.pop(instance, None)  # told to shut down, it does
+            self._tokens.pop(instance, None)  # a superseded box shuts down
 
     @override
     async def _live(self, view: InstanceView) -> None:
@@ -92,7 +92,7 @@ class Beaters(Fleet):
     @override
     async def _call(
         self, view: InstanceView, path: str, bearer: str, body: dict[str, object]
-    ) -> httpx.Response | None:
+    ) -> httpx2.Response | None:
         content = json.dumps(body).encode()
         headers = [
             (b"host", b"register-api"),
@@ -105,7 +105,7 @@ class Beaters(Fleet):
         except NoResponse as error:
             self._note(view, path, 0, str(error))
             return None
-        answer = httpx.Response(told.status, headers=told.headers, content=told.content)
+        answer = httpx2.Response(told.status, headers=told.headers, content=told.content)
         code = "" if answer.is_success else str(answer.json().get("code", answer.text))
         self._note(view, path, answer.status_code, code)
         return answer

@@ -1,4 +1,4 @@
-"""What can be misconfigured, and what `onebox doctor` is to say of it."""
+"""Misconfigurations, and what `onebox doctor` reports for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from tests.integration.watchdog import CANARY_SECRET_KEY
 
 NO_KEY = "ab" * 16
-"""16 bytes: half of what a key needs."""
+"""16 bytes: half of a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A misconfiguration, and what is to be said of it."""
+    """A misconfiguration and its expected report."""
 
     change: Mapping[str, str | None]
-    """Variables; None: unset. `{…}` is filled in from the stack."""
+    """Variables; None unsets one. `{…}` is filled in from the stack."""
     check: str
     remedy: str
     also: frozenset[str] = field(default_factory=frozenset)

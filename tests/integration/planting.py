@@ -1,4 +1,4 @@
-"""Instances that no launch on the record accounts for, and passes of the sweep: for tests, histories."""
+"""Instances without a recorded launch, and passes of the sweep; for tests and recorded histories."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from temporalio.client import ScheduleActionExecutionStartWorkflow, ScheduleOver
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
 from workflows.orphans.workflow import SweepReport
-from workflows.workspace.messages import SWEEP_SCHEDULE
-from workflows.workspace.state import Phase
+from workflows.shared.names import SWEEP_SCHEDULE
+from workflows.workspace.enums import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planting:
-    """Launches what no launch on the record accounts for."""
+    """Launches instances without a recorded launch."""
 
     stack: Stack
     console: Console
@@ -65,11 +65,11 @@ class Planting:
 
 
 async def one_pass(console: Console) -> SweepReport:
-    """Trigger the schedule, as an operator would, and wait for the pass's result."""
+    """Trigger the schedule, as an operator would, and return the pass's result."""
     schedule = console.client.get_schedule_handle(SWEEP_SCHEDULE)
 
     async def passes() -> dict[str, str]:
-        """Run IDs with their workflow IDs, which two passes of one second share."""
+        """Run IDs with their workflow IDs; two passes within a second share a workflow ID."""
         recent = (await schedule.describe()).info.recent_actions
         return {
             it.action.first_execution_run_id: it.action.workflow_id
@@ -78,7 +78,7 @@ async def one_pass(console: Console) -> SweepReport:
         }
 
     before = set(await passes())
-    # One that the schedule itself has begun meanwhile would else swallow it, or come beside it.
+    # A pass started by the schedule could absorb the triggered one or run next to it.
     await schedule.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)
     after = await eventually(passes, lambda seen: bool(set(seen) - before))
     new = next(run for run in reversed(after) if run not in before)
@@ -90,8 +90,8 @@ async def one_pass(console: Console) -> SweepReport:
 
 
 async def lost(console: Console, workspace: str) -> str:
-    """A workspace that failed with its launch's answer lost: its instance runs, and nobody knows."""
-    # Held as well, so that it is not asked for again before all else is in place.
+    """A workspace that failed after its launch's response was lost, so its instance is unrecorded."""
+    # Held as well, so that it is not retried before everything else is in place.
     held = console.aws.inject("RunInstances", "hold", workspace=workspace)
     console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
     late = console.aws.inject("DescribeInstances", "empty_list", times=None, workspace=workspace)

@@ -1,4 +1,4 @@
-"""What an admin does with fleet rolls, and what is seen of them."""
+"""Rollout operations of an admin, and observations of their effect."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -11,12 +11,13 @@ from temporalio.client import WorkflowHandle
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
 from tests.integration.fleet import Fleet
-from workflows.rollout.messages import ROLLOUT_TYPE, CommandResult, RolloutProgress
+from workflows.rollout.messages import CommandResult, RolloutProgress
 from workflows.rollout.rules import Outcome, RolloutState
-from workflows.workspace.messages import TASK_QUEUE, WorkspaceSpec
+from workflows.shared.names import ROLLOUT_TYPE, TASK_QUEUE
+from workflows.workspace.messages import WorkspaceSpec
 
 IMPATIENT_SECONDS = 12.0
-"""A box that is well is there in less than a second, if the machine does not stand still meanwhile."""
+"""A healthy box is up within a second, unless the machine stalls."""
 
 
 _numbers = itertools.count(1)
@@ -24,14 +25,14 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, kw_only=True)
 class Rolls:
-    """What an admin does, and what is seen of it."""
+    """An admin's operations and observations."""
 
     console: Console
     stack: Stack
     fleet: Fleet
 
     async def online(self, number: int, *, impatient: tuple[int, ...] = ()) -> list[str]:
-        """So many workspaces, each with its first box."""
+        """Start this many workspaces, each with its first box."""
         prefix = f"fleet{next(_numbers)}"
         names = [f"{prefix}-{each:02}" for each in range(number)]
         for each, name in enumerate(names):
@@ -45,7 +46,7 @@ class Rolls:
         return names
 
     async def available(self, prefix: str) -> set[str]:
-        """Workspaces that are there for their users, by the record and by nothing that the rollout says."""
+        """Workspaces that are available according to the workspace record, not the rollout."""
         rows = await self.console.rows(
             "SELECT w.workspace_id FROM workspaces w JOIN generations g USING (workspace_id)"
             " JOIN heartbeats b ON b.workspace_id = g.workspace_id AND b.generation = g.generation"
@@ -63,7 +64,7 @@ class Rolls:
 
     @contextmanager
     def on_its_way(self, name: str, generation: int) -> Iterator[None]:
-        """The box of that generation is not heard before the block's end, however long that takes."""
+        """Delay the calls of that generation's box until the end of the block."""
         self.fleet.bad.add((name, generation))
         try:
             yield
@@ -79,7 +80,7 @@ class Rolls:
         return Rollout(id=rollout_id, handle=handle)
 
     def images(self) -> tuple[str, str]:
-        """That of the settings, and another one that EC2 knows."""
+        """The configured image, and another one that EC2 knows."""
         settings = self.stack.environment
         ec2 = boto3.client(
             "ec2",
@@ -93,7 +94,7 @@ class Rolls:
         return present, next(image for image in known if image != present)
 
     async def image_of(self, name: str) -> object:
-        """What the current box was launched from, by the launch request itself."""
+        """The image of the current box, from its launch request."""
         [row] = await self.console.rows(
             "SELECT l.request ->> 'ImageId' AS image FROM launches l JOIN workspaces w"
             " USING (workspace_id, generation) WHERE workspace_id = %s ORDER BY attempt DESC LIMIT 1",

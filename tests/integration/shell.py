@@ -1,4 +1,4 @@
-"""A shell as on-call has it: `temporal`, `onebox` and `psql` on the PATH, addresses in the environment."""
+"""An operator's shell: `temporal`, `onebox` and `psql` on the PATH, addresses in the environment."""
 
 import asyncio
 import os
@@ -20,14 +20,14 @@ PATIENCE = 90.0
 _CHANGES = re.compile(
     r"temporal (workflow (signal|update|start|reset|terminate|cancel)|schedule (toggle|trigger))|onebox "
 )
-"""What does something is typed once; what only looks may be typed again, until it says what is expected."""
+"""Read-only commands are repeated until they print the expected output; others run once."""
 
 
 class Shell:
-    """Types commands, and compares what they print with what a document says."""
+    """Runs commands and compares their output with a document."""
 
     def __init__(self, stack: Stack, directory: Path) -> None:
-        """`directory` is where the commands are run."""
+        """`directory` is the working directory."""
         self._directory = directory
         tools = [Path(sys.executable).parent, Path(temporal_cli()).parent, binary("psql").parent]
         self._environment = {
@@ -48,7 +48,7 @@ class Shell:
             }
 
     async def run(self, command: str) -> str:
-        """What it prints, to either output."""
+        """Run the command. Returns its output on stdout and stderr."""
         process = await asyncio.create_subprocess_exec(
             *("bash", "-c", command),
             cwd=self._directory,
@@ -61,7 +61,7 @@ class Shell:
         return said.decode()
 
     async def compare(self, shown: Shown, standing_for: Mapping[str, str]) -> None:
-        """Type the command, with names put in for what stands for them; it must print what is shown."""
+        """Run the command with its placeholders replaced; it must print the documented output."""
 
         async def differs() -> str | None:
             command = shown.command

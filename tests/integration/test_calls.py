@@ -7,7 +7,7 @@ import pytest
 
 from devstack.console import Console
 from tests.deploy.policy import allows
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 

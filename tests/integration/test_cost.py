@@ -1,4 +1,4 @@
-"""What a generation and the rounds cost in Temporal actions and AWS calls: docs/cost.md is true."""
+"""Temporal actions and AWS calls of a generation and of the fleet's rounds match docs/cost.md."""
 
 from collections.abc import AsyncIterator
 
@@ -7,17 +7,18 @@ import pytest
 from bench.parts.events import actions_of
 from devstack.console import Console, eventually
 from tests.deploy.costs import Cost, documented
-from workflows.workspace.state import Phase
+from workflows.shared.names import REPAIR_SCHEDULE, SWEEP_SCHEDULE, WATCHDOG_SCHEDULE
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
 SCHEDULED = 2
-"""Actions of a schedule's start, beside those of the workflow that it starts."""
+"""Actions of starting a schedule's workflow, in addition to the workflow's own."""
 
 ROUNDING = 2
 
 MORE, LESS = 2.0, 0.5
-"""A generation's polls, timers and status writes depend on how fast things go."""
+"""A generation's polls, timers and status writes depend on timing."""
 
 
 async def cost_so_far(console: Console, workspace: str) -> Cost:
@@ -38,7 +39,7 @@ def between(before: Cost, after: Cost) -> Cost:
 
 
 def fits(measured: Cost, said: Cost) -> list[str]:
-    """Where the table is wrong."""
+    """Differences from the table."""
     return [
         f"{what}: measured {number}, docs/cost.md says {written}"
         for what, number, written in (
@@ -51,11 +52,11 @@ def fits(measured: Cost, said: Cost) -> list[str]:
 
 
 async def until_canary(console: Console, workspace: str, generation: int) -> None:
-    """Wait until the box is online, and has answered its canary, which is the last thing that costs."""
+    """Wait until the box is online and has answered its canary, the last action that costs."""
     await console.until_phase(workspace, Phase.ONLINE, generation=generation)
 
     async def processing() -> set[object]:
-        """The generations that the record says it of: for a moment still the one before."""
+        """The recorded generations; for a moment still the previous one."""
         record = await console.record(workspace)
         listed = record["conditions"]
         assert isinstance(listed, list)
@@ -95,16 +96,17 @@ async def completed(console: Console, workflow_type: str) -> AsyncIterator[Cost]
 
 
 @pytest.mark.parametrize(
-    ("workflow_type", "row"),
+    ("workflow_type", "schedule_id", "row"),
     [
-        ("WatchdogWorkflow", "a round of the watchdog, nothing wrong"),
-        ("SweepWorkflow", "a pass of the sweep, nothing found"),
-        ("RepairWorkflow", "a round of the rescue, nothing stuck"),
+        ("WatchdogWorkflow", WATCHDOG_SCHEDULE, "a watchdog run, nothing wrong"),
+        ("SweepWorkflow", SWEEP_SCHEDULE, "an orphan sweep, nothing found"),
+        ("RepairWorkflow", REPAIR_SCHEDULE, "a repair run, nothing stuck"),
     ],
 )
-async def test_a_round_costs_what_the_table_says(console: Console, workflow_type: str, row: str) -> None:
-    name = f"onebox-{workflow_type.removesuffix('Workflow').lower()}"
-    schedule = console.client.get_schedule_handle(name)
+async def test_a_round_costs_what_the_table_says(
+    console: Console, workflow_type: str, schedule_id: str, row: str
+) -> None:
+    schedule = console.client.get_schedule_handle(schedule_id)
     said = documented()[row]
 
     async def wrong() -> list[str]:
@@ -115,12 +117,12 @@ async def test_a_round_costs_what_the_table_says(console: Console, workflow_type
         cheapest = min(rounds, key=lambda one: one.events)
         return fits(Cost(events=cheapest.events, actions=cheapest.actions, calls=said.calls), said)
 
-    # What other tests left wrong is found in the first rounds, and costs more; it is not there for ever.
+    # The first rounds also handle what other tests left behind, and cost more.
     assert await eventually(wrong, lambda seen: not seen) == []
 
 
 async def beat_again(console: Console, workspace: str) -> None:
-    """Wait for the box's next beat."""
+    """Wait for the box's next heartbeat."""
 
     async def last_beat() -> object:
         [row] = await console.rows(
@@ -142,5 +144,5 @@ async def test_a_healthy_workspace_costs_nothing(console: Console, workspace: st
             await beat_again(console, workspace)
         return between(before, await cost_so_far(console, workspace))
 
-    # What led to its health is still being written down, for a moment.
+    # Writes about its start are still in progress.
     await eventually(cost_of_three_beats, lambda cost: cost == Cost(events=0, actions=0, calls=0))

@@ -1,4 +1,4 @@
-"""A thousand delegations while boxes, worker and API are killed: none is lost, and none is done twice."""
+"""A thousand delegations while boxes, worker and API are killed: none is lost, none is done twice."""
 
 import asyncio
 import os
@@ -8,14 +8,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from temporalio.client import RPCError
 
 from devstack.console import POLL_SECONDS, ConditionNotMet, Console, eventually
 from devstack.stack import Stack
+from workflows.workspace.enums import CanaryPolicy, Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1500)]
 
@@ -30,7 +30,7 @@ REPLACED = "target_replaced"
 
 
 class Storm:
-    """Seeded; knows which delegation each caller was promised."""
+    """Seeded; records which delegation each caller was promised."""
 
     def __init__(self, stack: Stack, console: Console, workspaces: list[str]) -> None:
         self.stack, self.console, self.workspaces = stack, console, workspaces
@@ -52,7 +52,7 @@ class Storm:
             await watching
 
     async def _call(self) -> None:
-        """Hand on work until it is promised; a caller that heard nothing asks again with the same key."""
+        """Delegate work until it is accepted; a caller without a response retries with the same key."""
         for number in self._numbers:
             source, target = self.random.sample(self.workspaces, 2)
             body = {
@@ -64,8 +64,10 @@ class Storm:
             while True:
                 try:
                     answer = await self.console.http.post(f"/workspaces/{source}/delegate", json=body)
-                except httpx.HTTPError:
-                    await asyncio.sleep(POLL_SECONDS)  # as any caller: the API needs the machine to come back
+                except httpx2.HTTPError:
+                    await asyncio.sleep(
+                        POLL_SECONDS
+                    )  # back off like any caller: the API needs the machine to recover
                     continue
                 if answer.status_code == 202:
                     break
@@ -91,7 +93,7 @@ class Storm:
                         continue
                     try:
                         os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:  # it ended just now
+                    except ProcessLookupError:  # it has just ended
                         continue
             self.kills[what] += 1
 
@@ -102,7 +104,7 @@ class Storm:
             return
 
     async def _watch(self) -> None:
-        """Terminal words never change."""
+        """Terminal states never change."""
         while not self._calm:
             for row in await self._rows():
                 if row[1] in TERMINAL:
@@ -155,7 +157,7 @@ async def test_each_of_a_thousand_delegations_ends_once_whatever_is_killed(
 
 
 async def whereabouts(console: Console, workspaces: list[str]) -> str:
-    """What is left open, for whoever reads the failure."""
+    """The open delegations, for a failed test's report."""
     rows = await console.rows(
         "SELECT d.target_id, d.state, d.dead_lettered, d.stalled, d.attempts, d.connect_failures,"
         " count(*) AS n, w.phase,"

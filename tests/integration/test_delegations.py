@@ -1,4 +1,4 @@
-"""Delegated work on the whole stack: delivered is not processed, and a dead brain shows at once."""
+"""Delegated work on the whole stack: delivery is not processing, and an unresponsive agent is detected."""
 
 import json
 from functools import partial
@@ -10,8 +10,8 @@ from temporalio.service import RPCError
 
 from devstack.console import JSON, Console, eventually
 from tests.integration.wire import Wire
+from workflows.workspace.enums import CanaryPolicy, Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def online(console: Console, *workspaces: str, canary: CanaryPolicy = Cana
 
 
 async def delegate(console: Console, source: str, target: str, **body: object) -> str:
-    """Hand on work; the key makes the same delegation of a call that had to be made twice."""
+    """Delegate work; the key makes a repeated call return the same delegation."""
     key = f"of-a-test-{uuid4()}"
     answer = await console.call(
         "POST",
@@ -81,7 +81,7 @@ async def test_a_megabyte_of_unicode_is_processed_and_leaves_no_trace_in_the_his
     assert delegation.encode() in history  # so would the task be
     assert len(history) < 65_536
     for trace in ("größere", "Schafe", "🐑"):
-        # As text, and as JSON writes it.
+        # As text, and as JSON encodes it.
         assert trace.encode() not in history
         assert json.dumps(trace)[1:-1].encode() not in history
 
@@ -92,7 +92,7 @@ async def test_slow_work_is_in_progress_until_the_target_reports_it(
     source, target = f"{workspace}-a"[-63:], f"{workspace}-b"[-63:]
     await online(console, source, target)
     await console.set_box_mode(target, "slow")
-    # Its report waits on the way until the state before was seen, however late that is.
+    # Its report is held until the previous state was observed.
     with wire.interfere(target, f"/workspaces/{target}/delegations/", delay=True):
         delegation = await delegate(console, source, target)
         await until_state(console, source, delegation, "in_progress")
@@ -152,7 +152,7 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
     kept, given_up = [await delegate(console, source, target) for _ in range(2)]
     for delegation in (kept, given_up):
         await eventually(partial(description, console, delegation), bool)
-    # Connections that are refused are no attempts; as if five had been answered with an error:
+    # Refused connections are not attempts; simulate five that were answered with an error:
     await console.rows(
         "UPDATE delegations SET attempts = 5, next_attempt_at = NULL WHERE target_id = %s RETURNING 1", target
     )
@@ -177,7 +177,7 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
 
 
 async def runtime_port(console: Console) -> int:
-    """Where all runtimes of the stack listen."""
+    """The port of the stack's runtimes."""
     [row] = await console.rows(
         "SELECT max(substring(url from ':([0-9]+)/?$')::integer) AS port FROM generations"
     )
@@ -196,14 +196,14 @@ async def test_a_delegation_whose_workflow_is_canceled_or_terminated_still_ends(
         await eventually(partial(description, console, delegation), bool)
     await console.client.get_workflow_handle(canceled).cancel()
     row = await until_state(console, source, canceled, "canceled")
-    assert row["error"] == "given up by a cancellation of its workflow"
+    assert row["error"] == "given up by cancellation of its workflow"
     await console.client.get_workflow_handle(terminated).terminate()
     await console.ask(target, "request_start", requested_by="admin:alice")
     await until_state(console, source, terminated, "processed")
 
 
 async def description(console: Console, delegation: str) -> bool:
-    """Whether its workflow has looked at the ledger once."""
+    """Whether its workflow has read the ledger once."""
     try:
         status = await console.client.get_workflow_handle(delegation).query("status")
     except RPCError:

@@ -1,12 +1,12 @@
-"""What a test made is deleted after it: its boxes beat on beside no other test."""
+"""The cleanup after a test deletes its workspaces."""
 
 import pytest
 
 from devstack.console import Console, eventually
 from devstack.stack import Stack
 from tests.integration.conftest import delete_all_but
+from workflows.workspace.enums import CanaryPolicy, Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import CanaryPolicy, Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 async def test_what_was_made_is_deleted_but_for_the_lasting_one_whatever_else_was_ended(
     stack: Stack, console: Console, workspace: str, lasting: str
 ) -> None:
-    ended = f"a-{workspace}"  # so that it comes before the other
+    ended = f"a-{workspace}"  # sorts before the other
     for name in (ended, workspace):
         await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
         await console.until_phase(name, Phase.ONLINE)

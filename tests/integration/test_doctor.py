@@ -1,4 +1,4 @@
-"""`onebox doctor` on the whole stack: all is well, and each planted misconfiguration is found and named."""
+"""`onebox doctor` on the whole stack: a healthy stack passes, and each planted misconfiguration is named."""
 
 import asyncio
 import json
@@ -26,15 +26,15 @@ from tests.integration.misconfigurations import NO_KEY, PLANTED, Planted
 from tests.integration.test_operating import temporal
 from tests.integration.watchdog import CANARY_SECRET_KEY
 from workflows.shared.encryption import PayloadKeys, converter
-from workflows.workspace.messages import WATCHDOG_SCHEDULE
-from workflows.workspace.state import Phase
+from workflows.shared.names import WATCHDOG_SCHEDULE
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the doctor said."""
+    """The doctor's report."""
 
     code: int
     findings: dict[str, dict[str, object]]
@@ -48,12 +48,12 @@ class Report:
 
 
 Doctor = Callable[..., Report]
-"""Called with the environment, and the words of the command line."""
+"""Called with the environment and the arguments."""
 
 
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """Run it in this process, whose environment is that of the stack's processes meanwhile."""
+    """Run it in this process with the environment of the stack's processes."""
 
     def run(environment: Mapping[str, str], *words: str) -> Report:
         with monkeypatch.context() as patched, ThreadPoolExecutor(1) as thread:
@@ -62,7 +62,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             for name, value in environment.items():
                 patched.setenv(name, value)
             capsys.readouterr()
-            # On a thread, which has no event loop yet.
+            # On a thread, which has no event loop.
             code = thread.submit(command.run, ["--json", *words]).result()
         said = capsys.readouterr()
         listed = json.loads(said.out)["findings"]
@@ -75,7 +75,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="session")
 def places(stack: Stack) -> Iterator[dict[str, str]]:
-    """What planted values are filled in with: an empty database, a bare namespace, a port of nobody's."""
+    """Values for planted settings: an empty database, a bare namespace, an unused port."""
     temporal(stack, "operator", "namespace", "create", "--namespace", "bare", "--retention", "1d")
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE unmigrated")
@@ -93,7 +93,7 @@ def places(stack: Stack) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 async def one_box(stack: Stack, console: Console, lasting: str, places: dict[str, str]) -> None:
-    """A box that was made by the stack's server key."""
+    """A box with a key derived from the stack's server key."""
     if not await console.rows("SELECT 1 FROM workspaces WHERE workspace_id = %s", lasting):
         await console.start(lasting)
     await console.until_phase(lasting, Phase.ONLINE)
@@ -131,7 +131,7 @@ async def test_looking_changes_nothing(
     doctor(stack.environment)
     after, entries = console.aws.counts(lasting), console.aws.journal(since=since)
     assert after == before
-    # What other tests left behind may still be on its way out.
+    # Workspaces of other tests may still be terminating.
     rows = await console.rows("SELECT workspace_id FROM workspaces")
     theirs = {row["workspace_id"] for row in rows}
     changes = ("RunInstances", "ChangeResourceRecordSets", "CreateSnapshot")
@@ -160,7 +160,7 @@ async def test_a_planted_misconfiguration_is_found_and_its_remedy_named(
         assert isinstance(variables, list)
         named.update(variables)
     assert set(planted.change) <= named or planted.denied
-    # The others were still looked at.
+    # The other checks still ran.
     subjects = {check.partition(".")[0] for check, one in report.findings.items() if one["status"] == "ok"}
     assert len(subjects) >= 5
     for secret in ("n0t-the-passw0rd", NO_KEY, CANARY_SECRET_KEY, stack.operator_token, "this-is-a-token"):
@@ -201,7 +201,7 @@ async def test_a_paused_watchdog_and_a_missing_worker_are_said_and_are_no_failur
 
 
 async def forget(client: Client, workflow_id: str) -> None:
-    """Delete a workflow, and wait until no list has it."""
+    """Delete a workflow and wait until no list contains it."""
     await client.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(
             namespace=client.namespace, workflow_execution=WorkflowExecution(workflow_id=workflow_id)
@@ -217,7 +217,7 @@ async def forget(client: Client, workflow_id: str) -> None:
 async def test_a_payload_key_that_was_taken_out_too_early_is_named(
     stack: Stack, console: Console, one_box: None, doctor: Doctor
 ) -> None:
-    """A workspace whose memo was encrypted with a key that is gone: on a queue that nobody serves."""
+    """A workspace whose memo was encrypted with a lost key, on a task queue without workers."""
     keys = PayloadKeys.parse(f"gone:{NO_KEY * 2}")
     client = await Client.connect(stack.temporal_address, data_converter=converter(keys))
     handle = await client.start_workflow(
@@ -228,7 +228,9 @@ async def test_a_payload_key_that_was_taken_out_too_early_is_named(
             lambda: asyncio.to_thread(doctor, stack.environment), lambda seen: bool(seen.failures())
         )
     finally:
-        await forget(client, handle.id)  # whoever reads all histories of this stack cannot read this one
+        await forget(
+            client, handle.id
+        )  # later tests that read all histories of this stack could not read this one
     assert report.failures() == {"temporal.payload_keys"}
     found = report.findings["temporal.payload_keys"]
     assert "'gone'" in str(found["remedy"])

@@ -1,6 +1,6 @@
-"""With PAYLOAD_KEYS, Temporal holds no text of ours; operators, replay and open runs go on as before.
+"""With PAYLOAD_KEYS, Temporal stores no clear text; operators, replay and open runs work as before.
 
-A small stack of its own: one workspace lives through turning encryption on, and through a rotation of keys.
+It uses its own stack: one workspace lives through turning encryption on, and through a key rotation.
 """
 
 import asyncio
@@ -23,27 +23,27 @@ from tests.integration.test_delegations import delegate, until_state
 from tests.stacks import hurried
 from workers.history.decryption import decrypt
 from workflows.shared.encryption import Encryption, PayloadKeys
+from workflows.workspace.enums import Phase
 from workflows.workspace.messages import WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FIRST, SECOND = f"first:{'1a' * 32}", f"second:{'2b' * 32}"
 ALL = f"{SECOND},{FIRST}"
 REASON = "canary-in-a-reason"
 REQUEST_ID = "canary-in-an-id"
-"""Activities are told it in a header."""
+"""Activities receive it in a header."""
 FAULT = "canary-in-an-error"
 SPEC = "t3.canary"
 SUMMARY = "launching the instance"
-"""As the UI shows it beside an activity."""
+"""The UI shows it for an activity."""
 CODEC = Encryption(PayloadKeys.parse(ALL))
 
 
 @pytest.fixture(scope="module")
 def encrypted() -> Iterator[Stack]:
-    """Told of a second key already, as when a rotation begins."""
+    """Knows a second key already, as at the start of a rotation."""
     settings = SETTINGS | {"PAYLOAD_KEYS": f"{FIRST},{SECOND}"}
     with hurried(settings) as stack:
         yield stack
@@ -56,7 +56,7 @@ async def operator(encrypted: Stack) -> AsyncIterator[Console]:
 
 
 async def raw_histories(console: Console) -> dict[str, bytes]:
-    """Every history on the server, as the server has it."""
+    """Every history as the server stores it."""
     found = dict[str, bytes]()
     async for execution in console.client.list_workflows():
         handle = console.client.get_workflow_handle(execution.id, run_id=execution.run_id)
@@ -90,7 +90,7 @@ def replay(source: str, stack: Stack, keys: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
 
 
-@pytest.mark.timeout(400)  # a dozen commands, each an interpreter of its own
+@pytest.mark.timeout(400)  # a dozen commands, each in its own interpreter
 async def test_operators_read_everything_and_temporal_nothing(
     encrypted: Stack, operator: Console, tmp_path: Path
 ) -> None:
@@ -112,7 +112,7 @@ async def test_operators_read_everything_and_temporal_nothing(
     delegation = await delegate(operator, ws, other, task="count the sheep")
     await until_state(operator, ws, delegation, "processed")
 
-    # The CLI, with the codec server and without it.
+    # The CLI, with and without the codec server.
     asked = ("workflow", "query", "--workflow-id", ws, "--type", "requests", "--output", "json")
     shown = temporal(stack, *asked, token=token)
     assert shown.returncode == 0, shown.stderr
@@ -133,10 +133,10 @@ async def test_operators_read_everything_and_temporal_nothing(
     async def metadata() -> str:
         return temporal(stack, "workflow", "metadata", "--workflow-id", ws, token=token).stdout
 
-    # A busy machine may hold its beats up for longer than they stay fresh.
+    # On a busy machine, heartbeats may arrive too late to be fresh.
     await eventually(metadata, lambda shown: "| `HeartbeatFresh` | true |" in shown)
 
-    # Replay: from the server, and from what the CLI exports, encrypted or not.
+    # Replay: from the server, and from CLI exports, encrypted or not.
     show = ("workflow", "show", "--workflow-id", ws, "--output", "json")
     sealed, clear = tmp_path / "sealed.json", tmp_path / "clear.json"
     sealed.write_text(temporal(stack, *show).stdout)
@@ -148,9 +148,9 @@ async def test_operators_read_everything_and_temporal_nothing(
         assert REASON in told.stdout
     told = replay(str(sealed), stack, "")
     assert told.returncode == 2
-    assert "the key 'first', which is not among PAYLOAD_KEYS" in told.stderr
+    assert "key 'first', which is not in PAYLOAD_KEYS" in told.stderr
 
-    # What the server holds.
+    # The server's data.
     async def recorded() -> list[object]:
         return list(await operator.rows("SELECT 1 FROM requests WHERE workspace_id = %s", ws))
 

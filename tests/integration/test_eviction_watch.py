@@ -1,4 +1,4 @@
-"""A worker process that is held up for good: it ends, and another one goes on."""
+"""A worker process that cannot evict a run ends, and another one continues."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ from devstack.console import Console
 from devstack.processes import Child
 from devstack.stack import Stack
 from tests.integration.cached_run import Clinging
-from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE
-from workflows.workspace.state import Phase
+from workflows.shared.names import DELEGATIONS_TASK_QUEUE
+from workflows.workspace.enums import Phase
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_worker_with_a_run_that_it_cannot_let_go_of_ends_and_another_goes_on(

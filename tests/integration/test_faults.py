@@ -1,4 +1,4 @@
-"""Processes killed, answers lost and listings late, in the middle of a recreate: invariants hold."""
+"""Invariants hold when processes are killed, responses lost and listings late during a recreate."""
 
 import asyncio
 import os
@@ -8,14 +8,14 @@ import pytest
 
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
 
 async def online(console: Console, workspace: str) -> str:
-    """A workspace with its first box; the instance's ID."""
+    """Start a workspace with its first box. Returns the instance's ID."""
     await console.start(workspace)
     status = await console.until_phase(workspace, Phase.ONLINE)
     assert status.instance_id is not None
@@ -23,7 +23,7 @@ async def online(console: Console, workspace: str) -> str:
 
 
 async def recreated_once(console: Console, workspace: str) -> None:
-    """Generation 2 is online, by exactly one launch, and everything of generation 1 is gone."""
+    """Generation 2 is online after exactly one launch, and everything of generation 1 has ended."""
     status = await console.until_phase(workspace, Phase.ONLINE, generation=2)
     counts = console.aws.counts(workspace)
     assert counts.launches == 2
@@ -33,7 +33,7 @@ async def recreated_once(console: Console, workspace: str) -> None:
     assert alive.instance_id == status.instance_id
     tokens = await console.live_tokens(workspace)
     assert {token["generation"] for token in tokens} == {2}
-    # A box whose registration got no answer in time has asked again: the token before is then on its way out.
+    # A box without a timely registration response has retried; the earlier token is then being revoked.
     tokens = await eventually(lambda: console.live_tokens(workspace), lambda seen: len(seen) == 1)
     assert tokens == [{"generation": 2, "state": "active"}]
 
@@ -72,7 +72,7 @@ async def test_a_lost_answer_and_a_late_empty_listing_leave_one_instance_and_kil
     console: Console, workspace: str
 ) -> None:
     await online(console, workspace)
-    # Held before it is lost: nobody lists the instance before the listings are late.
+    # Held before it is lost, so that no listing includes the instance before listings are late.
     held = console.aws.inject("RunInstances", "hold", workspace=workspace)
     console.aws.inject("RunInstances", "lost_answer", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice")
@@ -82,7 +82,7 @@ async def test_a_lost_answer_and_a_late_empty_listing_leave_one_instance_and_kil
     console.aws.release(held)
     await recreated_once(console, workspace)
     assert console.aws.fault(late).used + console.aws.fault(empty).used > 0
-    assert console.aws.counts(workspace).terminations == 1  # the old one, and no other
+    assert console.aws.counts(workspace).terminations == 1  # only the old one
 
 
 async def test_a_temporal_server_killed_in_mid_recreate_finishes_by_itself(

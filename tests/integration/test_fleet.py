@@ -1,6 +1,6 @@
-"""A fleet of a hundred: silent for a reason that is not theirs, nobody is recreated; those that die, are.
+"""A fleet of a hundred: boxes that are silent because of an outage are kept; dead ones are recreated.
 
-On a stack of its own, whose boxes are held by the test.
+It uses its own stack, whose boxes belong to the test.
 """
 
 import asyncio
@@ -9,17 +9,18 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.console import Console, connected, eventually
 from devstack.stack import Stack
 from tests.integration.fleet import Fleet, boxless, inhabited
 from tests.integration.wire import Wire
-from workflows.workspace.events import WatchdogReport
-from workflows.workspace.messages import WATCHDOG_TYPE, RequestOutcome
+from workflows.fleet.contract import WatchdogReport
+from workflows.shared.names import WATCHDOG_TYPE
+from workflows.workspace.enums import ConditionType, Phase
+from workflows.workspace.messages import RequestOutcome
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import ConditionType, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
 
@@ -30,7 +31,7 @@ SETTINGS = {
     "CANARY": "off",
     "EC2_MUTATIONS_PER_SECOND": "100",
     "HEARTBEAT_STALE_SECONDS": "10",
-    "STALE_RECREATE_SECONDS": "20",  # twice as long as stale, as in production
+    "STALE_RECREATE_SECONDS": "20",  # twice the staleness limit, as in production
     "WATCHDOG_INTERVAL_SECONDS": "1",
     "FLEET_MAX_CONCURRENT_RECREATES": str(AT_ONCE),
     "REGISTER_DEADLINE_SECONDS": "300",
@@ -40,26 +41,26 @@ NAMES = [f"box-{number:03}" for number in range(NUMBER)]
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """With the fleet's own limits, and without the processes of boxes."""
+    """With the fleet's default limits, and without box processes."""
     with boxless(SETTINGS) as stack:
         yield stack
 
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    """Of its own: the shared one leads to the shared stack."""
+    """Its own; the shared one leads to the shared stack."""
     with Wire() as wire:
         yield wire
 
 
 class Watch:
-    """What an operator sees of the fleet."""
+    """The fleet status as an operator sees it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     async def round(self) -> WatchdogReport:
-        """The result of the newest round of the watchdog that is over."""
+        """The result of the newest completed watchdog round."""
 
         async def newest() -> WatchdogReport | None:
             query = f"WorkflowType = '{WATCHDOG_TYPE}' AND ExecutionStatus = 'Completed'"
@@ -80,7 +81,7 @@ class Watch:
         return int(str(row["n"]))
 
     async def overdue(self) -> int:
-        """Boxes that are silent for long enough to be replaced, and some rounds of the watchdog longer."""
+        """Wait until boxes are silent long enough to be replaced, and some watchdog rounds longer."""
         [row] = await self._console.rows(
             "SELECT count(*) AS n FROM heartbeats WHERE stale_since IS NOT NULL"
             " AND last_heartbeat_at < now() - interval '26 seconds'"
@@ -101,7 +102,7 @@ class Watch:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that neither runs nor ends, for the block."""
+    """Freeze a process for the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -111,10 +112,10 @@ def stopped(pid: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def populated(stack: Stack, console: Console, wire: Wire) -> AsyncIterator[Fleet]:
-    """A hundred workspaces online, forty of which reach the register API through the wire."""
+    """A hundred workspaces online; forty of them reach the register API through the wire."""
     wire.upstream = stack.register_api_url
     async with (
-        httpx.AsyncClient(base_url=wire.url, timeout=10, trust_env=False) as other_way,
+        httpx2.AsyncClient(base_url=wire.url, timeout=10, trust_env=False) as other_way,
         inhabited(console.aws, stack.register_api_url) as fleet,
     ):
         fleet.beat_seconds = 2.0
@@ -135,9 +136,9 @@ async def test_forty_unreachable_ones_are_left_alone_and_five_dead_ones_are_repl
         watch = Watch(console)
         await eventually(watch.round, lambda seen: seen.running == NUMBER and seen.frozen is None)
 
-        wire.upstream = ""  # forty boxes beat, and reach nobody
+        wire.upstream = ""  # the heartbeats of forty boxes get lost
         await eventually(watch.overdue, lambda number: number == SILENT, seconds=120)
-        # Others may miss a few beats, too, while the machine stands still.
+        # Others may miss a few heartbeats too while the machine stalls.
         why = f"{SILENT} of {NUMBER} workspaces are stale"
         await eventually(watch.round, lambda seen: seen.frozen is not None and why in seen.frozen)
 
@@ -157,7 +158,7 @@ async def test_forty_unreachable_ones_are_left_alone_and_five_dead_ones_are_repl
         await eventually(watch.stale, lambda number: number == 0, seconds=120)
         await eventually(watch.round, lambda seen: seen.frozen is None, seconds=60)
 
-        with stopped(stack.pids["api"]):  # nobody takes beats in, for longer than what would be a cause
+        with stopped(stack.pids["api"]):  # no heartbeat is accepted for longer than the staleness limit
             await eventually(watch.overdue, lambda number: number == NUMBER, seconds=120)
             assert (await watch.round()).frozen is not None
         await eventually(watch.stale, lambda number: number == 0, seconds=120)

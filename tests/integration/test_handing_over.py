@@ -1,6 +1,6 @@
-"""SIGTERM to a worker in the middle of an activity: it is finished, or another worker has it at once.
+"""A worker that gets SIGTERM during an activity finishes it, or another worker takes over at once.
 
-On a stack without boxes, whose workers the tests start themselves.
+It uses a stack without boxes; the tests start the workers.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 import pytest
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
@@ -19,7 +19,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from devstack.console import Console, connected, eventually
 from devstack.processes import LOCALHOST, Child, free_port
 from devstack.stack import PARTS, Stack
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ SECONDS = 120.0
 
 QUEUES = 3
 STOPS = "Beginning worker shutdown"
-"""What the SDK says of each of a process's workers, of which there is one for a queue."""
+"""The SDK's log line for each worker of a process, one per task queue."""
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +80,12 @@ def logged(child: Child, event: str, *, times: int = 1) -> Callable[[], bool]:
 
 
 def identity(worker: Child) -> str:
-    """As the SDK makes it."""
+    """The SDK's format."""
     return f"{worker.pid}@{socket.gethostname()}"
 
 
 async def probed(port: int, path: str) -> int:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
         return (await http.get(f"http://{LOCALHOST}:{port}/{path}")).status_code
 
 
@@ -95,7 +95,7 @@ async def ended(worker: Child) -> int | None:
 
 
 async def starts(console: Console, workspace: str, activity: str) -> list[tuple[int, str]]:
-    """Attempt and worker of each start of such an activity that the history knows."""
+    """Attempt and worker of each recorded start of such an activity."""
     events = [event async for event in console.workflow(workspace).fetch_history_events()]
     scheduled = {
         event.event_id
@@ -117,7 +117,7 @@ async def test_a_call_to_aws_that_is_under_way_is_finished(stack: Stack, console
         await console.start("ws-1")
         await asyncio.to_thread(console.aws.wait_until_held, held, seconds=SECONDS)
         os.kill(first.pid, signal.SIGTERM)
-        # All of its queues at once: none takes work while another one's is being finished.
+        # All task queues stop at once: none accepts work while another one's is being finished.
         await asyncio.to_thread(first.wait_ready, logged(first, STOPS, times=QUEUES), seconds=SECONDS)
         assert [await probed(probes, path) for path in ("readyz", "healthz")] == [503, 200]
         console.aws.release(held)
@@ -164,6 +164,6 @@ async def test_a_wait_that_is_longer_than_its_patience_is_handed_to_another_work
         )
         assert pending is not None
         assert pending.attempt == held.attempt + 1
-        # It was told so; else it would have had to find out by missing heartbeats.
+        # It was notified; otherwise only missing heartbeats would reveal it.
         assert "shut" in pending.last_failure.message.lower(), pending.last_failure
         assert "timeout" not in pending.last_failure.message.lower()

@@ -1,10 +1,10 @@
-"""Stop and delete in the midst of things: what is left behind in AWS, DNS and tokens is nothing."""
+"""Stop and delete during other operations leave nothing behind in AWS, DNS and tokens."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import boto3
-import httpx
+import httpx2
 import pytest
 from botocore.config import Config
 from temporalio.client import WorkflowFailureError
@@ -13,14 +13,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from devstack.console import TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
 from tests.integration.test_registering import box_of, token_file
-from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
+from workflows.shared.names import TASK_QUEUE, WORKFLOW_TYPE
+from workflows.workspace.enums import Phase
+from workflows.workspace.messages import WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
 Midst = Callable[[Console, str], Awaitable[str | None]]
-"""Brings a workspace to where the request meets it; returns the fault that is to be released then."""
+"""Brings a workspace into the state before the request; returns the fault to release afterwards."""
 
 
 async def provisioning(console: Console, workspace: str) -> str:
@@ -60,7 +61,7 @@ MIDSTS: list[Midst] = [provisioning, recreating, online, degraded, failed]
 
 
 async def leaves_nothing_alive(console: Console, workspace: str) -> None:
-    """No instance of it is alive, and no token of its boxes is."""
+    """No instance is alive, and no token of its boxes is live."""
     assert console.aws.counts(workspace).alive_now == 0
     assert await console.live_tokens(workspace) == []
     assert console.aws.counts(workspace).max_alive_at_once <= 1
@@ -92,7 +93,7 @@ async def test_delete_leaves_nothing_behind_and_cannot_be_undone(
     box_token = ""
     if midst is online:
         box_token = token_file(await box_of(stack, workspace)).read_text().strip()
-    # Both at once: a workspace that has nothing to end is gone in a moment, and then takes no request.
+    # Both at once: a workspace without resources is deleted quickly, and then accepts no request.
     asked = await asyncio.gather(
         *(console.ask(workspace, "request_delete", requested_by=by) for by in ("admin:alice", "admin:bob"))
     )
@@ -109,7 +110,7 @@ async def test_delete_leaves_nothing_behind_and_cannot_be_undone(
     assert rows == []
     for token in filter(None, (box_token, tool.json()["auth_token"])):
         headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=stack.register_api_url, headers=headers, trust_env=False
         ) as http:
             state = await call_with_retries(http, "GET", f"/workspaces/{workspace}/state")

@@ -1,4 +1,4 @@
-"""Payloads right and wrong, streams of them across continue-as-new: none wedges, none is lost."""
+"""Valid and malformed payloads, and streams of them across continue-as-new: none blocks, none is lost."""
 
 import asyncio
 import time
@@ -15,16 +15,18 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from devstack.console import Console, eventually
 from devstack.stack import Stack
+from workflows.shared.names import TASK_QUEUE, WORKFLOW_TYPE
 from workflows.workspace import status as workspace_status
-from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE, WorkspaceSpec
+from workflows.workspace.enums import CanaryPolicy, Phase, Step
+from workflows.workspace.messages import WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import CanaryPolicy, Phase, State, Step
+from workflows.workspace.state import State
 from workflows.workspace.workflow import MESSAGES_PER_RUN, WorkspaceWorkflow
 
 pytestmark = pytest.mark.anyio
 
 TASK_SECONDS = 2.0
-"""Of a task that takes longer the SDK says that it is in a deadlock."""
+"""The SDK reports a deadlock for a task that takes longer."""
 
 REPLAYS = 10
 
@@ -35,8 +37,8 @@ UNKNOWN_ENCODING = RawValue(Payload(metadata={"encoding": b"application/x-unhear
 def failed_tasks(history: WorkflowHistory) -> list[str]:
     """Why tasks of the run failed.
 
-    A deadlock is what the SDK takes a machine for that stands still for two seconds: the next attempt gets
-    through, and a task that never does is seen by what it leaves undone.
+    The SDK reports a deadlock if the machine stalls for two seconds; the next attempt succeeds. A task
+    that never succeeds shows by its missing effects.
     """
     failures = [
         event.workflow_task_failed_event_attributes
@@ -48,9 +50,9 @@ def failed_tasks(history: WorkflowHistory) -> list[str]:
 
 
 async def computed_seconds(console: Console, history: WorkflowHistory) -> float:
-    """How long all tasks of the run compute together, by the clock of their thread: no stop advances it.
+    """Thread CPU time of all tasks of the run; a stall does not add to it.
 
-    A replay that is held up for longer than a task may be is made again; one that always is, fails.
+    A replay that exceeds the task timeout is repeated; one that always does fails.
     """
     failures: list[str] = []
     while len(failures) < REPLAYS:
@@ -159,7 +161,7 @@ async def test_what_aws_refuses_stands_on_the_record_without_a_storm(
 async def test_a_storm_that_waited_for_the_worker_is_one_task_and_one_recreate(
     stack: Stack, console: Console, workspace: str
 ) -> None:
-    """The SDK gives a task two seconds, and a run that takes longer may be stuck at that worker for good."""
+    """The SDK allows a task two seconds; a run that takes longer may block its worker permanently."""
     storm, sending = 800, asyncio.Semaphore(30)
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
@@ -183,14 +185,14 @@ async def test_a_storm_that_waited_for_the_worker_is_one_task_and_one_recreate(
     assert seen == Counter({"accepted": 1, "joined": storm - 1})
     assert console.aws.counts(workspace).launches == 2
     history = await console.workflow(workspace).fetch_history()
-    # Not by the failures of its tasks: a machine that stands still for two seconds makes one, too.
+    # Not by failed tasks: a stall of two seconds causes one, too.
     assert await computed_seconds(console, history) < TASK_SECONDS
 
 
 async def test_signals_that_waited_for_the_worker_are_shown_together(
     stack: Stack, console: Console, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task that takes too long is tried again with all that came meanwhile: each must be cheap."""
+    """A slow task is retried together with all later signals, so each must be cheap."""
     signals, sending = 300, asyncio.Semaphore(30)
     await console.start(workspace, WorkspaceSpec(canary=CanaryPolicy.OFF))
     await console.until_phase(workspace, Phase.ONLINE)
@@ -226,12 +228,15 @@ async def test_signals_that_waited_for_the_worker_are_shown_together(
 
 @pytest.mark.timeout(700)
 async def test_requests_survive_a_stream_across_runs(console: Console, workspace: str) -> None:
-    """More than a run takes, signals with updates in between: every one has its outcome."""
+    """More messages than fit into a run, signals mixed with updates: every one has its outcome."""
     signals, updates = MESSAGES_PER_RUN + 300, 60
     await console.start(workspace, WorkspaceSpec(canary=CanaryPolicy.OFF))
     await console.until_phase(workspace, Phase.ONLINE)
     first_run = (await console.workflow(workspace).describe()).run_id
-    signalling, updating = asyncio.Semaphore(30), asyncio.Semaphore(8)  # the server takes ten updates at once
+    signalling, updating = (
+        asyncio.Semaphore(30),
+        asyncio.Semaphore(8),
+    )  # the server accepts ten updates at once
 
     async def signal(number: int) -> None:
         async with signalling:

@@ -1,4 +1,4 @@
-"""What admins and on-call do: the temporal CLI, exported histories, `onebox dev` and its end."""
+"""Operator tools: the temporal CLI, exported histories, `onebox dev` and its end."""
 
 import asyncio
 import json
@@ -22,18 +22,18 @@ from tests.documents import ROOT, block
 from tests.integration.wire import Wire
 from tests.stacks import hurried
 from workers.temporal import schedules
-from workflows.workspace.messages import WATCHDOG_SCHEDULE
+from workflows.shared.names import WATCHDOG_SCHEDULE
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
-README = ROOT / "README.md"
+MESSAGES, RECOVERY = ROOT / "docs" / "messages.md", ROOT / "docs" / "recovery.md"
 REQUESTERS = ("watchdog", "auto-recovery", "admin:core-devops")
 
 
 def temporal(stack: Stack, *words: str) -> str:
-    """The output of a temporal command that has to succeed; through the codec server, if there is one."""
+    """Output of a temporal command that must succeed; through the codec server, if there is one."""
     token = f"Bearer {stack.operator_token}"
     codec = ("--codec-endpoint", stack.codec_url, "--codec-auth", token) if stack.codec_url else ()
     done = subprocess.run(
@@ -75,7 +75,7 @@ async def test_the_temporal_cli_alone_starts_and_recreates_a_workspace(
     async def told() -> str:
         return temporal(stack, "workflow", "metadata", *id_)
 
-    # For a moment a box may be too slow for its beats.
+    # A box may briefly be too slow for its heartbeats.
     await eventually(told, lambda output: "| `HeartbeatFresh` | true |" in output)
     query = f'WorkspacePhase = "online" AND WorkspaceGeneration = 2 AND WorkflowId = "{workspace}"'
 
@@ -90,7 +90,7 @@ async def test_an_exported_history_replays_and_names_who_asked_and_what_became_o
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    with wire.interfere(workspace, "/registry/register", times=1000, delay=True):  # until all have asked
+    with wire.interfere(workspace, "/registry/register", times=1000, delay=True):  # until all have requested
         await console.signal(workspace, requested_by=REQUESTERS[0], observed_generation=1)
         await console.signal(workspace, requested_by=REQUESTERS[1], observed_generation=1)
         await console.ask(workspace, requested_by=REQUESTERS[2], observed_generation=1)
@@ -113,7 +113,7 @@ async def test_an_exported_history_replays_and_names_who_asked_and_what_became_o
         assert "deterministic under this code" in replayed.stdout
         told = [line for line in replayed.stdout.splitlines() if "  request  " in line]
         for requester in REQUESTERS:
-            mine = [line for line in told if f"by {requester} " in line]
+            mine = [line for line in told if f"by {requester}:" in line]
             assert len(mine) == 2
             assert "STALE" in mine[1]
         assert sum("ACCEPTED" in line for line in told) == 1
@@ -145,7 +145,7 @@ def test_settings_that_cannot_be_used_are_named(stack: Stack) -> None:
     assert "abcd" not in short.stderr
     unknown = onebox("fly")
     assert unknown.returncode == 2
-    assert "no command 'fly'" in unknown.stderr
+    assert "unknown command 'fly'" in unknown.stderr
 
 
 def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_dev_prints_one_line_of_json_and_leaves_no_process_behind(tmp_path: Path
 
 
 async def kept(directory: Path, *, new: bool) -> str | None:
-    """The instance of a workspace that is online on a stack with this data, with a beat of its own time."""
+    """The instance of a workspace that is online on a stack with this data, with a new heartbeat."""
     settings = {"HEARTBEAT_SECONDS": "0.3", "HEARTBEAT_STALE_SECONDS": "6"}
     with hurried(settings, directory) as stack:
         async with connected(stack) as console:
@@ -195,6 +195,7 @@ async def kept(directory: Path, *, new: bool) -> str | None:
             return status.instance_id
 
 
+@pytest.mark.slow
 async def test_everything_is_kept_across_a_restart_of_the_stack(tmp_path: Path) -> None:
     before = await kept(tmp_path, new=True)
     assert before is not None
@@ -212,12 +213,12 @@ async def test_a_worker_that_is_away_loses_no_signal(stack: Stack, console: Cons
     assert request.outcome is OutcomeKind.ACCEPTED
 
 
-async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
+async def test_the_documented_watchdog_in_a_few_lines_of_python_requests_a_recreate(
     stack: Stack, console: Console, workspace: str
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    program = block(README, "python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
+    program = block(MESSAGES, "python", "my-watchdog").replace("127.0.0.1:7233", stack.temporal_address)
     # Its exit code says nothing: the SDK sometimes crashes at the interpreter's end, after its work is done.
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, workspace, "1")
     await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS)
@@ -226,23 +227,23 @@ async def test_the_readmes_watchdog_in_a_few_lines_of_python_asks_for_a_box(
     assert (request.requested_by, request.outcome) == ("my-watchdog", OutcomeKind.ACCEPTED)
 
 
-async def test_the_watchdogs_schedule_is_seen_paused_and_thawed_as_the_readme_says(
+async def test_the_watchdogs_schedule_is_listed_paused_and_resumed_as_documented(
     stack: Stack, console: Console
 ) -> None:
-    listed, pause, unpause, rounds = block(README, "sh", "onebox-watchdog").splitlines()
+    listed, pause, unpause, rounds = block(RECOVERY, "sh", "onebox-watchdog").splitlines()
 
     def say(line: str) -> str:
         return temporal(stack, *shlex.split(line)[1:])
 
     async def standing(is_so: Callable[[Schedule], bool]) -> Schedule:
-        """The schedule, once it is so: the server takes a change first, and then makes it."""
+        """The schedule, once the condition holds; the server applies changes asynchronously."""
 
         async def look() -> Schedule:
             return (await handle.describe()).schedule
 
         return await eventually(look, is_so)
 
-    # A worker makes it a moment after its start; what is listed comes later than what is there.
+    # A worker creates it shortly after its start; listings lag behind.
     await eventually(lambda: asyncio.to_thread(say, listed), lambda said: WATCHDOG_SCHEDULE in said)
     handle = console.client.get_schedule_handle(WATCHDOG_SCHEDULE)
     say(pause)

@@ -1,4 +1,4 @@
-"""The orphan sweep on a whole stack: twenty planted instances, and exactly the right ones go."""
+"""The orphan sweep on a whole stack: of twenty planted instances, exactly the right ones are terminated."""
 
 import asyncio
 import os
@@ -21,9 +21,9 @@ from tests.stacks import hurried
 from workers.temporal.schedules import PeriodicWorkflow, ensure
 from workflows.orphans.rules import OrphanAction
 from workflows.orphans.workflow import SweepReport
-from workflows.workspace.messages import SWEEP_SCHEDULE
+from workflows.shared.names import SWEEP_SCHEDULE
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ SWEEP = {
     "HEARTBEAT_STALE_SECONDS": "120",
     "SERVER_KEYS": f"k1:{CANARY_SECRET_KEY}",
 }
-"""Swept by hand, so that the test knows which pass did what; nothing here is about boxes that fall silent."""
+"""Sweeps are triggered by the test, so that it knows which pass did what. Staleness is not tested here."""
 
 ALIVE = ("pending", "running")
 
@@ -60,14 +60,14 @@ def planting(swept_stack: Stack, console: Console) -> Planting:
 
 
 async def pause(console: Console, note: str = "swept by hand") -> None:
-    """A trigger passes it by; without it, the full hour sweeps, too."""
+    """Pause the schedule: triggers still work, but the full hour does not sweep."""
     handle = console.client.get_schedule_handle(SWEEP_SCHEDULE)
 
     async def paused() -> bool:
         try:
             await handle.pause(note=note)
             return (await handle.describe()).schedule.state.paused
-        except RPCError:  # a worker makes it a moment after its start
+        except RPCError:  # a worker creates it shortly after its start
             return False
 
     await eventually(paused, bool)
@@ -202,7 +202,7 @@ async def test_a_box_that_would_not_die_is_declared_dead_refused_at_every_door_a
     console.aws.release(kept)
 
     async def swept() -> set[str]:
-        await one_pass(console)  # two of them see it, if the second is not too soon after the first
+        await one_pass(console)  # two passes see it, unless the second follows too soon
         return await alive(console)
 
     await eventually(swept, lambda it: old not in it)
@@ -221,7 +221,7 @@ async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(conso
     assert first.info.last_updated_at is None
 
     async def standing(is_so: Callable[[ScheduleDescription], bool]) -> ScheduleDescription:
-        """As it is once it is so: the server takes a change first, and then makes it."""
+        """The schedule, once the condition holds; the server applies changes asynchronously."""
         return await eventually(handle.describe, is_so)
 
     await handle.pause(note="by admin:alice, while she looks")
@@ -250,6 +250,6 @@ async def test_the_worker_sweeps_by_the_clock_and_a_pause_outlives_it(
         return swept_stack.log("worker").read_text().count("worker.started")
 
     await eventually(starts, lambda number: number > started)
-    await one_pass(console)  # a trigger passes a pause by
+    await one_pass(console)  # a trigger ignores a pause
     assert (await handle.describe()).schedule.state.paused
     await handle.unpause()

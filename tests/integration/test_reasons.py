@@ -1,10 +1,10 @@
-"""Why a workspace is not online stands on its record, in words; superseded boxes that call are ended."""
+"""The record explains why a workspace is not online; superseded boxes that call are terminated."""
 
 import asyncio
 from datetime import timedelta
 
 import boto3
-import httpx
+import httpx2
 import pytest
 from botocore.config import Config
 
@@ -12,15 +12,15 @@ from devstack.console import JSON, TIMEOUT_SECONDS, Console, call_with_retries, 
 from devstack.stack import Stack
 from tests.integration.test_registering import CALL_SECONDS, REGISTER, bootstrap_secret, calling
 from tests.integration.wire import Wire
+from workflows.workspace.enums import CanaryPolicy, Phase, Step
 from workflows.workspace.messages import WorkspaceSpec, WorkspaceStatus
-from workflows.workspace.state import CanaryPolicy, Phase, Step
 
 pytestmark = pytest.mark.anyio
 
 BEAT = {"error_rate": 0.0, "sample_error": "", "active_tasks": 0, "current_task": "", "uptime_seconds": 1}
 
 ADDRESS = "ChangeResourceRecordSets"
-"""Held, a box has no address yet: the time in which it has to register has not begun."""
+"""While it is held, a box has no address yet, so its registration deadline has not started."""
 
 
 async def registered_condition(console: Console, workspace: str) -> JSON:
@@ -53,7 +53,7 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
         assert error_code(seen) == "never_called"
         assert seen.last_error is not None
         assert seen.last_error.phase is Step.AWAIT_REGISTRATION
-        # It is recreated meanwhile, and the reason stays.
+        # It is recreated meanwhile; the reason stays.
         await asyncio.to_thread(console.aws.wait_until_held, second, seconds=TIMEOUT_SECONDS)
         seen = await console.status(workspace)
         assert (seen.phase, seen.generation) == (Phase.RECREATING, 2)
@@ -64,9 +64,9 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
         )
         assert recorded_code(record) == "never_called"
 
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=stack.register_api_url,
-            transport=httpx.AsyncHTTPTransport(local_address=str(record["private_ip"])),
+            transport=httpx2.AsyncHTTPTransport(local_address=str(record["private_ip"])),
             timeout=CALL_SECONDS,
         ) as runtime:
             answer = await call_with_retries(
@@ -81,7 +81,7 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
             lambda: console.status(workspace),
             lambda it: error_code(it) == "called_without_evidence" and it.phase is Phase.FAILED,
         )
-        assert seen.generation == 2  # the spacing of automatic recreates
+        assert seen.generation == 2  # the backoff of automatic recreates
         assert seen.last_error is not None
         assert seen.last_error.phase is Step.AWAIT_REGISTRATION
     finally:
@@ -114,13 +114,13 @@ async def test_a_lost_credential_shows_until_the_box_is_back(
 ) -> None:
     await console.start(workspace, WorkspaceSpec(canary=CanaryPolicy.OFF))
     await console.until_phase(workspace, Phase.ONLINE)
-    await console.set_box_mode(workspace, "silent")  # its own beats would count in between
+    await console.set_box_mode(workspace, "silent")  # its own heartbeats would count in between
     async with calling(stack, bootstrap_secret(workspace, 1)) as runtime:
         body: JSON = {"workspace_id": workspace, **BEAT}
         for _ in range(3):
             answer = await call_with_retries(runtime, "POST", "/registry/heartbeat", body)
             assert (answer.status_code, answer.json()["code"]) == (401, "reregister_required")
-    # On a slow machine its silence may be noticed first.
+    # On a slow machine, its silence may be detected first.
     status = await eventually(lambda: console.status(workspace), lambda it: error_code(it) != "")
     assert (status.phase, error_code(status)) == (Phase.DEGRADED, "credential_lost")
     await console.set_box_mode(workspace, "healthy")
@@ -137,7 +137,7 @@ async def test_a_superseded_box_that_calls_is_terminated(
     await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
     await console.until_phase(workspace, Phase.ONLINE, generation=2)
     ghost = await asyncio.to_thread(came_back, stack, console, workspace)
-    # Long after its fence, as a box on a lost host would come back.
+    # Long after its fence, like a box on a host that recovers.
     await console.rows(
         "UPDATE generations SET superseded_at = superseded_at - %s WHERE workspace_id = %s RETURNING 1",
         timedelta(minutes=10),
@@ -151,14 +151,14 @@ async def test_a_superseded_box_that_calls_is_terminated(
         return {it.instance_id: it.state for it in console.aws.instances(workspace)}
 
     await eventually(states, lambda it: it[ghost] == "terminated")
-    # For a moment a box may be too slow for its beats.
+    # A box may briefly be too slow for its heartbeats.
     status = await console.until_phase(workspace, Phase.ONLINE)
     assert status.generation == 2
     assert [state for state in (await states()).values() if state == "running"] == ["running"]
 
 
 def came_back(stack: Stack, console: Console, workspace: str) -> str:
-    """An instance of generation 1 that runs although it was confirmed to be gone."""
+    """An instance of generation 1 that runs although its termination was confirmed."""
     info = console.aws.info()
     ec2 = boto3.client(
         "ec2",

@@ -1,4 +1,4 @@
-"""Overlapping recreate requests on the whole stack: one launch, no outcome missing."""
+"""Overlapping recreate requests on the whole stack: one launch, and an outcome for each request."""
 
 import asyncio
 from collections import Counter
@@ -11,8 +11,8 @@ from devstack.stack import Stack
 from tests.integration.fleet import going_on
 from tests.integration.test_registering import REGISTER, box_of, calling, suspended, token_file
 from tests.integration.wire import Wire
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ REQUESTS = 300
 
 async def storm(console: Console, workspace: str, *, observed: int, round_: int) -> None:
     """300 requests from three sources: the programs send signals, the admin runs updates."""
-    updates = asyncio.Semaphore(8)  # the server takes ten at a time of one workflow
+    updates = asyncio.Semaphore(8)  # the server accepts ten at a time per workflow
 
     async def ask(number: int) -> None:
         source = SOURCES[number % 3]
@@ -40,7 +40,7 @@ async def storm(console: Console, workspace: str, *, observed: int, round_: int)
 
 
 async def outcomes(console: Console, workspace: str, *, round_: int) -> Counter[str]:
-    """The recorded outcomes of a round, once all are there."""
+    """The recorded outcomes of a round, once all exist."""
 
     async def look() -> Counter[str]:
         rows = await console.rows(
@@ -59,7 +59,7 @@ async def test_300_overlapping_requests_launch_one_box_and_the_same_300_later_la
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
 
-    # The new box isn't heard until all have asked, however long that takes: what counts is that they overlap.
+    # The new box's calls are delayed until all have requested, so that the requests overlap.
     with wire.interfere(workspace, REGISTER, times=1000, delay=True):
         await storm(console, workspace, observed=1, round_=1)
         first = await outcomes(console, workspace, round_=1)
@@ -90,7 +90,7 @@ async def test_an_update_answers_at_once_and_a_repeated_request_id_gets_the_earl
 ) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    with wire.interfere(workspace, REGISTER, times=1000, delay=True):  # the new box is not heard meanwhile
+    with wire.interfere(workspace, REGISTER, times=1000, delay=True):  # delays the new box
         first = await console.ask(workspace, requested_by="admin:alice", request_id="the-same")
         assert first.outcome is OutcomeKind.ACCEPTED
         assert (await console.status(workspace)).phase is not Phase.ONLINE  # it did not wait
@@ -124,7 +124,7 @@ async def test_a_deleted_workspace_is_not_brought_back_by_a_late_signal_with_sta
 ) -> None:
     from temporalio.client import WorkflowFailureError
 
-    from workflows.workspace.messages import TASK_QUEUE, WORKFLOW_TYPE
+    from workflows.shared.names import TASK_QUEUE, WORKFLOW_TYPE
 
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
@@ -195,18 +195,18 @@ async def test_a_cancellation_does_nothing_and_is_seen(console: Console, workspa
 async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    # All of its beats: one that has waited too long for its answer is sent again.
+    # All of its heartbeats, because it retries after a timeout.
     with wire.interfere(workspace, HEARTBEAT, times=1000, delay=True) as held:
         await console.start(workspace)
         assert await asyncio.to_thread(held.caught.wait, TIMEOUT_SECONDS)
         box = await box_of(stack, workspace)
         token = token_file(box).read_text().strip()
         script = psutil.Process(box.pid)
-        # Its beat is on the way, and it answers nothing any more.
+        # Its heartbeat is in progress, and it answers nothing else.
         await suspended(script, *script.children(recursive=True))
 
     async def beat() -> None:
-        """In its name, as an agent that thinks for long does: it is not silent."""
+        """Send heartbeats in its name, like an agent that is busy but not silent."""
         async with calling(stack, token) as http:
             while True:
                 await call_with_retries(http, "POST", HEARTBEAT, {"workspace_id": workspace})
@@ -214,7 +214,8 @@ async def test_a_box_is_given_up_while_its_agent_still_thinks_about_the_canary(
 
     async with going_on(beat()):
         asking = await eventually(
-            lambda: console.status(workspace), lambda status: "asking the agent" in status.waiting_for
+            lambda: console.status(workspace),
+            lambda status: "sending the agent a canary" in status.waiting_for,
         )
         assert asking.phase is Phase.AWAITING_REGISTRATION
         outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)

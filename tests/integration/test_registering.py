@@ -1,11 +1,11 @@
-"""Boxes that lose answers, crash or double their calls get back to a live token; old boxes never do."""
+"""Boxes that lose responses, crash or repeat calls recover a live token; superseded boxes never do."""
 
 import asyncio
 import os
 import signal
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -15,30 +15,30 @@ from devstack.stack import Stack
 from store.registration.credentials import ServerKeys
 from tests.integration.watchdog import CANARY_SECRET_KEY
 from tests.integration.wire import Wire
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
 REGISTER = "/registry/register"
 
 CALL_SECONDS = 60.0
-"""So long an answer may take on a slow machine; by then it is no longer worth waiting for."""
+"""How long a response may take on a slow machine before it is of no use."""
 
 
 def bootstrap_secret(workspace: str, generation: int) -> str:
-    """What the box of a generation has in its user data."""
+    """The bootstrap environment from the user data of a generation's box."""
     keys = ServerKeys.parse(f"k1:{CANARY_SECRET_KEY}")
     return keys.bootstrap_secret(workspace, generation, key_id="k1")
 
 
-def calling(stack: Stack, bearer: str) -> httpx.AsyncClient:
+def calling(stack: Stack, bearer: str) -> httpx2.AsyncClient:
     """Calls the register API with that credential."""
     headers = {"Authorization": f"Bearer {bearer}"}
-    return httpx.AsyncClient(base_url=stack.register_api_url, headers=headers, timeout=CALL_SECONDS)
+    return httpx2.AsyncClient(base_url=stack.register_api_url, headers=headers, timeout=CALL_SECONDS)
 
 
 async def box_of(stack: Stack, workspace: str, *, starts: int = 1) -> BoxView:
-    """The workspace's box, once its process has been started so often."""
+    """The workspace's box, once its process has started this often."""
 
     async def look() -> list[BoxView]:
         return [box for box in stack.boxes if box.workspace == workspace and box.starts >= starts]
@@ -48,7 +48,7 @@ async def box_of(stack: Stack, workspace: str, *, starts: int = 1) -> BoxView:
 
 
 async def suspended(*processes: psutil.Process) -> None:
-    """Nothing of them runs any more: each has come to its stop."""
+    """All of their processes are stopped by SIGSTOP."""
     for process in processes:
         process.suspend()
 
@@ -74,7 +74,7 @@ async def test_a_lost_register_answer_ends_with_the_same_token(
     with wire.interfere(workspace, REGISTER, times=1000) as lost:
 
         async def granted() -> int:
-            return lost.statuses.count(200)  # others say that its launch is not recorded yet
+            return lost.statuses.count(200)  # others are told that the launch is not recorded yet
 
         await console.start(workspace)
         await eventually(granted, lambda number: number >= 2)
@@ -85,11 +85,11 @@ async def test_a_lost_register_answer_ends_with_the_same_token(
 async def test_a_box_killed_before_it_wrote_its_token_comes_back(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    # All of its calls: one that has waited too long for its answer is made again.
+    # All of its calls, because it retries after a timeout.
     with wire.interfere(workspace, REGISTER, times=1000, hold=True) as held:
 
         async def granted() -> bool:
-            return 200 in held.statuses  # before, its launch may not be recorded yet
+            return 200 in held.statuses  # before that, its launch may not be recorded yet
 
         await console.start(workspace)
         await eventually(granted, bool)
@@ -123,12 +123,12 @@ async def test_a_box_killed_after_it_wrote_its_token_comes_back(
 async def test_16_registers_at_once_give_one_token(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    with wire.interfere(workspace, REGISTER, times=1000):  # the box itself hears nothing meanwhile
+    with wire.interfere(workspace, REGISTER, times=1000):  # the box itself gets no response meanwhile
         await console.start(workspace)
         await console.until_phase(workspace, Phase.AWAITING_REGISTRATION)
         body: JSON = {"id": workspace, "url": "http://10.0.0.9:8000", "agent_card": {"name": "agent"}}
         async with calling(stack, bootstrap_secret(workspace, 1)) as http:
-            # The box's own calls have minted by now, though it heard nothing: race the mint itself.
+            # The box's own calls have minted by now, without a response: race the mint itself.
             await console.rows(
                 "UPDATE tokens SET state = 'revoked', nonce = NULL WHERE workspace_id = %s RETURNING 1",
                 workspace,
@@ -149,7 +149,7 @@ async def test_an_old_box_that_keeps_calling_gets_410_and_changes_nothing(
     await console.until_phase(workspace, Phase.ONLINE)
     box = await box_of(stack, workspace)
     old_token = token_file(box).read_text().strip()
-    # Told that it is superseded, its script would switch it off, perhaps before anybody terminates it.
+    # Its script would power it off once superseded, possibly before the workflow terminates it.
     await suspended(psutil.Process(box.pid))
     held = console.aws.inject("TerminateInstances", "hold", workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice")
@@ -178,8 +178,8 @@ async def test_a_box_that_lost_its_token_registers_again(
     await console.until_phase(workspace, Phase.ONLINE)
     box = await box_of(stack, workspace)
     lost = token_file(box).read_text()
-    # Script and runtime crash together with the file: nobody holds the token any longer. They stand still
-    # before, for the script would write down again what it misses.
+    # Script and runtime crash together with the file, so that no process has the token. They are stopped
+    # first, because the script would rewrite the file.
     script = psutil.Process(box.pid)
     await suspended(script, *script.children(recursive=True))
     token_file(box).unlink()
@@ -196,10 +196,10 @@ async def test_a_box_that_lost_its_token_registers_again(
     await box_of(stack, workspace, starts=2)
 
     async def written() -> str:
-        await forgotten()  # a beat that was under way at the crash may be taken in only now
+        await forgotten()  # a heartbeat in progress at the crash may be accepted later
         return token_file(box).read_text() if token_file(box).exists() else ""
 
-    # If it called in between, it was told to come again in a minute.
+    # If it called in between, it was asked to retry in a minute.
     assert await eventually(written, bool) != lost
     await eventually(
         lambda: console.live_tokens(workspace), lambda live: live == [{"generation": 1, "state": "active"}]
@@ -211,7 +211,7 @@ async def test_a_silent_box_degrades_and_comes_back_with_its_beats(console: Cons
     await console.until_phase(workspace, Phase.ONLINE)
     await console.set_box_mode(workspace, "silent")
     await console.until_phase(workspace, Phase.DEGRADED)
-    # The workflow says so first, and then writes it down.
+    # The workflow reports it first and then records it.
     await eventually(lambda: console.record(workspace), lambda record: record["phase"] == "degraded")
     await console.set_box_mode(workspace, "healthy")
     await console.until_phase(workspace, Phase.ONLINE)
@@ -219,8 +219,8 @@ async def test_a_silent_box_degrades_and_comes_back_with_its_beats(console: Cons
 
 
 async def test_a_braindead_box_never_shows_online(console: Console, wire: Wire, workspace: str) -> None:
-    # The runtime's own registration, which names its URL, is held until it has lost its brain; all of them,
-    # for it comes again if it has to wait for long.
+    # The runtime's registration, which names its URL, is delayed until it is braindead; all of its calls are,
+    # because it retries after a timeout.
     with wire.interfere(workspace, REGISTER, times=1000, hold=True, containing="http://"):
         await console.start(workspace)
         await eventually(

@@ -1,4 +1,4 @@
-"""A run that no replay can go on with is taken up by the control plane itself; and what a reset keeps."""
+"""The control plane resets a run stuck on non-determinism; what a reset keeps."""
 
 import asyncio
 import sys
@@ -22,9 +22,9 @@ from workers.temporal.activation_order import SINGLE_BATCH_FLAG
 from workflows.repair.rules import RepairOutcome, StuckRun
 from workflows.repair.workflow import RepairReport
 from workflows.shared.encryption import Encryption, PayloadKeys
-from workflows.workspace.messages import REPAIR_SCHEDULE, REPAIR_TYPE
+from workflows.shared.names import REPAIR_SCHEDULE, REPAIR_TYPE
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ ACCEPTED, JOINED, STALE = OutcomeKind.ACCEPTED, OutcomeKind.JOINED, OutcomeKind.
 
 @contextmanager
 def another_worker(stack: Stack, log: Path) -> Iterator[None]:
-    """In the place of the stack's worker: one of another program, which ends without a farewell."""
+    """Replaces the stack's worker by one with other code, which is killed at the end."""
     stack.stop("worker")
     binds = {name: f"127.0.0.1:{free_port()}" for name in ("WORKER_METRICS_BIND", "SDK_METRICS_BIND")}
     other = Child(
@@ -50,7 +50,7 @@ def another_worker(stack: Stack, log: Path) -> Iterator[None]:
 
 
 async def outcomes(console: Console, workspace: str) -> dict[str, tuple[str, int]]:
-    """What stands in PostgreSQL of the requests with an ID of ours."""
+    """The recorded requests with one of the test's IDs."""
     rows = await console.rows(
         "SELECT request_id, outcome, generation FROM requests WHERE workspace_id = %s", workspace
     )
@@ -62,7 +62,7 @@ async def current_run(console: Console, workspace: str) -> str:
 
 
 async def rescued(console: Console, run_id: str) -> tuple[RepairOutcome, str] | None:
-    """What the rounds say of a run, if one has met it; begins another one."""
+    """The repair result of a run, if a round has met it; triggers another round."""
     await console.client.get_schedule_handle(REPAIR_SCHEDULE).trigger()
     query = f"WorkflowType = '{REPAIR_TYPE}' AND ExecutionStatus = 'Completed'"
     async for each in console.client.list_workflows(query, limit=20):
@@ -73,6 +73,7 @@ async def rescued(console: Console, run_id: str) -> tuple[RepairOutcome, str] | 
     return None
 
 
+@pytest.mark.slow
 async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lost(
     stack: Stack, console: Console, workspace: str, tmp_path: Path
 ) -> None:
@@ -100,8 +101,8 @@ async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lo
     assert await current_run(console, workspace) != stuck
     assert told is not None
     assert told[0] is RepairOutcome.RESET
-    assert told[1].startswith("a replay parts from what was recorded at event ")
-    # What was decided since then stands as it did; what came since is decided by what the record knows.
+    assert told[1].startswith("its replay diverges from the history at event ")
+    # Decisions since then are kept; later requests are decided by the record.
     assert before == {"second": (ACCEPTED, 2), "third": (ACCEPTED, 3), "late": (STALE, 3)}
     now = await eventually(lambda: outcomes(console, workspace), lambda seen: len(seen) == 5)
     assert now == before | {"meanwhile": (JOINED, 3), "waiting": (JOINED, 3)}
@@ -109,14 +110,14 @@ async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lo
     counts = console.aws.counts(workspace)
     assert (counts.launches, counts.max_alive_at_once, counts.dns_changes) == (3, 1, 3)
 
-    # A round that comes late must not end the run that has taken its place.
+    # A late round must not end the run that replaced it.
     present = await current_run(console, workspace)
     late = ActivityEnvironment(client=console.client)
     rescue = Repair(find_divergence=partial(find_divergence, codec=Encryption(PayloadKeys.parse("")))).repair
     judged = await late.run(rescue, StuckRun(workflow_id=workspace, run_id=stuck))
     assert (judged.outcome, judged.why) == (
-        RepairOutcome.GOES_ON,
-        "another run has taken its place, or it was ended",
+        RepairOutcome.RECOVERED,
+        "another run replaced it, or it has ended",
     )
     assert await current_run(console, workspace) == present
     history = await console.workflow(workspace).fetch_history()
@@ -135,7 +136,7 @@ async def test_after_a_reset_by_a_human_the_record_is_read_before_anything_is_de
     before = await eventually(lambda: outcomes(console, workspace), lambda seen: len(seen) == 1)
     await reset(console, workspace, to=early)
 
-    # No sender knows the future: without a look at the record, this would be said of generation 2.
+    # Without reading the record, the stale rule would refer to generation 2.
     seen = await console.ask(workspace, requested_by="admin:bob", observed_generation=2, request_id="known")
     assert (seen.outcome, seen.generation) == (JOINED, 2)
     again = await console.ask(workspace, requested_by="admin:alice", request_id="second")
@@ -158,5 +159,5 @@ async def test_tasks_are_worked_on_with_all_that_they_bring_before_the_code_runs
         for each in history.events
         if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
     ]
-    # What a run once began with holds for all of its tasks.
+    # The configuration of a run's first task holds for all of its tasks.
     assert SINGLE_BATCH_FLAG in completed[0].sdk_metadata.lang_used_flags

@@ -1,6 +1,6 @@
-"""Two workers and two register APIs, all restarted in turn under load: nothing is lost, nobody gets a 5xx.
+"""Two workers and two register APIs, restarted in turn under load: nothing is lost, and no call gets a 5xx.
 
-As docs/deployment.md tells an operator to do it; on a stack of its own, whose boxes are held by the test.
+The restart follows docs/deployment.md. It uses its own stack, whose boxes belong to the test.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.console import Console, connected, eventually
@@ -21,9 +21,9 @@ from devstack.processes import LOCALHOST
 from devstack.stack import Stack
 from tests.integration.fleet import boxless, going_on
 from tests.integration.heartbeats import HEARTBEAT, Answer, Beaters
+from workflows.workspace.enums import Phase
 from workflows.workspace.messages import RequestOutcome
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(900)]
 
@@ -33,23 +33,23 @@ WORKSPACES = [f"ws-{number:02}" for number in range(40)]
 REQUESTS = 200
 CALLERS = 8
 PAUSE_SECONDS = 1.5
-"""At the most, after each request of a caller: they are spread over the time that a restart takes."""
+"""Maximum pause between a caller's requests; they are spread over the time of a restart."""
 
 BEATS_PER_SECOND = 200.0
 
 SEED = 611
 SOURCES = ("watchdog", "auto-recovery", "service:billing", "admin:alice")
 SECONDS = 300.0
-"""Patience for a machine that is much slower."""
+"""Timeout for a much slower machine."""
 
 REPLACED = {(410, "superseded"), (503, "platform_unavailable")}
-"""What a box may be told once the transaction that replaces it has begun; the latter where the machine is so
-slow that a beat waits two seconds for its end."""
+"""Responses to a box once the transaction that replaces it has begun; the second one on a machine so
+slow that a heartbeat waits two seconds for the transaction."""
 
 SETTINGS = {
     "CANARY": "off",
     "SHUTDOWN_DELAY_SECONDS": "5",
-    # The fleet's limits are another test's matter.
+    # Fleet limits have their own tests.
     "FLEET_FREEZE_PERCENT": "100",
     "FLEET_MAX_CONCURRENT_PERCENT": "100",
     "FLEET_MAX_CONCURRENT_RECREATES": "1000",
@@ -67,11 +67,11 @@ def stack() -> Iterator[Stack]:
 
 @asynccontextmanager
 async def beating(console: Console, stack: Stack) -> AsyncIterator[Beaters]:
-    """The boxes, on connections that they keep for as long as they are let."""
+    """The boxes, on connections that they keep open as long as possible."""
     url = urlsplit(stack.register_api_url)
     assert url.port is not None
     with closing(HttpClient(LOCALHOST, url.port, local_address=LOCALHOST)) as exchanges:
-        async with httpx.AsyncClient(base_url=stack.register_api_url, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=stack.register_api_url, trust_env=False) as http:
             beaters = Beaters(
                 aws=console.aws, http=http, rate=BEATS_PER_SECOND, exchanges=exchanges, look_seconds=0.5
             )
@@ -81,16 +81,16 @@ async def beating(console: Console, stack: Stack) -> AsyncIterator[Beaters]:
 
 @dataclass(kw_only=True)
 class Callers:
-    """Who asks for recreates, by every way; they remember what they were told. No call may fail."""
+    """Callers that request recreates in every way and keep the responses. No call may fail."""
 
     console: Console
     chance: random.Random = field(default_factory=lambda: random.Random(SEED))
     told: dict[tuple[str, str], RequestOutcome | None] = field(default_factory=dict)
-    """By workspace and request ID; a signal is told nothing."""
+    """By workspace and request ID; a signal has no response."""
     _generations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORKSPACES, 1))
 
     async def ask(self, number: int) -> None:
-        """So many requests, by several callers at once."""
+        """Send this many requests, by several callers at once."""
         numbers = iter(range(number))
         await asyncio.gather(*(self._caller(numbers) for _ in range(CALLERS)))
 
@@ -120,7 +120,7 @@ class Callers:
 
 
 async def restarted(stack: Stack, name: str) -> None:
-    """As an operator does it: SIGTERM, its end in order, another one, ready before anything else is done."""
+    """Restart like an operator: SIGTERM, an orderly end, a new process that is ready before the next step."""
     before = stack.pids[name]
     ended = _ends(stack, name)
     await asyncio.to_thread(stack.restart, name)
@@ -163,7 +163,7 @@ async def test_a_rolling_restart_of_everything_loses_no_request_and_no_beat(stac
 
 
 async def all_online(console: Console) -> None:
-    """Nothing is under way any more, and all boxes are there."""
+    """Nothing is in progress, and all boxes are online."""
 
     async def phases() -> Counter[str]:
         rows = await console.rows(
@@ -179,7 +179,7 @@ async def all_online(console: Console) -> None:
 
 
 async def no_request_was_lost(console: Console, callers: Callers) -> None:
-    """I2: each has one recorded outcome, the one that its sender was told."""
+    """I2: each has one recorded outcome, equal to the response."""
 
     async def recorded() -> dict[tuple[str, str], str]:
         rows = await console.rows(
@@ -196,7 +196,7 @@ async def no_request_was_lost(console: Console, callers: Callers) -> None:
 
 
 async def invariants_hold(console: Console, workspace: str) -> None:
-    """I1, I2, I4, I8: one box at a time, and as many of them as requests were accepted."""
+    """I1, I2, I4, I8: one box at a time, and one generation per accepted request."""
     status = await console.status(workspace)
     counts = await asyncio.to_thread(console.aws.counts, workspace)
     assert (counts.max_unterminated_at_once, counts.alive_now) == (1, 1), f"I1: {workspace}"
@@ -216,7 +216,7 @@ async def invariants_hold(console: Console, workspace: str) -> None:
 
 
 async def every_box_was_served(console: Console, answers: list[Answer]) -> None:
-    """I5: 2xx, or it was superseded when it was told so; to register, a box may have to come again."""
+    """I5: 2xx, unless it was superseded; a registering box may have to retry."""
     rows = await console.rows(
         "SELECT workspace_id, generation, extract(epoch FROM superseded_at)::float8 AS at FROM generations"
         " WHERE superseded_at IS NOT NULL"

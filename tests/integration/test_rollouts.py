@@ -1,4 +1,4 @@
-"""Fleet rolls on a stack of their own: plan, canary, share, pause, resume, abort, and a report."""
+"""Fleet rollouts on a separate stack: plan, canary, share, pause, resume, abort, and a report."""
 
 import asyncio
 import os
@@ -16,11 +16,12 @@ from devstack.stack import Stack
 from tests.integration.fleet import Fleet, boxless, inhabited
 from tests.integration.rollouts import Rollout, Rolls, outcomes, told
 from workflows.rollout import workflow
-from workflows.rollout.messages import ROLLOUT_TYPE, RolloutProgress
+from workflows.rollout.messages import RolloutProgress
 from workflows.rollout.rules import Outcome, RolloutState
 from workflows.rollout.workflow import RolloutWorkflow
+from workflows.shared.names import ROLLOUT_TYPE
+from workflows.workspace.enums import Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
@@ -36,14 +37,14 @@ UNKNOWN_IMAGE = "ami-00000000deadbeef0"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Without the processes of boxes: these tests bring their own boxes."""
+    """Without box processes: these tests bring their own boxes."""
     with boxless(SETTINGS) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 async def fleet(stack: Stack) -> AsyncIterator[Fleet]:
-    """Boxes of all tests: those of an earlier one that fell silent would freeze the fleet."""
+    """Boxes of all tests, because silent boxes of an earlier test would pause the fleet."""
     with AwsEndpoint(stack.aws_url) as aws:
         async with inhabited(aws, stack.register_api_url) as fleet:
             yield fleet
@@ -63,7 +64,7 @@ async def test_a_plan_stands_and_touches_nothing_and_an_abort_leaves_it_so(rolls
     plan = await rollout.until(RolloutState.PLANNED)
     assert [member.workspace_id for member in plan.members] == names
     assert (plan.allowed, plan.unavailable, plan.began_at) == (1, 0, None)
-    assert f"{names[0]} alone first" in plan.why
+    assert f"first {names[0]} alone" in plan.why
     assert not (await rollout.order("resume")).taken
     assert (await rollout.order("abort", reason="a look was enough")).taken
     report = await rollout.handle.result()
@@ -86,7 +87,7 @@ async def test_an_image_stays_with_its_workspace_and_who_has_it_is_left_alone(ro
     assert told(report.counts) == {"recreated": 2}
     assert [await rolls.image_of(name) for name in names] == [new, new, old]
 
-    # The next box has it too: of a recreate, and of a workflow that enrolls again with its old spec.
+    # The next box has it too: after a recreate, and after a workflow that enrolls again with its old spec.
     await rolls.console.ask(names[0], requested_by="admin:bob", observed_generation=2)
     await rolls.console.until_phase(names[0], Phase.ONLINE, generation=3)
     await rolls.console.workflow(names[1]).terminate()
@@ -116,7 +117,7 @@ async def test_an_image_that_ec2_refuses_costs_the_canary_and_says_why(rolls: Ro
     await rollout.order("abort")
     await rollout.handle.result()
     assert await rolls.generations(names[1:]) == dict.fromkeys(names[1:], 1)
-    # The way back is a rollout with the image of before.
+    # The way back is a rollout with the previous image.
     back = await rolls.start(workspaces=names[:1], image_id=rolls.images()[0], start=True)
     assert told((await back.handle.result()).counts) == {"recreated": 1}
 
@@ -129,7 +130,7 @@ async def test_a_recreate_that_a_human_asked_for_goes_ahead_and_the_roll_counts_
         await rolls.console.ask(name, requested_by="admin:bob", observed_generation=1)
         rollout = await rolls.start(workspaces=[name], start=True)
         progress = await rollout.until_counts(in_flight=1)
-        assert "on its way" in progress.members[0].detail
+        assert "in progress" in progress.members[0].detail
     report = await rollout.handle.result()
     assert told(report.counts) == {"recreated": 1}
     assert rolls.console.aws.counts(name).launches == 2
@@ -145,18 +146,18 @@ async def test_a_query_chooses_and_one_that_cannot_be_used_is_no_plan(rolls: Rol
     async def listed() -> int:
         return (await rolls.console.client.count_workflows(query)).count
 
-    await eventually(listed, lambda it: it == 2)  # a moment later than it is so
+    await eventually(listed, lambda it: it == 2)  # a moment after the change
     rollout = await rolls.start(query=query)
     plan = await rollout.until(RolloutState.PLANNED)
     assert [member.workspace_id for member in plan.members] == names[1:]
     assert (await rollout.order("abort")).taken
 
     for request, words in (
-        ({"query": "NoSuchAttribute = 1"}, "the query cannot be used"),
+        ({"query": "NoSuchAttribute = 1"}, "Temporal rejected the query"),
         ({"workspaces": [names[0], "ws-nobody"]}, "ws-nobody"),
         ({"query": f"({ids}) AND WorkspacePhase = 'stopped'"}, "no workspace matches"),
         ({"max_unavailable": 1.5}, "max_unavailable"),
-        ({"workspaces": names, "query": "x = 1"}, "not both"),
+        ({"workspaces": names, "query": "x = 1"}, "exclude each other"),
     ):
         rollout = await rolls.start(**request)
         with pytest.raises(WorkflowFailureError) as failed:
@@ -169,7 +170,7 @@ async def test_a_stopped_workspace_keeps_stopped_and_gets_the_image_when_it_star
     _, new = rolls.images()
     await rolls.console.ask(names[0], "request_stop", requested_by="admin:bob")
     await rolls.console.until_phase(names[0], Phase.STOPPED)
-    # The workflow says so first, and then writes it down, where the rollout looks.
+    # The workflow reports it first and then records it, where the rollout reads it.
     await eventually(lambda: rolls.console.record(names[0]), lambda it: it.get("phase") == "stopped")
     rollout = await rolls.start(workspaces=names, image_id=new, start=True)
     report = await rollout.handle.result()
@@ -221,6 +222,7 @@ async def test_the_failed_get_another_turn_and_another_request(rolls: Rolls) -> 
     assert len(set(asked)) == 2
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_and_a_run_that_is_continued_lose_and_repeat_nothing(
     rolls: Rolls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,12 +262,12 @@ async def test_a_killed_worker_and_a_run_that_is_continued_lose_and_repeat_nothi
 
 @asynccontextmanager
 async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[list[int]]:
-    """How many were unavailable, looked at all the time, by the record alone."""
+    """The maximum of unavailable members, polled from the record."""
     seen: list[int] = []
     over = asyncio.Event()
 
     async def look() -> None:
-        while not over.is_set():  # not cancelled: a connection that is just made would be left behind
+        while not over.is_set():  # not cancelled, because that would leak a connection that is being opened
             seen.append(members - len(await rolls.available(prefix)))
             await asyncio.sleep(0.02)
 
@@ -281,7 +283,7 @@ async def observed(rolls: Rolls, prefix: str, members: int) -> AsyncIterator[lis
 @pytest.mark.storm
 @pytest.mark.timeout(600)
 async def test_fifty_workspaces_with_three_bad_boxes_pause_resume_and_end_with_a_report(rolls: Rolls) -> None:
-    bad = (3, 5, 7)  # early: when the third of them is given up, others still wait for their turn
+    bad = (3, 5, 7)  # early: when the third of them fails, others still wait
     names = await rolls.online(50, impatient=bad)
     prefix = names[0].partition("-")[0]
     lost = {names[each] for each in bad}

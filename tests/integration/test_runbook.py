@@ -1,7 +1,7 @@
-"""The runbook's commands, typed against a stack as on-call would, with what they print.
+"""The runbook's commands, run against a stack, print what the runbook shows.
 
-A scene brings about what its section is about, and shows the section's commands; they run in the
-document's order.
+A scene causes the situation of its section and runs the section's commands. Scenes run in the document's
+order.
 """
 
 import asyncio
@@ -26,8 +26,9 @@ from tests.integration.shell import Shell
 from tests.integration.test_delegations import delegate
 from tests.integration.test_registering import box_of
 from tests.stacks import hurried
-from workflows.workspace.messages import TASK_QUEUE, WorkspaceSpec
-from workflows.workspace.state import CanaryPolicy, Phase
+from workflows.shared.names import TASK_QUEUE
+from workflows.workspace.enums import CanaryPolicy, Phase
+from workflows.workspace.messages import WorkspaceSpec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
@@ -41,18 +42,18 @@ QUICK = WorkspaceSpec(canary=CanaryPolicy.OFF)
 
 @dataclass(kw_only=True)
 class Stage:
-    """A stack, and one section of the runbook that is being gone through on it."""
+    """A stack, and the runbook section in progress."""
 
     stack: Stack
     console: Console
     shell: Shell
     section: Section
     standing_for: dict[str, str] = field(default_factory=dict)
-    """What the document's words in capitals stand for."""
+    """Values for the document's placeholders in capitals."""
     _shown: int = 0
 
     async def show(self, commands: int | None = None) -> None:
-        """Type the section's next commands, or all that are left."""
+        """Run the section's next commands, or all remaining ones."""
         end = len(self.section.shown) if commands is None else self._shown + commands
         for shown in self.section.shown[self._shown : end]:
             self._shown += 1
@@ -64,7 +65,7 @@ class Stage:
                 await self.console.start(workspace, spec)
 
     async def answering(self, workspace: str) -> None:
-        """After its worker was away, a workflow is read again first; that takes a while on a busy machine."""
+        """Wait until its worker answers; after an absence, the worker replays the workflow first."""
 
         async def answers() -> bool:
             try:
@@ -120,6 +121,7 @@ def test_every_section_with_commands_has_a_scene_and_no_other() -> None:
     assert list(SCENES) == list(SECTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anchor", SCENES)
 async def test_the_commands_print_what_the_runbook_says(
     stack: Stack, console: Console, tmp_path: Path, anchor: str
@@ -129,6 +131,7 @@ async def test_the_commands_print_what_the_runbook_says(
     await stage.show()
 
 
+@pytest.mark.slow
 async def test_every_saved_view_is_a_query_that_the_server_takes(stack: Stack, tmp_path: Path) -> None:
     shell = Shell(stack, tmp_path)
     views = [line.split("  ", 1)[1].strip() for line in block(RUNBOOK, "text", "Not online").splitlines()]
@@ -139,8 +142,8 @@ async def test_every_saved_view_is_a_query_that_the_server_takes(stack: Stack, t
 
 
 async def troubled(it: Stage) -> None:
-    """One that has no image, and one whose box is silent."""
-    # A task of a type that no worker knows fails again and again: it takes a while until it is reported.
+    """A workspace without an image, and one whose box is silent."""
+    # A task of an unknown type fails repeatedly; it takes a while until it is reported.
     with suppress(WorkflowAlreadyStartedError):
         await it.console.client.start_workflow("FromTomorrow", id="ws-stuck", task_queue=TASK_QUEUE)
     await it.start("ws-imageless", spec=NO_IMAGE)
@@ -159,7 +162,7 @@ scene("why-isnt-it-online")(troubled)
 @scene("recreate-a-box")
 async def _(it: Stage) -> None:
     await it.online("ws-hangs")
-    # It is on its way until both have asked, however long that takes.
+    # It is in progress until both have requested.
     refused = it.console.aws.inject(
         "RunInstances", "error", code="InternalError", times=None, workspace="ws-hangs"
     )
@@ -239,7 +242,7 @@ async def _(it: Stage) -> None:
     await eventually(
         partial(it.console.record, "ws-target"), lambda record: bool(record.get("url")), seconds=PATIENCE
     )
-    # A box that is at its address, and listens at another port; and as if five attempts had failed.
+    # A box at its address that listens on another port, and five simulated failed attempts.
     await it.console.rows(
         "UPDATE generations SET url = 'http://x:1/' WHERE workspace_id = 'ws-target' RETURNING 1"
     )

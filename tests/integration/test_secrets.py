@@ -1,12 +1,12 @@
-"""Secrets stand in no history, no log, no error, no listing: searched for in the raw bytes.
+"""Secrets are in no history, log, error or listing; the tests search the raw bytes.
 
-The first test runs after all others of this folder (see `conftest`), and searches what they left, too.
+The first test runs after all others of this folder (see `conftest`), and searches their traces too.
 """
 
 from pathlib import Path
 
 import boto3
-import httpx
+import httpx2
 import pytest
 from botocore.config import Config
 
@@ -18,13 +18,13 @@ from tests.integration.test_registering import bootstrap_secret
 from tests.integration.watchdog import CANARY_SECRET_KEY
 from workers.history.decryption import decrypt, decrypt_message
 from workflows.shared.encryption import Encryption, PayloadKeys
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
 
 async def all_secrets(stack: Stack, console: Console) -> set[bytes]:
-    """The server's key, every bootstrap secret, every token that a box holds, the operator's token."""
+    """The server key, every bootstrap secret, every token of a box, the operator token."""
     secrets = {CANARY_SECRET_KEY, stack.operator_token}
     for row in await console.rows("SELECT workspace_id, generation FROM generations"):
         secrets.add(bootstrap_secret(str(row["workspace_id"]), int(str(row["generation"]))))
@@ -34,13 +34,13 @@ async def all_secrets(stack: Stack, console: Console) -> set[bytes]:
 
 
 def tokens_on_boxes(stack: Stack) -> set[str]:
-    """The tokens in the files of all boxes, gone ones too."""
+    """The tokens in the files of all boxes, including ended ones."""
     files = stack.state_dir.glob("boxes/*/configs/.auth_token")
     return {text for file in files if (text := file.read_text().strip())}
 
 
 def files_and_command_lines(stack: Stack) -> dict[str, bytes]:
-    """Every log, and the command line of every process of ours, by name."""
+    """Every log and every command line of the stack's processes, by name."""
     logs = [*stack.log("").parent.glob("*.log"), *stack.state_dir.glob("boxes/*/box.log")]
     pids = {**stack.pids, **{f"box {box.instance_id}": box.pid for box in stack.boxes}}
     seen = {str(log): log.read_bytes() for log in logs}
@@ -48,7 +48,7 @@ def files_and_command_lines(stack: Stack) -> dict[str, bytes]:
 
 
 def command_line(pid: int) -> bytes:
-    """What `ps` shows of a process; nothing if it has just ended."""
+    """The `ps` line of a process; empty if it has just ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -92,7 +92,7 @@ async def test_no_secret_stands_where_it_must_not(
 
     assert await eventually(traces, bool)
     leaks += found(secrets, collector.raw, "the traces")
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         for url in stack.metrics_urls.values():
             leaks += found(secrets, (await http.get(url)).content, "the metrics")
 
@@ -131,7 +131,7 @@ async def test_the_search_itself_finds_a_secret(stack: Stack, console: Console, 
 async def test_what_a_failure_and_a_request_say_is_on_the_server_unless_payloads_are_encrypted(
     stack: Stack, console: Console, workspace: str
 ) -> None:
-    # With encryption, `test_encryption` looks closer; without it, this shows that the search finds something.
+    # `test_encryption` checks encrypted payloads; without encryption, this shows that the search works.
     canary = "canary-in-clear-text"
     await console.start(workspace)
     await console.ask(workspace, requested_by="admin:a", reason=canary, observed_generation=0)

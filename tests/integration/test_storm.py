@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from temporalio.client import RPCError, WorkflowUpdateRPCTimeoutOrCancelledError
@@ -15,30 +15,30 @@ from typing_extensions import override
 
 from devstack.console import ConditionNotMet, Console, eventually
 from devstack.stack import Stack
+from workflows.workspace.enums import Intent, Phase
 from workflows.workspace.messages import RequestOutcome
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import Intent, Phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.storm, pytest.mark.timeout(1200)]
 
 SECONDS = 600.0
-"""At the most: it ends as soon as enough has happened, however slow the machine is."""
+"""Maximum; it ends as soon as enough has happened, however slow the machine is."""
 
 CALLERS = 3
-"""So many ask at once: one that waits for what is down holds up none of the others."""
+"""Concurrent callers; one that waits for a part that is down does not delay the others."""
 
 ENOUGH_KILLS = 12
 ENOUGH_GENERATIONS = 3
-"""Of each workspace, on the average."""
+"""Average per workspace."""
 
 SEED = 2611
 SOURCES = ("watchdog", "auto-recovery", "admin:alice")
-AWAY = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, httpx.HTTPError, psycopg.Error, ConditionNotMet)
-"""What a caller sees while a server is down; the request may or may not have been taken."""
+AWAY = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, httpx2.HTTPError, psycopg.Error, ConditionNotMet)
+"""Errors that a caller sees while a server is down; the request may or may not have been accepted."""
 
 
 class Storm:
-    """Seeded; remembers what it was told, to compare with what is recorded."""
+    """Seeded; keeps its responses, to compare them with the record."""
 
     def __init__(self, stack: Stack, console: Console, workspaces: list[str]) -> None:
         self.stack, self.console, self.workspaces = stack, console, workspaces
@@ -67,7 +67,7 @@ class Storm:
 
     @property
     def raged(self) -> bool:
-        """Whether enough has happened to judge what it left."""
+        """Whether enough has happened to judge the result."""
         return (
             self.killed >= ENOUGH_KILLS
             and sum(self.generations.values()) >= ENOUGH_GENERATIONS * len(self.workspaces)
@@ -107,7 +107,7 @@ class Storm:
             return
 
     async def _kills(self) -> None:
-        """What was killed is back before the next kill, which else would meet nothing that runs."""
+        """The killed part is back before the next kill, which would otherwise have no target."""
         while await self._until_the_end(2, 4):
             name = self.random.choice(["worker", "worker", "api", "postgres", "temporal", "boxes"])
             pid = await asyncio.to_thread(self.stack.wait_ready, name)
@@ -139,7 +139,7 @@ class Storm:
 
 
 async def settled(console: Console, workspace: str) -> None:
-    """Online by itself, or after a human's word where only that may help."""
+    """Online without help, or after an operator's request where only that helps."""
     try:
         await console.until_phase(workspace, Phase.ONLINE, seconds=120)
     except ConditionNotMet:

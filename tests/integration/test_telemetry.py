@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from temporalio.bridge import temporal_sdk_bridge
 
@@ -18,14 +18,14 @@ from tests.integration.wire import Wire
 from tests.stacks import hurried
 from tests.telemetry.exported import Exported
 from tests.telemetry.expressions import Asked, all_asked
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 pytestmark = pytest.mark.anyio
 
 TELEMETRY = Path(__file__).parents[2] / "docs" / "telemetry.md"
 
 WHEN_IT_HAPPENS = frozenset({"temporal_workflow_task_execution_failed_total"})
-"""The SDK exports them only once they have happened: looked for in the SDK itself."""
+"""The SDK exports them only after their first occurrence; the test searches the SDK itself."""
 
 FLIGHT = ("open_generation", "fence_instances", "launch", "address", "ask_canary")
 
@@ -40,7 +40,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def stack(wire: Wire, collector: Collector) -> Iterator[Stack]:
-    """Of this file only: its figures tell of no other test's workspaces, and no box of it falls silent."""
+    """Only for this file: its metrics include no other test's workspaces, and no box of it becomes stale."""
     settings = SETTINGS | watched(wire, collector) | {"HEARTBEAT_STALE_SECONDS": "120"}
     with hurried(settings) as stack:
         wire.upstream = stack.register_api_url
@@ -49,7 +49,7 @@ def stack(wire: Wire, collector: Collector) -> Iterator[Stack]:
 
 async def scraped(stack: Stack) -> Exported:
     exported = Exported()
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         for url in stack.metrics_urls.values():
             answer = await http.get(url)
             answer.raise_for_status()
@@ -58,10 +58,10 @@ async def scraped(stack: Stack) -> Exported:
 
 
 async def recreated(console: Console, wire: Wire, workspace: str) -> None:
-    """Generation 2, by one request that was accepted and one that joined."""
+    """Generation 2, by one accepted request and one that joined."""
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
-    # Its box is not heard until both have asked, however long that takes.
+    # Its box's calls are delayed until both have requested.
     with wire.interfere(workspace, REGISTER, times=1000, delay=True):
         await console.ask(workspace, requested_by="admin:alice", request_id="the-wish", observed_generation=1)
         await console.ask(workspace, requested_by="watchdog", request_id="the-other", observed_generation=1)
@@ -71,7 +71,7 @@ async def recreated(console: Console, wire: Wire, workspace: str) -> None:
 async def test_an_outcome_a_launch_and_a_change_of_address_are_counted_once(
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
-    # What the tests before began is counted to its end.
+    # Work of earlier tests is counted to its end.
     before = await eventually(
         lambda: scraped(stack),
         lambda now: (
@@ -96,7 +96,7 @@ async def test_an_outcome_a_launch_and_a_change_of_address_are_counted_once(
     def grown(now: Exported) -> list[float]:
         return [now.value(name, **labels) - before.value(name, **labels) for name, labels, _ in wanted]
 
-    # Each process counts a moment after it has done what is counted.
+    # Each process updates its counters a moment after the event.
     after = await eventually(
         lambda: scraped(stack),
         lambda now: all(number >= least for number, (_, _, least) in zip(grown(now), wanted, strict=True)),
@@ -108,14 +108,14 @@ async def test_alerts_and_dashboard_ask_for_what_is_exported_and_use_it_as_what_
     stack: Stack, console: Console, wire: Wire, workspace: str
 ) -> None:
     await recreated(console, wire, workspace)
-    # Some series are there only once an attempt of an activity has failed. A launch always calls EC2; an old
-    # box may have ended, told so by the register API, before anybody asks EC2 to terminate it.
+    # Some series exist only after a failed attempt of an activity. A launch always calls EC2; an old
+    # box may have ended itself, told by the register API, before the workflow terminates it.
     console.aws.inject("RunInstances", "error", code="InternalError", times=1, workspace=workspace)
     await console.ask(workspace, requested_by="admin:alice", observed_generation=2)
     await console.until_phase(workspace, Phase.ONLINE, generation=3)
     failed = {"activity": "launch", "code": "InternalError"}
     exported = await eventually(
-        lambda: scraped(stack),  # the figures are read every few seconds
+        lambda: scraped(stack),  # the gauges are read every few seconds
         lambda now: (
             now.value("onebox_fleet_metrics_timestamp_seconds") > 0
             and now.value("onebox_activity_failures_total", **failed) > 0
@@ -163,7 +163,7 @@ async def test_the_invariants_are_read_from_ec2_and_from_the_record(
     [row] = await console.rows("SELECT count(*) AS running FROM generations WHERE superseded_at IS NULL")
     exported = await eventually(
         lambda: scraped(stack),
-        # The figures may have been read last when the generation was open, and its box on its way.
+        # The last gauges may show the generation as open and its box as in progress.
         lambda now: (
             now.value("onebox_generations_current") >= int(str(row["running"]))
             and now.value("onebox_live_tokens_per_generation_max") >= 1
@@ -211,7 +211,7 @@ async def test_every_line_about_a_workspace_says_which_workflow_generation_and_r
         for line in stack.log(name)
         .read_text()
         .rpartition("\n")[0]
-        .splitlines()  # the last may be half written
+        .splitlines()  # the last one may be incomplete
         if f'"{workspace}"' in line and line.startswith("{")
     ]
     assert {"generation.opened", "instance.launched", "register.answered"} <= {it["event"] for it in lines}

@@ -1,4 +1,4 @@
-"""What waits in a queue is handed out by who waits for it: people first, programs next, rolls last."""
+"""Task queues serve work by requester: people first, programs next, rollouts last."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from devstack.console import eventually
 from devstack.processes import free_port
 from devstack.temporal import Temporal
-from workflows.shared.activity_options import step_priority
+from workflows.workspace.phases.runner import step_priority
 from workflows.workspace.requests import rollout_requester
 from workflows.workspace.state import Provisioning
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.anyio
 
 ROLLING = rollout_requester("admin:alice", "november")
 WAITING = (*(10 * [ROLLING]), *(3 * ["watchdog"]), *(3 * ["admin:bob"]))
-"""Who waits for the boxes, in the order in which their steps were begun."""
+"""Requesters of the steps, in the order of their start."""
 
 
 @workflow.defn(name="Queueing", sandboxed=False)
 class Queueing:
-    """Begins one step for each, all at once."""
+    """Starts one step for each, all at once."""
 
     @workflow.run
     async def run(self, queue: str) -> None:
@@ -50,7 +50,7 @@ class Queueing:
 
 
 ONE_PARTITION = {"matching.numTaskqueueReadPartitions": "1", "matching.numTaskqueueWritePartitions": "1"}
-"""Each partition of a queue has an order of its own; a server has four of them by default."""
+"""Each partition of a queue has its own order; a server has four partitions by default."""
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_a_backlog_serves_people_first_programs_next_and_rolls_last(server
 
 
 async def backlog(client: Client, queue: str) -> int:
-    """How many steps wait, by the server's estimate."""
+    """Number of waiting steps, by the server's estimate."""
     answer = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,

@@ -1,4 +1,4 @@
-"""Data volumes on the whole stack: what one box wrote the next reads; no recreate waits for a snapshot."""
+"""Data volumes: the next box reads the previous one's data; no recreate waits for a snapshot."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ import pytest
 from devstack.aws.values import Entry
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
+from workflows.workspace.enums import Phase, SnapshotPolicy, Step
 from workflows.workspace.messages import DataVolume, WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
-from workflows.workspace.state import Phase, SnapshotPolicy, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ def entries(console: Console, workspace: str, action: str) -> list[Entry]:
 
 
 def never_at_two_instances(console: Console, workspace: str) -> list[str]:
-    """The instances that had the volume, one after the other; fails if two had it at once."""
+    """The instances that had the volume, in order; fails if two had it at once."""
     holders: list[str] = []
     holding: str | None = None
     for entry in entries(console, workspace, "VolumeChange"):
@@ -52,7 +52,7 @@ async def online(console: Console, workspace: str, spec: WorkspaceSpec = SPEC) -
 
 
 async def reachable(console: Console, workspace: str) -> None:
-    """The runtime has told its URL: the box script registers without one."""
+    """The runtime has registered its URL; the box script registers without one."""
     await eventually(lambda: console.record(workspace), lambda it: bool(it.get("url")))
 
 
@@ -137,7 +137,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     pid = stack.pids["worker"]
     os.kill(pid, signal.SIGKILL)
-    # At once, while nobody has heard of the attachment: another box is wanted.
+    # At once, before the attachment is known: another box is requested.
     await console.signal(workspace, requested_by="admin:alice")
     await console.signal(workspace, "stop", requested_by="admin:alice")
     await console.signal(workspace, "start", requested_by="admin:alice")
@@ -152,6 +152,7 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     assert console.aws.counts(workspace).max_alive_at_once == 1
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_in_the_middle_of_an_attachment_finds_it_done(
     stack: Stack, console: Console, workspace: str
 ) -> None:

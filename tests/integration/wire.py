@@ -1,4 +1,4 @@
-"""A reverse proxy between boxes and the register API: loses or holds answers, or holds calls on their way."""
+"""A reverse proxy between boxes and the register API that loses or holds responses, or delays calls."""
 
 import http.client
 import threading
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 WAIT_SECONDS = 300.0
-"""The block ends before, however long a busy machine makes it: else what is held would go on by itself."""
+"""Holds last longer than any block, because an expired hold would release its calls."""
 
 
 @dataclass(eq=False)
 class Interference:
-    """What happens to the next answers for a path, of one workspace only.
+    """What happens to the next responses for a path, of one workspace.
 
-    A path that ends with a slash stands for all that begin with it.
+    A path that ends with a slash matches all paths below it.
     """
 
     path: str
@@ -33,14 +33,14 @@ class Interference:
     statuses: list[int] = field(default_factory=list)
 
     def concerns(self, path: str, body: bytes) -> bool:
-        """Whether it is meant for this call: the workspace stands in its path or in its body."""
+        """Whether it matches the call: the workspace is in its path or in its body."""
         there = path.startswith(self.path) if self.path.endswith("/") else path == self.path
         named = self.workspace in path.split("/") or f'"{self.workspace}"'.encode() in body
         return there and named and self.containing.encode() in body
 
 
 class Wire:
-    """Listens on a port of its own; `upstream` may be set once the stack is up."""
+    """Listens on its own port; `upstream` may be set once the stack is up."""
 
     def __init__(self) -> None:
         self.upstream = ""
@@ -74,10 +74,10 @@ class Wire:
         delay: bool = False,
         containing: str = "",
     ) -> Iterator[Interference]:
-        """Lose answers for the block, or hold them until it ends, and then lose them.
+        """Lose responses for the block, or hold them until its end and then lose them.
 
-        With `delay` the calls are held instead, before the register API hears of them, until the block ends.
-        `containing` is some text of the request's body.
+        With `delay`, the calls wait in front of the register API until the block ends.
+        `containing` is text of the request's body.
         """
         interference = Interference(
             path=path, workspace=workspace, left=times, hold=hold, delay=delay, containing=containing
@@ -103,12 +103,12 @@ class Wire:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # all boxes of a stack call at once, when this process stood still
+    request_queue_size = 128  # all boxes of a stack call at once after a stall
     wire: Wire
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A box that is killed in mid-call is what these tests are about."""
+        """A box killed during a call is part of these tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _pass_on(self) -> None:
         self.close_connection = True
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = connection.getresponse()
             content = answer.read()
         except OSError:
-            return  # the register API is away: so is this connection
+            return  # the register API is down, so close this connection
         finally:
             connection.close()
         if interference := wire.catch(self.path, body, delay=False):

@@ -1,6 +1,6 @@
-"""Calls over plain sockets from any loopback address: cheap enough for thousands of boxes in one process.
+"""Calls over plain sockets from any loopback address, cheap enough for thousands of boxes in one process.
 
-Each call has a connection of its own, as the bootstrap script's have.
+Each call uses its own connection, as the bootstrap script does.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from devstack.processes import LOCALHOST
 
 CALL_SECONDS = 10.0
-"""The bootstrap script's."""
+"""The bootstrap script's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and JSON body; status 0 if there was none."""
+    """Status and JSON body of a response; status 0 without a response."""
 
     status: int
     body: dict[str, object] = field(default_factory=dict)
@@ -34,7 +34,7 @@ async def call(
     secret: str | None = None,
     seconds: float = CALL_SECONDS,
 ) -> Answer:
-    """POST the body from an address of this machine."""
+    """POST the body from a loopback address."""
     content = json.dumps(body).encode()
     lines = [
         f"POST {path} HTTP/1.1",
@@ -72,5 +72,5 @@ def _read(answer: bytes) -> Answer:
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     if len(content) < int(headers["content-length"]):
-        return Answer(0)  # whoever sent it was killed meanwhile
+        return Answer(0)  # the server was killed meanwhile
     return Answer(int(first.split()[1]), json.loads(content), headers.get("retry-after", ""))

@@ -1,4 +1,4 @@
-"""A register API on a real database, called without a network in between."""
+"""Fixtures: the register API on a real database, called in process."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,7 +11,7 @@ from tests.register_api.platform import Platform, platform_on
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """The server that all modules share."""
+    """The PostgreSQL server of the session."""
     with server(tmp_path_factory.mktemp("postgres")) as running:
         yield running
 
@@ -24,7 +24,7 @@ def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """What runs the async tests."""
+    """The event loop of async tests."""
     return "asyncio"
 
 

@@ -1,4 +1,4 @@
-"""The register API as tests use it: workspaces to be made, boxes that call, rows to be looked at."""
+"""The register API under test: creates workspaces, calls the API as boxes, and reads the rows."""
 
 import hashlib
 import itertools
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import LiteralString
 
-import httpx
+import httpx2
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
@@ -27,19 +27,19 @@ CONFIG = ApiConfig(
     limits=Limits(body_seconds=0.5),
 )
 PATIENCE = timedelta(seconds=30)
-"""For a lock or a connection that a call is to get, however slow the machine is. It costs nothing then."""
+"""Timeout for a lock or connection that a call must get, however slow the machine is."""
 
-HURRY = timedelta(milliseconds=500)
-"""For one that it is not to get."""
+SHORT_TIMEOUT = timedelta(milliseconds=500)
+"""Timeout for a lock or connection that a call must not get."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box as it calls the API: its workspace, its generation, and what it holds."""
+    """A box as a caller: its workspace, generation and token."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     workspace_id: str
     generation: int
     token: str | None = None
@@ -57,23 +57,23 @@ class Box:
 
     async def register(
         self, *, bearer: str | None = None, secret: bool = False, **members: object
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         body = {"id": self.workspace_id, "url": "", **members}
         headers = self.headers(bearer=bearer, secret=secret)
         return await self.client.post("/registry/register", json=body, headers=headers)
 
-    async def beat(
+    async def heartbeat(
         self, *, bearer: str | None = None, secret: bool = False, **members: object
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         body = {"workspace_id": self.workspace_id, "active_tasks": 0, **members}
         headers = self.headers(bearer=bearer, secret=secret)
         return await self.client.post("/registry/heartbeat", json=body, headers=headers)
 
-    async def state(self, *, bearer: str | None = None, secret: bool = False) -> httpx.Response:
+    async def state(self, *, bearer: str | None = None, secret: bool = False) -> httpx2.Response:
         headers = self.headers(bearer=bearer, secret=secret)
         return await self.client.get(f"/workspaces/{self.workspace_id}/state", headers=headers)
 
-    async def record(self, *, bearer: str | None = None, secret: bool = False) -> httpx.Response:
+    async def record(self, *, bearer: str | None = None, secret: bool = False) -> httpx2.Response:
         headers = self.headers(bearer=bearer, secret=secret)
         return await self.client.get(f"/workspaces/{self.workspace_id}", headers=headers)
 
@@ -84,33 +84,33 @@ class Box:
         return replace(self, token=answer.json()["auth_token"])
 
     async def enter_and_use(self) -> "Box":
-        """The same, and one beat: the token is active."""
+        """Register and send one heartbeat; the box with its active token."""
         box = await self.enter()
-        answer = await box.beat()
+        answer = await box.heartbeat()
         assert answer.status_code == 200, answer.text
         return box
 
 
 @dataclass(frozen=True)
 class Platform:
-    """The API, and its database from behind."""
+    """The API and a direct connection to its database."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     pool: Pool
     database: AsyncConnection[DictRow]
 
-    def hurry(self) -> None:
-        """From now on calls don't wait long for a connection: there will be none."""
-        self.pool.timeout = HURRY.total_seconds()
+    def shorten_checkout_timeout(self) -> None:
+        """Shorten the checkout timeout, for tests without a database."""
+        self.pool.timeout = SHORT_TIMEOUT.total_seconds()
 
     async def workspace(self, name: str | None = None) -> Box:
-        """A new workspace with its first generation open; the box that belongs to it."""
+        """Create a workspace with an open first generation; its box."""
         workspace_id = name or f"ws-{next(_numbers)}"
         await self.database.execute("INSERT INTO workspaces (workspace_id) VALUES (%s)", [workspace_id])
         return await self.replaced(Box(self.client, workspace_id, 0))
 
     async def replaced(self, box: Box) -> Box:
-        """Open the next generation; the box that belongs to it."""
+        """Open the next generation; its box."""
         await self.close(box)
         await self.database.execute(
             "INSERT INTO generations (workspace_id, generation, key_id, spec) VALUES (%s, %s, 'k1', '{}')",
@@ -141,14 +141,14 @@ class Platform:
             )
 
     async def intend(self, box: Box, intent: str) -> None:
-        """Stop or delete the workspace."""
+        """Set the intent: stop or delete the workspace."""
         await self.close(box)
         await self.database.execute(
             "UPDATE workspaces SET intent = %s WHERE workspace_id = %s", [intent, box.workspace_id]
         )
 
     async def age(self, box: Box, duration: timedelta) -> None:
-        """Let time pass since the last use of tokens and the last beat."""
+        """Age the last use of tokens and the last heartbeat."""
         await self.database.execute(
             "UPDATE tokens SET last_used_at = last_used_at - %s, created_at = created_at - %s"
             " WHERE workspace_id = %s",
@@ -160,7 +160,7 @@ class Platform:
         )
 
     async def rows(self, query: LiteralString, box: Box) -> list[DictRow]:
-        """Rows about the box's workspace."""
+        """The rows of the box's workspace."""
         return await (await self.database.execute(query, [box.workspace_id])).fetchall()
 
     async def tokens(self, box: Box) -> list[str]:
@@ -168,15 +168,15 @@ class Platform:
         query: LiteralString = "SELECT state FROM tokens WHERE workspace_id = %s ORDER BY created_at"
         return [row["state"] for row in await self.rows(query, box)]
 
-    async def facts(self, box: Box) -> list[tuple[int, str]]:
-        """Generation and kind of the facts, oldest first."""
+    async def events(self, box: Box) -> list[tuple[int, str]]:
+        """Generation and kind of the workspace's events, oldest first."""
         query: LiteralString = (
             "SELECT generation, kind FROM workspace_outbox WHERE workspace_id = %s ORDER BY event_id"
         )
         return [(row["generation"], row["kind"]) for row in await self.rows(query, box)]
 
     async def everything(self, box: Box) -> list[Mapping[str, object]]:
-        """All rows about the workspace: what must not change when nothing may change."""
+        """All rows of the workspace, to compare before and after a call without effect."""
         queries: tuple[LiteralString, ...] = (
             "SELECT * FROM workspaces WHERE workspace_id = %s",
             "SELECT * FROM generations WHERE workspace_id = %s ORDER BY generation",
@@ -187,8 +187,8 @@ class Platform:
         return [row for query in queries for row in await self.rows(query, box)]
 
 
-async def insisting(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """As a box does it: a call that waited too long for its turn, on a slow machine, is made again."""
+async def retry_while_unavailable(call: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
+    """Retry while the response is a 503 `platform_unavailable`: a slow machine may exceed a timeout."""
     while (answer := await call()).status_code == 503 and answer.json()["code"] == "platform_unavailable":
         pass
     return answer
@@ -198,7 +198,7 @@ async def insisting(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Resp
 async def platform_on(
     database: str, config: ApiConfig = CONFIG, *, lock_timeout: timedelta = PATIENCE
 ) -> AsyncIterator[Platform]:
-    """The API on a database. Its callers don't insist, so it is patient: a 503 is none of a slow machine."""
+    """The API on a database. Its timeouts are long, because its callers do not retry."""
     async with (
         open_pool(
             database,
@@ -208,8 +208,8 @@ async def platform_on(
             checkout_timeout=PATIENCE,
         ) as pool,
         await psycopg.AsyncConnection.connect(database, autocommit=True, row_factory=dict_row) as conn,
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(create_app(config, pool), raise_app_exceptions=False),
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(create_app(config, pool), raise_app_exceptions=False),
             base_url="http://platform",
         ) as client,
     ):

@@ -1,4 +1,4 @@
-"""What tests of the decision tables' rows share: the words of an answer, the trail, states to start from."""
+"""Shared by tests of decision tables: parsed responses, audit log rows, initial states."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -6,31 +6,31 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import LiteralString
 
-import httpx
+import httpx2
 import psycopg
 from psycopg import sql
 
 from devstack.postgres import Postgres
-from register_api.auth.identity import BootstrapPolicy
+from register_api.http.config import BootstrapPolicy
 from tests.register_api.platform import CONFIG, Box, Platform, platform_on
 
 PEER = "127.0.0.1"
-"""Where all calls of the tests come from, as `httpx.ASGITransport` says."""
+"""The address of all test calls, set by `httpx2.ASGITransport`."""
 
 ELSEWHERE = "10.0.0.7"
 LATER = timedelta(seconds=61)
-"""An active token that was unused for so long is quiet."""
+"""An active token that is unused for so long is quiet."""
 
 LONG_OVER = timedelta(minutes=3)
-"""A box that calls so long after it was superseded was not ended: the lifecycle is told."""
+"""A box that still calls so long after it was superseded was not terminated: it is reported."""
 
 UNKNOWN_TOKEN = "x" * 43
-"""As long as a token, and none."""
+"""As long as a token, but not one."""
 
 FULL: Mapping[str, object] = {
     "error_rate": 0.0, "sample_error": "", "active_tasks": 0, "current_task": "", "uptime_seconds": 0,
 }  # fmt: skip
-"""What a runtime sends in each of its own beats; helpers send less."""
+"""The members of a runtime's full heartbeat; tools send fewer."""
 
 JSON = {"content-type": "application/json"}
 BODIES: tuple[tuple[bytes, dict[str, str], tuple[int, str, str]], ...] = (
@@ -44,19 +44,19 @@ BODIES: tuple[tuple[bytes, dict[str, str], tuple[int, str, str]], ...] = (
     (b'{"id": "%s", "workspace_id": "%s"}', {"content-type": "text/plain"},
      (415, "media_type_unsupported", "contact_operator")),
 )  # fmt: skip
-"""Bodies that no call takes, about a workspace that is filled in, and what is answered."""
+"""Bodies that every call refuses, with a placeholder for the workspace, and the responses."""
 
 
-def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, code and action; a refusal never carries a token, and says itself what may be tried again."""
+def refusal(answer: httpx2.Response) -> tuple[int, str, str]:
+    """Status, code and action of a refusal, which never carries a token."""
     body = answer.json()
     assert "auth_token" not in body
     assert body["retryable"] == (body["action"] == "retry") == (answer.status_code == 503), body
     return answer.status_code, body["code"], body["action"]
 
 
-def token_of(answer: httpx.Response) -> str | None:
-    """The token that a successful register call carries."""
+def token_of(answer: httpx2.Response) -> str | None:
+    """The token in a successful register response."""
     body: dict[str, str] = answer.json()
     assert (answer.status_code, body["status"]) == (200, "registered"), body
     assert body.keys() <= {"status", "auth_token"}
@@ -64,7 +64,7 @@ def token_of(answer: httpx.Response) -> str | None:
 
 
 async def boxes_by_what_is_live(platform: Platform, address: str | None = None) -> dict[str, Box]:
-    """Boxes that hold nothing, by what is live of their generations; at an address, if one is on record."""
+    """Boxes without a token, by the live tokens of their generations; with a recorded address if given."""
     boxes = {live: await platform.workspace() for live in ("none", "pending", "active")}
     for box in boxes.values():
         await locate(platform, box, address)
@@ -74,7 +74,7 @@ async def boxes_by_what_is_live(platform: Platform, address: str | None = None) 
 
 
 async def unfitting(platform: Platform, box: Box, path: str) -> list[tuple[int, str, str]]:
-    """What is answered to each of `BODIES` from a box that may do everything."""
+    """The responses to each of `BODIES` from a fully authorized box."""
     name = box.workspace_id.encode()
     return [
         refusal(
@@ -88,8 +88,8 @@ async def unfitting(platform: Platform, box: Box, path: str) -> list[tuple[int, 
     ]
 
 
-async def trail(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]]:
-    """Bearer, verdict, code and alert of the decisions about the workspace: which rows were hit, in order."""
+async def audit_entries(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]]:
+    """Credential kind, identity, code and alert of the workspace's audit log rows, oldest first."""
     query: LiteralString = (
         "SELECT credential_kind, identity, code, needs_attention FROM audit_log"
         " WHERE workspace_id = %s ORDER BY audit_id"
@@ -101,21 +101,21 @@ async def trail(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]
 
 
 async def decided(platform: Platform, box: Box) -> tuple[str, str, str, bool]:
-    """The newest of them."""
-    return (await trail(platform, box))[-1]
+    """The newest audit log row."""
+    return (await audit_entries(platform, box))[-1]
 
 
-async def send_beat(
+async def send_heartbeat(
     box: Box, members: Mapping[str, object], *, bearer: str | None = None, secret: bool = False
-) -> httpx.Response:
-    """A beat with these members and no others."""
+) -> httpx2.Response:
+    """Send a heartbeat with exactly these members."""
     headers = box.headers(bearer=bearer, secret=secret)
     body = {"workspace_id": box.workspace_id, **members}
     return await box.client.post("/registry/heartbeat", json=body, headers=headers)
 
 
-async def strikes(platform: Platform, box: Box) -> tuple[int, bool]:
-    """Full beats without a live token in a row, and whether the credential counts as lost."""
+async def unauthenticated(platform: Platform, box: Box) -> tuple[int, bool]:
+    """The number of unauthenticated heartbeats in a row, and whether the credentials count as lost."""
     query: LiteralString = (
         "SELECT unauthenticated_count, credential_lost_at FROM heartbeats WHERE workspace_id = %s"
     )
@@ -124,7 +124,7 @@ async def strikes(platform: Platform, box: Box) -> tuple[int, bool]:
 
 
 async def locate(platform: Platform, box: Box, address: str | None) -> None:
-    """Put the address of the current generation's instance on record."""
+    """Record the address of the current generation's instance."""
     await platform.database.execute(
         "UPDATE generations SET private_ip = %s WHERE workspace_id = %s AND superseded_at IS NULL",
         [address, box.workspace_id],
@@ -140,7 +140,7 @@ async def revoke(platform: Platform, box: Box) -> None:
 
 
 async def age_end(platform: Platform, box: Box) -> None:
-    """Let time pass since generations of the workspace were superseded."""
+    """Age the end of the workspace's superseded generations."""
     await platform.database.execute(
         "UPDATE generations SET superseded_at = superseded_at - %s WHERE workspace_id = %s",
         [LONG_OVER, box.workspace_id],
@@ -154,7 +154,7 @@ def platform_under(policy: BootstrapPolicy, database: str) -> AbstractAsyncConte
 
 @asynccontextmanager
 async def unavailable(postgres: Postgres, database: str) -> AsyncIterator[None]:
-    """Nobody gets into the database for the block, and who was in it is out."""
+    """Make the database unavailable for the block and end all of its connections."""
     name = database.rpartition("/")[2]
     here, away = sql.Identifier(name), sql.Identifier(f"{name}_away")
     change, rename = (
@@ -164,8 +164,8 @@ async def unavailable(postgres: Postgres, database: str) -> AsyncIterator[None]:
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
         await admin.execute(change.format(here, sql.Literal(False)))
         while True:
-            # Waits for the end of each: none of them may still answer. Whoever was just getting in is seen a
-            # moment later only; the new name is not given as long as anybody is in.
+            # Waits for the end of each session. A session that is just connecting appears a moment later,
+            # so renaming is retried until no session is left.
             await admin.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name]
             )

@@ -1,6 +1,6 @@
-"""The register API as a process of its own, on a socket: to be killed in mid-call, and started again at once.
+"""The register API as a separate process on a socket, which can be killed and restarted.
 
-Forked from a server that has imported everything, so that a start takes milliseconds.
+Forked from a server with all imports, so that a start takes milliseconds.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from unittest import mock
 
-import httpx
+import httpx2
 import structlog
 import uvicorn
 
 from devstack.processes import LOCALHOST, free_port
 from register_api.app import create_app
-from register_api.auth.identity import BootstrapPolicy, CallerIdentity, RecordedWorkspace
+from register_api.auth.identity import CallerIdentity, RecordedWorkspace
 from register_api.auth.rules import Accepted, Bearer, Grant, LiveTokens, Refused, decide_register
 from register_api.http import connection_limits, limits
-from register_api.http.config import ApiConfig
+from register_api.http.config import ApiConfig, BootstrapPolicy
 from register_api.http.connection_limits import LimitedHttpProtocol
 from register_api.http.limits import Limits
 from register_api.registration import register
@@ -41,7 +41,7 @@ START_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How long the process waits: for what callers send, and for what its database gives."""
+    """Timeouts of the process, towards callers and towards the database."""
 
     head_seconds: float = connection_limits.HEAD_TIMEOUT_SECONDS
     body_seconds: float = 10.0
@@ -52,25 +52,25 @@ class Waits:
 
 
 PATIENT = Waits(lock=PATIENCE, checkout=PATIENCE, statement=2 * PATIENCE)
-"""For callers that don't insist: what is refused to them is not the doing of a slow machine."""
+"""For callers that do not retry: a slow machine must not cause a refusal."""
 
 
 class ApiProcess:
-    """One process; `kill` and `start` may follow each other for ever, at the same URL."""
+    """One process; `kill` and `start` may alternate, at the same URL."""
 
     def __init__(
         self,
         database: str,
         *,
         policy: BootstrapPolicy = BootstrapPolicy.SECRET,
-        naive: bool = False,
+        incident_rule: bool = False,
         pool_size: int = 8,
         pool_minimum: int = 1,
         waits: Waits = Waits(),
     ) -> None:
-        """`naive` replaces the rule by the one of the incident: mint to whoever comes while none is live."""
+        """`incident_rule` installs the incident's rule: mint for any caller while no token is live."""
         self.port = free_port()
-        self._setting = _Setting(database, self.port, policy, naive, pool_size, pool_minimum, waits)
+        self._setting = _Setting(database, self.port, policy, incident_rule, pool_size, pool_minimum, waits)
         self._process: BaseProcess | None = None
 
     @property
@@ -88,7 +88,7 @@ class ApiProcess:
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         reader, writer = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_serve, args=(self._setting, writer), daemon=True)
         self._process.start()
@@ -98,7 +98,7 @@ class ApiProcess:
         reader.close()
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """Send SIGKILL, and wait for the end."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -106,7 +106,7 @@ class ApiProcess:
             self._process = None
 
     def wait_for_its_end(self) -> None:
-        """Somebody killed it."""
+        """Wait for the end of a process that something else killed."""
         assert self._process is not None
         self._process.join(START_SECONDS)
         assert self._process.exitcode == -signal.SIGKILL
@@ -119,7 +119,7 @@ def api_process(
     database: str,
     *,
     policy: BootstrapPolicy = BootstrapPolicy.SECRET,
-    naive: bool = False,
+    incident_rule: bool = False,
     pool_size: int = 8,
     pool_minimum: int = 1,
     waits: Waits = Waits(),
@@ -128,7 +128,7 @@ def api_process(
     process = ApiProcess(
         database,
         policy=policy,
-        naive=naive,
+        incident_rule=incident_rule,
         pool_size=pool_size,
         pool_minimum=pool_minimum,
         waits=waits,
@@ -140,32 +140,32 @@ def api_process(
         process.kill()
 
 
-def client(process: ApiProcess, *, seconds: float = 10.0) -> httpx.AsyncClient:
-    """A client of the process, whose connections end with the caller's block."""
-    return httpx.AsyncClient(base_url=process.url, timeout=seconds, trust_env=False)
+def client(process: ApiProcess, *, seconds: float = 10.0) -> httpx2.AsyncClient:
+    """A client of the process; its connections end with the caller's block."""
+    return httpx2.AsyncClient(base_url=process.url, timeout=seconds, trust_env=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """All that the process is told."""
+    """The process's configuration."""
 
     database: str
     port: int
     policy: BootstrapPolicy
-    naive: bool
+    incident_rule: bool
     pool_size: int
     pool_minimum: int
     waits: Waits
 
 
 def _serve(setting: _Setting, ready: "Connection[str, str]") -> None:
-    os.setpgid(0, 0)  # a Ctrl-C in the terminal is for the tests
+    os.setpgid(0, 0)  # a Ctrl-C in the terminal must reach only the tests
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     waits = setting.waits
     mock.patch.object(connection_limits, "HEAD_TIMEOUT_SECONDS", waits.head_seconds).start()
     mock.patch.object(limits, "DISCARDED_SECONDS", waits.discarded_seconds).start()
-    if setting.naive:
-        mock.patch.object(register, "decide_register", _mint_to_whoever_comes).start()
+    if setting.incident_rule:
+        mock.patch.object(register, "decide_register", _mint_for_any_caller).start()
     config = replace(CONFIG, bootstrap_policy=setting.policy, limits=Limits(body_seconds=waits.body_seconds))
     asyncio.run(_run(setting, config, ready))
 
@@ -200,10 +200,10 @@ async def _run(setting: _Setting, config: ApiConfig, ready: "Connection[str, str
         await server.serve(sockets=[listener])
 
 
-def _mint_to_whoever_comes(
+def _mint_for_any_caller(
     workspace: RecordedWorkspace | None, identity: CallerIdentity, *, bearer: Bearer, live: LiveTokens
 ) -> Accepted | Refused:
-    """The rule of the incident, with its two holes: nobody proves anything, and a 401 is for ever."""
+    """The incident's rule with its two flaws: no caller needs evidence, and a 401 is final."""
     if workspace is not None and workspace.current is not None:
         if bearer in (Bearer.PENDING, Bearer.ACTIVE, Bearer.RETIRING):
             return Accepted()

@@ -1,7 +1,4 @@
-"""The register API as a process, its database, and a synchronous client of each: where histories are played.
-
-Knows no boxes, and judges nothing.
-"""
+"""The register API as a process, with synchronous clients of it and of its database, for stateful tests."""
 
 import asyncio
 import os
@@ -14,7 +11,7 @@ from pathlib import Path
 from typing import LiteralString
 from unittest import mock
 
-import httpx
+import httpx2
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
@@ -29,7 +26,7 @@ _numbers = count(100_000)
 
 
 async def open_next(conn: Connection, workspace_id: str, generation: int) -> None:
-    """Open a generation as the activity does; the first one with its workspace."""
+    """Open a generation as the activity does; the first one also creates the workspace."""
     async with conn.transaction():
         await generations.enroll(conn, workspace_id, spec={})
         await generations.lock(conn, workspace_id)
@@ -39,8 +36,8 @@ async def open_next(conn: Connection, workspace_id: str, generation: int) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer; its loss has the status 0."""
+class ApiResponse:
+    """A response; status 0 if it was lost."""
 
     status: int
     body: dict[str, object]
@@ -57,17 +54,17 @@ class Told:
 
 
 class Stage:
-    """For one history after the other."""
+    """The API and its database, shared by consecutive histories."""
 
     def __init__(
-        self, database: str, api: ApiProcess, directory: Path, resources: ExitStack, *, naive: bool
+        self, database: str, api: ApiProcess, directory: Path, resources: ExitStack, *, incident_rule: bool
     ) -> None:
         self.api = api
-        self.naive = naive
+        self.incident_rule = incident_rule
         self.directory = directory
-        """For the boxes' files."""
-        self.strangers_were_told: dict[tuple[str, bool], object] = {}
-        """In whatever history."""
+        """The directory of the boxes' files."""
+        self.unproven_responses: dict[tuple[str, bool], object] = {}
+        """The first responses to unproven callers, across all histories."""
         connect = psycopg.connect
         self._database = resources.enter_context(connect(database, autocommit=True, row_factory=dict_row))
         self._locks = resources.enter_context(connect(database, autocommit=True))
@@ -80,12 +77,12 @@ class Stage:
         neighbour = self.new_workspace()
         self.open_next(neighbour, 1)
         secret = KEYS.bootstrap_secret(neighbour, 1, key_id=KEYS.current)
-        told = self.send("POST", "/registry/register", {"X-Bootstrap-Token": secret}, {"id": neighbour})
-        self.neighbours_token = told.token
+        response = self.send("POST", "/registry/register", {"X-Bootstrap-Token": secret}, {"id": neighbour})
+        self.neighbours_token = response.token
         """A live token of another workspace."""
 
     def new_workspace(self) -> str:
-        """An ID as long as all others: an answer's length tells nothing."""
+        """A new ID. All have the same length, so that a response's length reveals nothing."""
         return f"ws-{next(_numbers)}"
 
     def open_next(self, workspace_id: str, generation: int) -> None:
@@ -99,32 +96,32 @@ class Stage:
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str], body: dict[str, object] | None = None
-    ) -> Told:
+    ) -> ApiResponse:
         try:
             answer = self._http.request(method, path, json=body, headers=headers)
-        except httpx.TransportError:
-            return Told(0, {}, {})
-        return Told(answer.status_code, answer.json(), answer.headers)
+        except httpx2.TransportError:
+            return ApiResponse(0, {}, {})
+        return ApiResponse(answer.status_code, answer.json(), answer.headers)
 
-    def kill(self, call: Callable[[], Told], *, held: LiteralString, workspace_id: str) -> Told:
-        """SIGKILL the API while the call waits for the rows that `held` locks, and start it again."""
+    def kill(self, call: Callable[[], ApiResponse], *, held: LiteralString, workspace_id: str) -> ApiResponse:
+        """Send SIGKILL to the API while the call waits for the rows that `held` locks, then restart it."""
         with self._locks.transaction():
             self._locks.execute(held, [workspace_id])
             answer = self._thread.submit(call)
             while not answer.done() and not self._backends("wait_event_type = 'Lock'"):
-                pass  # it is about to wait, or to be answered without
+                pass  # until it waits, or has its response
             self.api.kill()
         while self._backends("true"):
-            pass  # what the dead process had sent is still carried out
-        told = answer.result()
+            pass  # the server still executes what the dead process had sent
+        response = answer.result()
         self.api.start()
         self._http.close()
         self._http = self._client()
-        return told
+        return response
 
-    def _client(self) -> httpx.Client:
-        limits = httpx.Limits(max_keepalive_connections=0)  # a connection for each call, as the script has
-        return httpx.Client(base_url=self.api.url, timeout=60, trust_env=False, verify=False, limits=limits)
+    def _client(self) -> httpx2.Client:
+        limits = httpx2.Limits(max_keepalive_connections=0)  # a connection for each call, as the script has
+        return httpx2.Client(base_url=self.api.url, timeout=60, trust_env=False, verify=False, limits=limits)
 
     def _backends(self, condition: LiteralString) -> bool:
         query: LiteralString = (
@@ -135,13 +132,13 @@ class Stage:
 
 
 @contextmanager
-def stage(database: str, directory: Path, *, naive: bool = False) -> Iterator[Stage]:
-    """A stage for the block; `naive` as in `serving`."""
-    # What the boxes write need not outlive the machine.
+def stage(database: str, directory: Path, *, incident_rule: bool = False) -> Iterator[Stage]:
+    """A stage for the block; `incident_rule` as in `serving`."""
+    # Test files need not survive a crash.
     no_fsync = mock.patch.object(os, "fsync", return_value=None)
     with (
-        api_process(database, naive=naive, pool_size=4, waits=PATIENT) as api,
+        api_process(database, incident_rule=incident_rule, pool_size=4, waits=PATIENT) as api,
         ExitStack() as resources,
         no_fsync,
     ):
-        yield Stage(database, api, directory, resources, naive=naive)
+        yield Stage(database, api, directory, resources, incident_rule=incident_rule)

@@ -17,8 +17,8 @@ FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
 INSTRUCTIONS = """\
 The workflow code issues other commands than it did. An open run that meets the change stops with a
 nondeterminism error, on every worker, until the code is put back. If the change is meant:
-  1. ask `workflow.patched("what-changes")` where the new behaviour begins, and keep the old one beside it
-     (see INQUIRES in workflows/workspace/workflow.py), so that the recorded histories still replay;
+  1. branch on `workflow.patched("what-changes")` where the new behaviour begins, and keep the old one in the
+     other branch, so that the recorded histories still replay;
   2. record a history that takes the new path (tests/replay/record.py);
   3. record the fingerprints: python -m tests.replay.fingerprints
 If it is not meant, the line above says which command of which event is new."""

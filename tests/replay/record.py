@@ -20,16 +20,11 @@ from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
 from tests.resetting import ended_tasks, reset
 from tests.stacks import hurried
-from workflows.rollout.messages import ROLLOUT_TYPE, RolloutProgress
+from workflows.rollout.messages import RolloutProgress
 from workflows.rollout.rules import RolloutState
-from workflows.workspace.messages import (
-    REPAIR_SCHEDULE,
-    SWEEP_SCHEDULE,
-    TASK_QUEUE,
-    DataVolume,
-    WorkspaceSpec,
-)
-from workflows.workspace.state import CanaryPolicy, Phase, SnapshotPolicy
+from workflows.shared.names import REPAIR_SCHEDULE, ROLLOUT_TYPE, SWEEP_SCHEDULE, TASK_QUEUE
+from workflows.workspace.enums import CanaryPolicy, Phase, SnapshotPolicy
+from workflows.workspace.messages import DataVolume, WorkspaceSpec
 from workflows.workspace.workflow import MESSAGES_PER_RUN
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -47,7 +42,13 @@ async def incident(console: Console, stack: Stack) -> None:
         for requester in REQUESTERS:
             await console.signal(name, requested_by=requester, observed_generation=1)
         await console.until_phase(name, Phase.ONLINE, generation=2)
-    await eventually(lambda: console.requests(name), lambda requests: len(requests) == 6)
+    await recorded(console, name, requests=6)
+
+
+async def recorded(console: Console, name: str, *, requests: int) -> None:
+    """Wait until PostgreSQL has all outcomes: then the history has them too."""
+    query = "SELECT request_id FROM requests WHERE workspace_id = %s"
+    await eventually(lambda: console.rows(query, name), lambda rows: len(rows) == requests)
 
 
 async def intents(console: Console, stack: Stack) -> None:
@@ -168,7 +169,7 @@ async def volume(console: Console, stack: Stack) -> None:
 
 
 async def orphaned(console: Console, stack: Stack) -> None:
-    """Strays that the workflow ends, and a launch whose answer was lost, which it adopts."""
+    """Orphan instances that the workflow terminates, and a launch with a lost answer that it adopts."""
     name = "orphaned"
     await lost(console, name)
     await Planting(stack=stack, console=console).plant(name, generation=None)
@@ -272,7 +273,7 @@ async def reset_back(console: Console, stack: Stack) -> str:
     await reset(console, name, to=early)
     await console.signal(name, requested_by="watchdog", observed_generation=2)
     await eventually(lambda: console.requests(name), lambda requests: len(requests) == 2)
-    await console.until_phase(name, Phase.ONLINE, generation=2)
+    await recorded(console, name, requests=2)
     return name
 
 

@@ -52,9 +52,12 @@ def test_a_change_of_the_order_of_steps_is_caught_by_replay_which_names_event_an
 def test_a_change_of_the_order_of_steps_is_caught_by_the_fingerprint_which_names_it() -> None:
     recalled = asyncio.run(replay_run(read(HISTORIES / "incident.json"), workflows=[LaunchesFirst]))
     now = [f"{task.started} {command}" for task in recalled.tasks for command in task.commands]
-    said = difference(recorded()["incident"], now)
+    was = recorded()["incident"]
+    fence = next(command for command in was if "fence_instances (fence-1)" in command)
+    launch = fence.replace("fence_instances (fence-1)", "launch (launch-1)")
+    said = difference(was, now)
     assert said is not None
-    assert "expected '22 activity fence_instances (fence-1)', got '22 activity launch (launch-1)'" in said
+    assert f"expected {fence!r}, got {launch!r}" in said
 
 
 def test_the_instructions_say_how_to_go_on() -> None:

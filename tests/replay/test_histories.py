@@ -58,9 +58,9 @@ def test_every_path_is_recorded() -> None:
 def test_the_incidents_timeline_names_who_asked_and_what_became_of_each() -> None:
     story = render(build_timeline([read(HISTORIES / "incident.json").events]))
     for requester in REQUESTERS:
-        assert story.count(f"recreate by {requester} about generation 1") == 2
+        assert story.count(f"{requester} requested recreate of generation 1") == 2
     timeline = story.partition("(UTC;")[2]
     assert [timeline.count(word) for word in ("ACCEPTED", "JOINED", "STALE")] == [1, 2, 3]
-    assert "generation 1 is silent" in timeline
+    assert "generation 1 is stale" in timeline
     assert "launch (generation 2, attempt 1) done" in timeline
     assert timeline.index("ACCEPTED") < timeline.index("launch (generation 2") < timeline.index("STALE")

@@ -10,7 +10,8 @@ from tests.replay.record import HISTORIES
 from tests.replay.states import STATE, STATES
 from workers.history.replay_run import replay_run
 from workflows.workspace import conditions, lifecycle
-from workflows.workspace.state import State
+from workflows.workspace.events import Tick
+from workflows.workspace.state import Settled, State
 
 NAMES = sorted(path.name for path in STATES.glob("*.json"))
 
@@ -27,15 +28,15 @@ def test_a_state_of_an_earlier_release_can_be_lived_on_with(name: str) -> None:
     state = STATE.validate_python(json.loads((STATES / name).read_text()))
     at = max((it.last_transition_at for it in state.conditions), default=None)
     if at is not None:
-        assert isinstance(lifecycle.apply(state, lifecycle.Tick(), at), State)
+        assert isinstance(lifecycle.apply(state, Tick(), at), State)
     assert conditions.phase(state)
 
 
 def test_a_state_without_a_member_that_is_newer_than_it_loads() -> None:
     carried = json.loads((STATES / NAMES[0]).read_text())
-    for member in ("inquires", "superseded_caller", "frozen"):
+    for member in ("waiting", "superseded_caller", "frozen"):
         del carried[member]
-    assert STATE.validate_python(carried).inquires is False
+    assert STATE.validate_python(carried).waiting == Settled()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in HISTORIES.glob("*.json")))

@@ -1,4 +1,4 @@
-"""What a process exports, as Prometheus reads it: types of families, labels and values of samples."""
+"""The metrics that a process exports: families with types, samples with labels and values."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 @dataclass(slots=True, kw_only=True)
 class Exported:
-    """The metrics of some processes together."""
+    """The combined metrics of several processes."""
 
     types: dict[str, str] = field(default_factory=dict)
-    """Of each sample's name: counter, gauge, histogram. Families without samples are there, too."""
+    """Types by sample name: counter, gauge, histogram. Includes families without samples."""
     labels: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
 
@@ -25,12 +25,12 @@ class Exported:
                 self.values[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
 
     def value(self, name: str, **labels: str) -> float:
-        """One sample; 0 if it is not there."""
+        """The value of a sample; 0 if it is missing."""
         return self.values.get((name, tuple(sorted(labels.items()))), 0)
 
     @property
     def ours(self) -> set[str]:
-        """Our families, as the documentation names them."""
+        """Onebox's metric families, as in the documentation."""
         return {
             name.removesuffix("_count")
             for name, kind in self.types.items()

@@ -1,4 +1,4 @@
-"""What the files for Prometheus and Grafana ask for: every expression, and what it names."""
+"""The expressions in the Prometheus and Grafana files, and the metrics they use."""
 
 import json
 import re
@@ -37,14 +37,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """An expression, and where it stands."""
+    """An expression and its location."""
 
     where: str
     text: str
 
     @property
     def uses(self) -> list[Use]:
-        """The metrics that it names, with the labels that it matches or keeps."""
+        """The metrics in it, with the labels that it matches or keeps."""
         text = re.sub(r"\$__\w+", "5m", self.text)
         return list(_uses(parse(text), frozenset(), rated=False, quantile=False))
 

@@ -1,4 +1,4 @@
-"""What can be said of alerts, dashboard and scraping from their files alone."""
+"""Alerts, dashboard and scrape configuration, checked from their files."""
 
 import json
 import re
@@ -17,11 +17,11 @@ ANCHOR = "docs/runbook.md#"
 
 
 def kebab(name: str) -> str:
-    """As the runbook's headings are named: `AwsThrottles` is `aws-throttles`."""
+    """The runbook's anchor for an alert: `AwsThrottles` is `aws-throttles`."""
     return re.sub("(?<!^)(?=[A-Z])", "-", name).lower()
 
 
-def test_every_alert_says_what_is_wrong_how_urgent_it_is_and_where_to_read_on() -> None:
+def test_every_alert_has_texts_a_severity_and_a_runbook_link() -> None:
     for rule in alerts():
         annotations, name = rule["annotations"], str(rule["alert"])
         assert isinstance(annotations, dict)
@@ -35,12 +35,12 @@ def test_every_alert_has_a_section_of_the_runbook() -> None:
     assert {kebab(str(rule["alert"])) for rule in alerts()} <= anchors
 
 
-def test_no_two_alerts_have_one_name() -> None:
+def test_alert_names_are_unique() -> None:
     names = [rule["alert"] for rule in alerts()]
     assert len(names) == len(set(names)) > 20
 
 
-def test_every_broken_invariant_has_an_alert_that_wakes_somebody() -> None:
+def test_every_invariant_has_an_alert_that_pages() -> None:
     paged = [str(rule["expr"]) for rule in alerts() if rule["labels"] == {"severity": "page"}]
     for invariant in ("I1", "I4", "I9", "I10"):
         assert any(f'invariant="{invariant}"' in text for text in paged), invariant
@@ -51,12 +51,12 @@ def test_every_expression_can_be_parsed_and_names_a_metric() -> None:
         assert asked.uses, asked
 
 
-def test_figures_that_every_worker_exports_are_not_added_up() -> None:
+def test_fleet_metrics_are_not_summed_over_workers() -> None:
     for asked in all_asked():
         assert not re.search(r"sum[^()]*\(\s*onebox_(?!\w+_(total|bucket|count|sum)\b)", asked.text), asked
 
 
-def test_prometheus_scrapes_each_process_where_compose_has_it_listen() -> None:
+def test_prometheus_scrapes_each_process_of_the_compose_file() -> None:
     jobs = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
     scraped = {
         job["job_name"]: (each["names"][0], each["port"]) for job in jobs for each in job["dns_sd_configs"]
@@ -76,7 +76,7 @@ def test_prometheus_scrapes_each_process_where_compose_has_it_listen() -> None:
             assert job in scraped, asked
 
 
-def test_no_port_of_metrics_is_published() -> None:
+def test_no_metrics_port_is_published() -> None:
     services = compose.services(dict.fromkeys(compose.required(), "filled-in"))
     for service in services.values():
         for published in service.get("ports", []):
@@ -91,7 +91,7 @@ def test_the_command_that_finds_a_generations_trace_prints_its_id() -> None:
     assert done.stdout.strip() == f"{of_generation('ws-1', 7).trace_id:032x}", done.stderr
 
 
-def test_the_dashboard_is_what_grafana_imports() -> None:
+def test_the_dashboard_can_be_imported() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "onebox.json").read_text())
     numbers = [panel["id"] for panel in dashboard["panels"]]
     assert len(numbers) == len(set(numbers))

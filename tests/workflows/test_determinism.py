@@ -1,6 +1,6 @@
-"""What workflow code may not use: clocks, randomness, the machine. Read off its text, all of it.
+"""Workflow code uses no clock, no randomness and no I/O. These tests read the source.
 
-Workers run workflows outside Temporal's sandbox, which would look at what is executed, at run time.
+Workers run workflows outside Temporal's sandbox, which would check this at run time.
 """
 
 import ast
@@ -12,22 +12,23 @@ import pytest
 import workflows
 
 OUTSIDE = {"encryption"}
-"""Modules that workflow code does not run: the codec works on payloads, outside of workflows."""
+"""Modules that run outside of workflows: the codec."""
 
 LIBRARIES = {
     *("collections.abc", "dataclasses", "datetime", "enum", "typing", "typing_extensions"),
     *("asyncio", "hashlib", "ipaddress", "json", "math", "re", "urllib.parse"),
     *("pydantic", "temporalio", "workflows"),
 }
-"""What workflow code may import. Of asyncio, what the SDK's event loop makes deterministic:"""
+"""What workflow code may import."""
 
 ASYNCIO = {"CancelledError", "Task", "create_task", "shield"}
+"""What workflow code may use of asyncio: the SDK's event loop makes these deterministic."""
 
 FORBIDDEN = {
     *("datetime.now", "datetime.utcnow", "datetime.today", "date.today"),
     *("open", "input", "print", "id", "hash", "eval", "exec", "__import__", "globals"),
 }
-"""Called with `workflow.now()`, `workflow.uuid4()` and `workflow.random()` in their place, or not at all."""
+"""Workflow code uses `workflow.now()`, `workflow.uuid4()` and `workflow.random()` instead."""
 
 
 def code() -> list[Path]:
@@ -43,7 +44,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def used(tree: ast.AST) -> Iterator[str]:
-    """Each name that is loaded, and each member of one, as they are written."""
+    """Each name, and each attribute of a name, as written."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id
@@ -52,7 +53,7 @@ def used(tree: ast.AST) -> Iterator[str]:
 
 
 def broken(text: str) -> list[str]:
-    """What a module's text breaks."""
+    """The forbidden names in a module's source."""
     tree = ast.parse(text)
     names = set(used(tree))
     tops = (name if name in LIBRARIES else name.partition(".")[0] for name in imported(tree))
@@ -65,7 +66,7 @@ def test_the_code_is_found() -> None:
 
 
 @pytest.mark.parametrize("path", code(), ids=lambda path: path.stem)
-def test_workflow_code_uses_nothing_that_a_replay_would_find_otherwise(path: Path) -> None:
+def test_workflow_code_uses_nothing_that_differs_in_a_replay(path: Path) -> None:
     assert broken(path.read_text()) == []
 
 
@@ -88,5 +89,5 @@ def test_workflow_code_uses_nothing_that_a_replay_would_find_otherwise(path: Pat
         ("from workflows import state\nfrom temporalio import workflow\nx = workflow.now()", []),
     ],
 )
-def test_what_would_differ_is_found(text: str, found: list[str]) -> None:
+def test_non_deterministic_code_is_detected(text: str, found: list[str]) -> None:
     assert broken(text) == found

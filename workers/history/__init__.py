@@ -1,1 +1,1 @@
-"""Replay of recorded histories with the present code, and where the two differ."""
+"""Replay of recorded histories with the current code, and where they differ."""

@@ -1,6 +1,6 @@
-"""The commands of a workflow, in words: what a history records, what code issues, and where the two part.
+"""Compares the commands that a history records with those that the current code issues.
 
-Judges a sequence of values; replays nothing.
+Commands are short texts, such as `activity launch (launch-2)`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,41 +12,42 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from typing_extensions import override
 
 _CHANGE_VERSION = "TemporalChangeVersion"
-"""The search attribute that the SDK writes by itself beside each new patch marker."""
+"""The search attribute that the SDK writes along with each new patch marker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A workflow task, and the commands that it ended with."""
+    """A workflow task and its commands."""
 
     started: int
     """The ID of its WorkflowTaskStarted event."""
     commands: tuple[str, ...]
     events: tuple[int, ...] = ()
-    """Of a recorded task: the event of each command."""
+    """The event ID of each command; empty for a replayed task."""
     completed: int | None = None
-    """Of a recorded task: the ID of its WorkflowTaskCompleted event."""
+    """The ID of its WorkflowTaskCompleted event; None for a replayed task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Where code and history part."""
+    """The first command that differs between history and code."""
 
     event: int
-    """The event that this code would not have written; or the task's end, if it would have written more."""
+    """The recorded event that the code does not reproduce; the task's end if the code issues more
+    commands."""
     recorded: str | None
     issued: str | None
 
     @override
     def __str__(self) -> str:
         return (
-            f"event {self.event}: the history has {self.recorded or 'nothing more of this task'}, "
+            f"event {self.event}: the history has {self.recorded or 'no further command of this task'}, "
             f"this code issues {self.issued or 'nothing'}"
         )
 
 
 def recorded_tasks(events: Iterable[HistoryEvent]) -> list[Task]:
-    """The workflow tasks that were completed, each with the commands that its completion brought."""
+    """The completed workflow tasks with their commands."""
     started: dict[int, int] = {}
     found: dict[int, list[tuple[int, str]]] = {}
     for event in events:
@@ -54,9 +55,9 @@ def recorded_tasks(events: Iterable[HistoryEvent]) -> list[Task]:
             started[event.event_id] = event.workflow_task_completed_event_attributes.started_event_id
             found[event.event_id] = []
             continue
-        told = _recorded(event)
-        if told is not None:
-            completed, command = told
+        recorded = _recorded(event)
+        if recorded is not None:
+            completed, command = recorded
             found.setdefault(completed, []).append((event.event_id, command))
     return [
         Task(
@@ -71,24 +72,24 @@ def recorded_tasks(events: Iterable[HistoryEvent]) -> list[Task]:
 
 
 def issued_commands(commands: Iterable[WorkflowCommand]) -> tuple[str, ...]:
-    """What an activation ended with; a timer that is started and cancelled at once is none."""
-    told: list[tuple[str, int | None]] = []
+    """The commands of an activation. A timer that is started and cancelled in the same one is left out."""
+    found: list[tuple[str, int | None]] = []
     for command in commands:
         variant = command.WhichOneof("variant")
-        if variant == "cancel_timer" and ("start timer", command.cancel_timer.seq) in told:
-            told.remove(("start timer", command.cancel_timer.seq))
+        if variant == "cancel_timer" and ("start timer", command.cancel_timer.seq) in found:
+            found.remove(("start timer", command.cancel_timer.seq))
         else:
-            told += ((text, seq) for text, seq in _issued(command))
-    return tuple(text for text, _ in told)
+            found += ((text, seq) for text, seq in _issued(command))
+    return tuple(text for text, _ in found)
 
 
 def first_difference(recorded: Sequence[Task], issued: Iterable[Task]) -> Difference | None:
-    """The first command that is not what the history has; None if all that was replayed is."""
+    """The first command that differs from the history; None if all replayed commands match."""
     by_start = {task.started: task for task in recorded}
     for mine in issued:
         theirs = by_start.get(mine.started)
         if theirs is None:
-            continue  # the task at the end, which was not completed when the history was read
+            continue  # the last task was not completed when the history was read
         for index in range(max(len(theirs.commands), len(mine.commands))):
             was = theirs.commands[index] if index < len(theirs.commands) else None
             now = mine.commands[index] if index < len(mine.commands) else None
@@ -99,15 +100,15 @@ def first_difference(recorded: Sequence[Task], issued: Iterable[Task]) -> Differ
 
 
 def _recorded(event: HistoryEvent) -> tuple[int, str] | None:
-    """The completed task and the command that an event comes from, if it comes from one."""
+    """The event ID of the completed task and its command that produced this event; None if no command did."""
     match event.event_type:
         case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
             scheduled = event.activity_task_scheduled_event_attributes
             text = _activity(scheduled.activity_type.name, scheduled.activity_id)
             return scheduled.workflow_task_completed_event_id, text
         case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
-            asked = event.activity_task_cancel_requested_event_attributes
-            return asked.workflow_task_completed_event_id, "cancel activity"
+            cancelled = event.activity_task_cancel_requested_event_attributes
+            return cancelled.workflow_task_completed_event_id, "cancel activity"
         case EventType.EVENT_TYPE_TIMER_STARTED:
             return event.timer_started_event_attributes.workflow_task_completed_event_id, "start timer"
         case EventType.EVENT_TYPE_TIMER_CANCELED:
@@ -160,7 +161,7 @@ def _issued(command: WorkflowCommand) -> Iterator[tuple[str, int | None]]:
         case "continue_as_new_workflow_execution":
             yield "continue as new", None
         case "update_response" | "respond_to_query" | None:
-            return  # answers to updates have events of their own order; they are no commands of ours
+            return  # the order of update responses is not compared
         case other:
             yield str(other), None
 

@@ -1,7 +1,4 @@
-"""Recorded histories in clear text, for those who read events instead of running them.
-
-Knows no key: the codec is given. What isn't encrypted stays as it is.
-"""
+"""Decrypts the payloads of recorded histories in place; leaves clear text unchanged."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +13,14 @@ from workflows.shared.data_converter import DATA_CONVERTER
 from workflows.shared.encryption import ENCODING
 
 _ENCODED_FAILURE = b"Encoded failure"
-"""What the SDK leaves in the place of a failure's message."""
+"""The SDK's placeholder for an encrypted failure message."""
 
 
 async def decrypt(history: WorkflowHistory, codec: PayloadCodec) -> None:
     """Decrypt all payloads of a history, in place. Raises `KeyUnknown`."""
     for event in history.events:
         raw = event.SerializeToString()
-        # Looking for a few bytes is far quicker than walking through an event, and most need no more.
+        # Most events have no encrypted payload, and a byte search is much faster than a walk of the message.
         if ENCODING in raw or _ENCODED_FAILURE in raw:
             await decrypt_message(event, codec)
 
@@ -40,7 +37,7 @@ async def decrypt_message(message: Message, codec: PayloadCodec) -> None:
 
 
 def _read_attributes(failure: Failure) -> None:
-    """As the SDK does before it makes an exception of a failure."""
+    """Restore message and stack trace, as the SDK does when it converts a failure to an exception."""
     attributes = DATA_CONVERTER.payload_converter.from_payloads([failure.encoded_attributes])[0]
     if isinstance(attributes, dict):
         failure.message = str(attributes.get("message", ""))
@@ -49,7 +46,7 @@ def _read_attributes(failure: Failure) -> None:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """The payloads and failures anywhere in a message."""
+    """All payloads and failures in a message, at any depth."""
     if isinstance(message, Payload):
         yield message
         return
@@ -62,7 +59,7 @@ def _parts(message: Message) -> Iterator[Message]:
 
 
 def _messages(value: Any) -> list[Message]:
-    """The messages in a field's value: one, several, or those of a map."""
+    """The messages in a field's value: a single one, a list, or a map's values."""
     if isinstance(value, Message):
         return [value]
     members = value.values() if hasattr(value, "values") else value

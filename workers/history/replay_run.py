@@ -1,7 +1,4 @@
-"""Running a recorded history through the present code, and looking on: commands and states, task by task.
-
-Tells no story; nothing that the code does while it is replayed reaches a server.
-"""
+"""Replays a recorded history with the current code; records commands and state after each workflow task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,31 +40,31 @@ WORKFLOWS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedRun:
-    """What came of replaying one run."""
+    """The result of replaying one run."""
 
     failure: str | None
-    """Why it is not deterministic under this code, in the SDK's words; None if it is."""
+    """The SDK's error message if the code is not deterministic for this history, else None."""
     difference: Difference | None
-    """The first command that isn't the recorded one."""
+    """The first command that differs from the history."""
     tasks: tuple[Task, ...]
-    """What this code did, workflow task by workflow task."""
+    """The commands of the current code, by workflow task."""
     snapshots: tuple[StateSnapshot, ...]
-    """What it remembered after each of them; none of a workflow that is no workspace's."""
+    """The state after each task; empty for workflows other than WorkspaceWorkflow."""
 
 
 async def replay_run(
     history: WorkflowHistory, *, run: int = 1, workflows: Sequence[type] = WORKFLOWS
 ) -> ReplayedRun:
-    """Replay one run; the `run`th of its chain."""
+    """Replay one run; `run` is its number in the chain, from 1."""
     recorder = _StateRecorder(run)
     replayer = Replayer(
         workflows=workflows,
         data_converter=DATA_CONVERTER,
-        # As the workers do; and only outside the sandbox does the workflow remember in our own types.
+        # As in the workers. In the sandbox the state would be of other classes than ours.
         workflow_runner=recorder,
         unsandboxed_workflow_runner=recorder,
         interceptors=[_InstanceCapture(recorder)],
-        # Else a task that a busy machine holds up for two seconds is told as one that is not deterministic.
+        # Without it, a task that a busy machine delays for two seconds is reported as a deadlock.
         debug_mode=True,
     )
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
@@ -82,13 +79,13 @@ async def replay_run(
 
 
 class _StateRecorder(WorkflowRunner):
-    """Runs workflows as the SDK does, and notes what each activation came to."""
+    """Runs workflows like the SDK's runner, and records the result of each activation."""
 
     def __init__(self, run: int) -> None:
         self._run = run
         self._runner = UnsandboxedWorkflowRunner()
         self.workflow: object = None
-        """The object whose code is run, once it has begun."""
+        """The running workflow object; None before its first task."""
         self.tasks: dict[int, Task] = {}
         self.snapshots: list[StateSnapshot] = []
 
@@ -100,8 +97,8 @@ class _StateRecorder(WorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         return _RecordedInstance(self._runner.create_instance(det), self)
 
-    def note(self, activation: WorkflowActivation, completion: WorkflowActivationCompletion) -> None:
-        """One activation, and what it came to. A workflow task may take several."""
+    def record(self, activation: WorkflowActivation, completion: WorkflowActivationCompletion) -> None:
+        """Add one activation; a workflow task may consist of several."""
         if all(job.HasField("remove_from_cache") for job in activation.jobs):
             return
         event = activation.history_length
@@ -110,7 +107,7 @@ class _StateRecorder(WorkflowRunner):
         self.tasks[event] = Task(started=event, commands=(before.commands if before else ()) + commands)
         found = self.workflow
         if isinstance(found, WorkspaceWorkflow):
-            # Its own members, and on purpose: a query would say less than all.
+            # Private on purpose: no query returns the whole state.
             state, running = found._state, found._running
             at = activation.timestamp.ToDatetime(tzinfo=UTC)
             self.snapshots.append(
@@ -119,7 +116,7 @@ class _StateRecorder(WorkflowRunner):
 
 
 class _RecordedInstance(WorkflowInstance):
-    """One run."""
+    """A workflow instance that reports its activations to the recorder."""
 
     def __init__(self, instance: WorkflowInstance, recorder: _StateRecorder) -> None:
         self._instance = instance
@@ -128,7 +125,7 @@ class _RecordedInstance(WorkflowInstance):
     @override
     def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
         completion = self._instance.activate(act)
-        self._recorder.note(act, completion)
+        self._recorder.record(act, completion)
         return completion
 
     @override
@@ -149,7 +146,7 @@ class _RecordedInstance(WorkflowInstance):
 
 
 class _InstanceCapture(Interceptor):
-    """Shows the workflow's object to the one who looks on, as the SDK shows it to interceptors."""
+    """Passes the workflow object to the recorder; the SDK exposes it to interceptors only."""
 
     def __init__(self, recorder: _StateRecorder) -> None:
         self._recorder = recorder

@@ -1,7 +1,4 @@
-"""What a worker asks of PostgreSQL and Temporal to know whether it can work.
-
-Asks, and says what is in the way; changes nothing, and raises nothing that passes by itself.
-"""
+"""Readiness checks for PostgreSQL and Temporal: each returns a problem as text, or None."""
 
 from datetime import timedelta
 
@@ -15,7 +12,7 @@ TEMPORAL_TIMEOUT = timedelta(seconds=3)
 
 
 async def database(pool: Pool) -> str | None:
-    """It answers, and has what this code needs."""
+    """Check that PostgreSQL answers and that all migrations are applied."""
     try:
         async with connection(pool) as conn:
             missing = await migrate.pending(conn)
@@ -25,7 +22,7 @@ async def database(pool: Pool) -> str | None:
 
 
 async def temporal(client: Client) -> str | None:
-    """The front end answers, and says that it serves."""
+    """Check that Temporal's frontend reports that it is serving."""
     try:
         serving = await client.service_client.check_health(timeout=TEMPORAL_TIMEOUT)
     except RPCError as error:

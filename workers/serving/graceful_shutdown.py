@@ -1,6 +1,7 @@
-"""Ending a server behind a load balancer: first not ready, then a pause, then no new connections.
+"""Graceful shutdown behind a load balancer: report not ready, wait, then stop accepting connections.
 
-Between the two it serves as ever, but asks clients for new connections: those go to another process.
+During the wait the server answers all requests and closes each connection after its response, so that clients
+reconnect to another process.
 """
 
 import asyncio
@@ -18,30 +19,30 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 
 
 class Drain:
-    """Whether the end has begun."""
+    """Whether the process is shutting down."""
 
     def __init__(self) -> None:
         self._begun = False
 
     @property
     def begun(self) -> bool:
-        """Whether the process was asked to end."""
+        """Whether shutdown has begun."""
         return self._begun
 
     def begin(self) -> None:
-        """From now on: not ready."""
+        """Begin the shutdown; the process is not ready from now on."""
         self._begun = True
 
 
 class DrainingMiddleware:
-    """ASGI middleware: answers of a draining process end their connections."""
+    """ASGI middleware: adds `Connection: close` to responses while the process drains."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
         self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
 
         async def sent(message: MutableMapping[str, object]) -> None:
             if self._drain.begun and message["type"] == "http.response.start":
@@ -56,7 +57,7 @@ def _closing(message: Message) -> Message:
 
 
 class DrainingServer(uvicorn.Server):
-    """Takes connections for `delay` after the first signal; a second one cuts that short."""
+    """Accepts connections for `delay` after the first signal; a second signal ends the delay."""
 
     def __init__(self, config: uvicorn.Config, *, drain: Drain, delay: timedelta) -> None:
         super().__init__(config)
@@ -65,7 +66,10 @@ class DrainingServer(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came. uvicorn would raise it again at the end; an end that was asked for exits with 0."""
+        """Handle a signal.
+
+        uvicorn would raise it again after shutdown; here a requested shutdown exits with 0.
+        """
         again, delay = self._drain.begun, self._delay
         self._drain.begin()
         if again and sig == signal.SIGINT:

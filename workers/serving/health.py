@@ -1,32 +1,40 @@
-"""Whether a process without an API is fit to work: `/healthz` asks nobody, `/readyz` asks what it depends on.
+"""Probe endpoints of a process without an API: `/healthz` (liveness) and `/readyz` (readiness).
 
-Knows neither PostgreSQL nor Temporal; whoever runs it says what to ask.
+The process registers a check for each dependency; `/readyz` runs all of them.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from http import HTTPStatus
 
 import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from typing_extensions import override
 
+from register_api.http.connection_limits import LimitedHttpProtocol
 from workers.settings.common import InvalidSettings
 
 Check = Callable[[], Awaitable[str | None]]
-"""What is in the way, as a person would say it; None if nothing is. Raises nothing."""
+"""Returns what keeps the process from working, or None. Raises nothing."""
 
 CHECK_TIMEOUT = timedelta(seconds=5)
-"""Longer than a checkout from the pool may take; shorter than a probe's patience should be."""
+"""Longer than a checkout from the pool may take, and shorter than a probe's timeout should be."""
 
-HEAD_TIMEOUT = timedelta(seconds=5)
+START_POLL_SECONDS = 0.01
+
+GRACE_SECONDS = 1
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("health")
 
 
 class Health:
-    """What is asked now; a process adds a check as soon as it depends on something."""
+    """The readiness of this process: its own state, and one check for each dependency."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
@@ -34,25 +42,25 @@ class Health:
         self._stopping = False
 
     def depends_on(self, name: str, check: Check) -> None:
-        """Ready only while this check finds nothing."""
+        """Add a check; the process is ready only while the check returns None."""
         self._checks[name] = check
 
     def started(self) -> None:
-        """Everything that it depends on is known, and it works."""
+        """Mark the process as started: all its checks are registered."""
         self._starting = False
 
     def stopping(self) -> None:
-        """Never ready again."""
+        """Mark the process as stopping; it never becomes ready again."""
         self._stopping = True
 
     async def obstacles(self) -> dict[str, str]:
-        """What is in the way of work, by name; empty if it is ready."""
+        """What keeps the process from working, by dependency; empty if it is ready."""
         if self._stopping:
             return {"process": "stopping"}
         found = {"process": "starting"} if self._starting else {}
         names = tuple(self._checks)
-        answers = await asyncio.gather(*(_run_check(self._checks[name]) for name in names))
-        return found | {name: answer for name, answer in zip(names, answers, strict=True) if answer}
+        results = await asyncio.gather(*(_run_check(self._checks[name]) for name in names))
+        return found | {name: result for name, result in zip(names, results, strict=True) if result}
 
 
 async def _run_check(check: Check) -> str | None:
@@ -62,51 +70,59 @@ async def _run_check(check: Check) -> str | None:
         return f"no answer in {CHECK_TIMEOUT.total_seconds():g} s"
 
 
+def probe_app(health: Health) -> Starlette:
+    """The two endpoints as an ASGI application."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        if obstacles := await health.obstacles():
+            return JSONResponse({"status": "not ready", "obstacles": obstacles}, 503)
+        return JSONResponse({"status": "ready"})
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
 @asynccontextmanager
 async def serve_probes(health: Health, bind: tuple[str, int] | None) -> AsyncIterator[None]:
-    """Answer probes for the block; without an address, nothing listens."""
+    """Serve the probes during the block; serve nothing if `bind` is None.
+
+    Raises `InvalidSettings` if the address cannot be bound.
+    """
     if bind is None:
         yield
         return
     try:
-        server = await asyncio.start_server(lambda r, w: _answer(health, r, w), *bind)
+        listener = socket.create_server(bind, family=socket.AF_INET6 if ":" in bind[0] else socket.AF_INET)
     except OSError as error:
         raise InvalidSettings(f"WORKER_HEALTH_BIND: cannot listen there ({error.strerror})") from None
+    config = uvicorn.Config(
+        probe_app(health),
+        http=LimitedHttpProtocol,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _ProbeServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag only
+        await asyncio.sleep(START_POLL_SECONDS)
     log.info("health.started", bind=f"{bind[0]}:{bind[1]}")
     try:
         yield
     finally:
-        server.close()
+        server.should_exit = True
+        await serving
 
 
-async def _answer(health: Health, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One request for each connection: probes are seldom."""
-    try:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_TIMEOUT.total_seconds())
-        status, body = await _reply(health, head)
-        content = json.dumps(body).encode()
-        writer.write(
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
-        )
-        writer.write(content)
-        await writer.drain()
-    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
-        return  # not a probe, or one that has left
-    finally:
-        writer.close()
-
-
-async def _reply(health: Health, head: bytes) -> tuple[HTTPStatus, dict[str, object]]:
-    words = head.split(b"\r\n", 1)[0].split(b" ")
-    path = words[1].split(b"?")[0] if len(words) == 3 and words[0] == b"GET" else b""
-    match path:
-        case b"/healthz":
-            return HTTPStatus.OK, {"status": "ok"}
-        case b"/readyz":
-            obstacles = await health.obstacles()
-            if obstacles:
-                return HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "obstacles": obstacles}
-            return HTTPStatus.OK, {"status": "ready"}
-        case _:
-            return HTTPStatus.NOT_FOUND, {"error": "there are GET /healthz and GET /readyz"}
+class _ProbeServer(uvicorn.Server):
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process that runs this server."""
+        yield

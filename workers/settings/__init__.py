@@ -1,1 +1,1 @@
-"""Settings of the processes, read from the environment and nowhere else."""
+"""Settings of the processes, read from environment variables."""

@@ -1,4 +1,4 @@
-"""What the register API is told; a fault is said by the variable's name, before anything listens."""
+"""Settings of the register API."""
 
 import re
 from datetime import timedelta
@@ -7,35 +7,37 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from register_api.auth.identity import BootstrapPolicy
 from register_api.http.client_address import Network
+from register_api.http.config import BootstrapPolicy
 from workers.settings.common import CommaSeparated, FleetSettings, split_commas
 from workers.settings.listen_address import ListenAddress, require_distinct, split_host_port
 
 
 class ApiSettings(FleetSettings):
-    """The register API."""
+    """Settings of the register API."""
 
     register_api_bind: ListenAddress = "127.0.0.1:8080"
-    """Host and port to listen on."""
+    """Host and port that the register API listens on."""
     operator_token_hashes: CommaSeparated = ()
-    """SHA-256 (hexadecimal) of the tokens that may read every record."""
+    """SHA-256 (hexadecimal) of the operator tokens that may read every workspace record."""
     bootstrap_policy: BootstrapPolicy = BootstrapPolicy.SECRET
-    """How a box without a token proves itself: `secret`, by the bootstrap secret of its user data; `address`,
-    by that or by calling from its recorded address; `both`, by the secret from that address."""
+    """Required proof of a box without a token. `secret`: the bootstrap secret from its user data. `address`:
+    that secret, or a call from the box's recorded IP address. `both`: the secret, sent from that address."""
     trusted_proxies: CommaSeparated = ()
-    """Addresses or networks (CIDR) of proxies before the API: only their `X-Forwarded-For` says where a call
-    comes from. Empty: the TCP peer is the caller."""
+    """IP addresses or networks (CIDR) of proxies in front of the API. The caller's address is read from
+    `X-Forwarded-For` only if one of these sent it. Empty: the TCP peer is the caller."""
     api_metrics_bind: ListenAddress | None = None
-    """Host and port of the register API's metrics (`/metrics`), never public; unset: nothing listens."""
+    """Host and port of the register API's metrics (`/metrics`). Do not expose them publicly. Unset: no
+    metrics endpoint."""
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = 16
-    """Connections of one process; beats are served by few of them."""
+    """Maximum database connections of one process."""
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = 0
-    """Behind a load balancer: after SIGTERM the API is not ready, and serves on for so long. More than the
-    balancer takes to notice; with the 10 s that running requests get, less than the orchestrator's limit."""
+    """How long the API keeps serving after SIGTERM while `/readyz` fails. Set it longer than the load
+    balancer takes to notice. This delay plus 10 s for running requests must be below the orchestrator's
+    limit."""
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """How long an idle connection is kept. Behind a load balancer: longer than the balancer keeps it (an ALB:
-    60, so 65 here), or it sends a call just as the connection is closed, and the box gets a 502."""
+    """How long an idle connection stays open. Set it longer than the load balancer's idle timeout (65 for an
+    ALB with 60). Otherwise the balancer may use a connection that is just closing, and the box gets a 502."""
 
     @field_validator("operator_token_hashes", "trusted_proxies", mode="before")
     @classmethod
@@ -78,5 +80,5 @@ class ApiSettings(FleetSettings):
 
     @property
     def shutdown_delay(self) -> timedelta:
-        """As a duration."""
+        """`shutdown_delay_seconds` as a duration."""
         return timedelta(seconds=self.shutdown_delay_seconds)

@@ -1,6 +1,6 @@
-"""What several processes are told, read from the environment and nowhere else.
+"""Settings that several processes share, read from environment variables only.
 
-Says what is wrong by the variable's name; it opens no connection and holds no default secret.
+Errors name the variable. No secret has a default.
 """
 
 from datetime import timedelta
@@ -14,13 +14,13 @@ from workflows.fleet.rules import FleetPolicy
 from workflows.shared.encryption import InvalidPayloadKeys, PayloadKeys
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-"""Given as a comma-separated list."""
+"""A comma-separated list."""
 
 S = TypeVar("S", bound=BaseSettings)
 
 
 class InvalidSettings(ValueError):
-    """The environment is not usable; the text names each variable and its fault."""
+    """Settings are missing or invalid; the message names each variable and its fault."""
 
 
 class _Settings(BaseSettings):
@@ -30,27 +30,28 @@ class _Settings(BaseSettings):
 
 
 class LogSettings(_Settings):
-    """What every process needs."""
+    """Settings of every process."""
 
     log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = "auto"
     """`json` for machines, `console` for people; `auto`: `console` on a terminal, else `json`."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
-    """The least severity that is logged."""
+    """The lowest severity that is logged."""
 
 
 class StoreSettings(LogSettings):
-    """What every process with a database needs."""
+    """Settings of every process with a database."""
 
     database_url: SecretStr
-    """PostgreSQL, as `postgresql://user:password@host:port/database`."""
+    """URL of the PostgreSQL database: `postgresql://user:password@host:port/database`."""
 
 
 class PayloadSettings(_Settings):
-    """What everyone needs who reads or writes payloads: all clients of Temporal, and the codec server."""
+    """Settings of all Temporal clients and of the codec server."""
 
     payload_keys: SecretStr = SecretStr("")
-    """`id:hex[,id:hex …]`, 32 bytes each: payloads in Temporal are encrypted with the first, and all decrypt.
-    Empty: payloads are in clear text. `off` in the place of the first key: not encrypted, but decrypted."""
+    """Keys for payloads in Temporal: `id:hex[,id:hex …]`, 32 bytes each. The first key encrypts; all keys
+    decrypt. Empty: payloads are in clear text. `off` instead of the first key: new payloads are in clear
+    text, and the other keys still decrypt."""
 
     @field_validator("payload_keys")
     @classmethod
@@ -68,12 +69,13 @@ class PayloadSettings(_Settings):
 
 
 class KeySettings(StoreSettings):
-    """What deriving and verifying credentials needs."""
+    """Settings for deriving and verifying the credentials of boxes."""
 
     server_keys: SecretStr
-    """`id:hex[,id:hex …]`, at least 32 bytes each: the first derives, all verify."""
+    """Keys for bootstrap secrets and tokens: `id:hex[,id:hex …]`, at least 32 bytes each. The first key signs
+    new credentials; all keys verify."""
     allow_loopback_targets: bool = False
-    """Call boxes at loopback addresses, and tell of them: for boxes that are processes of this machine."""
+    """Allow boxes at loopback addresses. For development, where boxes are processes on the same machine."""
 
     @field_validator("server_keys")
     @classmethod
@@ -91,27 +93,29 @@ class KeySettings(StoreSettings):
 
 
 class FleetSettings(KeySettings):
-    """What judging boxes needs, one or all of them."""
+    """Settings for the health of boxes and of the fleet."""
 
     heartbeat_stale_seconds: Annotated[float, Field(gt=0)] = 90
-    """A box that is silent for longer is shown as degraded."""
+    """A workspace becomes degraded when its box sends no heartbeat for this long."""
     fleet_freeze_percent: Annotated[float, Field(ge=0, le=100)] = 20
-    """More of the workspaces stale at once than this, and nothing automatic is recreated."""
+    """Automatic recreates stop (the fleet is frozen) while more than this share of the workspaces is
+    stale."""
     fleet_freeze_min_workspaces: Annotated[int, Field(ge=1)] = 5
-    """A fleet of fewer workspaces is not frozen for its share of stale ones."""
+    """The share of stale workspaces freezes only a fleet of at least this many workspaces."""
     fleet_max_concurrent_percent: Annotated[float, Field(gt=0, le=100)] = 10
-    """So many of the workspaces may be recreated automatically at once; at least one may."""
+    """Maximum share of the workspaces that are recreated automatically at the same time; at least one
+    workspace."""
     fleet_max_concurrent_recreates: Annotated[int, Field(ge=1)] = 20
-    """And no more than so many, however large the fleet is."""
+    """Maximum number of automatic recreates at the same time."""
 
     @property
     def heartbeat_stale(self) -> timedelta:
-        """As a duration."""
+        """`heartbeat_stale_seconds` as a duration."""
         return timedelta(seconds=self.heartbeat_stale_seconds)
 
     @property
     def fleet_policy(self) -> FleetPolicy:
-        """How much at once is too much."""
+        """The limits for automatic recreates."""
         return FleetPolicy(
             freeze_share=self.fleet_freeze_percent / 100,
             freeze_min_workspaces=self.fleet_freeze_min_workspaces,
@@ -122,20 +126,20 @@ class FleetSettings(KeySettings):
 
 
 def load(kind: type[S]) -> S:
-    """Read the settings from the environment; raise `InvalidSettings` naming what is wrong."""
+    """Read settings from the environment. Raises `InvalidSettings` with all faults."""
     try:
         return kind()
     except ValidationError as error:
         raise InvalidSettings(
             "\n".join(
-                f"{'_'.join(map(str, fault['loc'])).upper() or 'together'}: {fault['msg']}"
+                f"{'_'.join(map(str, fault['loc'])).upper() or 'settings'}: {fault['msg']}"
                 for fault in error.errors(include_url=False, include_input=False)
             )
         ) from None
 
 
 def split_commas(value: object) -> object:
-    """A comma-separated list as a tuple; what is no text stays what it is."""
+    """Split a comma-separated string into a tuple; return other values unchanged."""
     if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+        return tuple(item.strip() for item in value.split(",") if item.strip())
     return value

@@ -1,7 +1,4 @@
-"""Where a process listens: host and port as a setting gives them, and whether two of them would meet.
-
-It listens nowhere itself.
-"""
+"""Listen addresses in settings: parsing, validation, and a check for conflicts."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -12,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 MAX_PORT = 65_535
 
-WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to see that others would meet them
+WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 def split_host_port(bind: str) -> tuple[str, int]:
@@ -31,7 +28,7 @@ def _valid_ip_address(bind: str) -> str:
     try:
         ip_address(split_host_port(bind)[0])
     except ValueError:
-        raise ValueError("Temporal's SDK takes an IP address before the port, and no name") from None
+        raise ValueError("must be an IP address and a port; Temporal's SDK accepts no host name") from None
     return bind
 
 
@@ -43,9 +40,9 @@ ListenIpAddress = Annotated[ListenAddress, AfterValidator(_valid_ip_address)]
 
 
 def require_distinct(binds: Mapping[str, str | None]) -> None:
-    """Raise `ValueError` if two, named by their settings, would take the port from each other."""
+    """Raise `ValueError` if two settings name the same port on the same host."""
     given = [(name, *split_host_port(bind)) for name, bind in binds.items() if bind is not None]
     for (one, host, port), (other, other_host, other_port) in combinations(given, 2):
-        meet = host == other_host or not WILDCARD_HOSTS.isdisjoint((host, other_host))
-        if port == other_port and meet:
-            raise ValueError(f"{one} and {other} are the same place: give each a port of its own")
+        conflict = host == other_host or not WILDCARD_HOSTS.isdisjoint((host, other_host))
+        if port == other_port and conflict:
+            raise ValueError(f"{one} and {other} are the same address: give each its own port")

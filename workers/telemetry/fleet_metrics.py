@@ -1,7 +1,7 @@
-"""The fleet's figures as metrics: read from PostgreSQL every few seconds, in this one place.
+"""Fleet metrics, read from PostgreSQL every few seconds.
 
-Every worker exports the same ones: take `max()` over them. They say how old they are, since a database that
-cannot be asked leaves the last ones standing.
+Every worker exports the same values: use `max()` over them. While the database is unavailable, the last
+values stay; `onebox_fleet_metrics_timestamp_seconds` gives their age.
 """
 
 import asyncio
@@ -20,49 +20,57 @@ from store.fleet.metrics_queries import FleetMetrics
 from workflows.delegation.rules import TERMINAL, DelegationState
 from workflows.fleet.rules import FleetPolicy, decide
 from workflows.orphans.rules import OrphanAction
-from workflows.workspace.state import Phase
+from workflows.workspace.enums import Phase
 
 READ_INTERVAL = timedelta(seconds=10)
 """Prometheus scrapes every 15 s or slower."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleet_metrics")
 
-READ_AT = Gauge("onebox_fleet_metrics_timestamp_seconds", "When the figures of the fleet were last read.")
+READ_AT = Gauge("onebox_fleet_metrics_timestamp_seconds", "When the fleet metrics were last read.")
 WORKSPACES = Gauge("onebox_workspaces", "Workspaces that are not deleted, by phase.", ["phase"])
 CURRENT_GENERATIONS = Gauge(
-    "onebox_generations_current", "Generations that are open: workspaces meant to have a box."
+    "onebox_generations_current", "Open generations: workspaces that should have a box."
 )
-STALE = Gauge("onebox_boxes_stale", "Boxes of open generations that fell silent.")
+STALE = Gauge("onebox_boxes_stale", "Boxes of open generations with stale heartbeats.")
 VIOLATIONS = Gauge(
     "onebox_invariant_violations",
-    "How often an invariant is broken now: must be 0. I1: workspaces with two live instances, by EC2's word. "
-    "I4: generations with more tokens than they may have. I9: online without beats. I10: delegations that "
-    "did not end.",
+    "Current violations of an invariant; must be 0. I1: workspaces with two live instances in EC2. "
+    "I4: generations with too many live tokens. I9: online workspaces without heartbeats. I10: delegations "
+    "open after they expired.",
     ["invariant"],
 )
 MAX_INSTANCES = Gauge(
     "onebox_live_instances_per_workspace_max", "The largest number of live instances of one workspace."
 )
-INSTANCES = Gauge("onebox_live_instances", "Instances with our owner tag that are pending or running.")
+INSTANCES = Gauge(
+    "onebox_live_instances", "Instances with this control plane's owner tag that are pending or running."
+)
 MAX_TOKENS = Gauge(
     "onebox_live_tokens_per_generation_max", "The largest number of live tokens of one generation."
 )
-FROZEN = Gauge("onebox_fleet_frozen", "1 while nothing automatic is recreated.")
-RECREATING = Gauge("onebox_automatic_recreates", "Automatic recreates under way.")
-RECREATE_LIMIT = Gauge("onebox_automatic_recreates_limit", "How many of them may be under way at once.")
-HEARTBEAT_INTAKE_AGE = Gauge(
-    "onebox_heartbeat_intake_age_seconds", "Since a register API could last take in beats."
+FROZEN = Gauge("onebox_fleet_frozen", "1 while automatic recreates are stopped.")
+RECREATING = Gauge("onebox_automatic_recreates", "Automatic recreates in progress.")
+RECREATE_LIMIT = Gauge(
+    "onebox_automatic_recreates_limit", "Maximum number of automatic recreates in progress."
 )
-WATCHDOG_AT = Gauge("onebox_watchdog_timestamp_seconds", "When the watchdog's last round ended.")
+HEARTBEAT_INTAKE_AGE = Gauge(
+    "onebox_heartbeat_intake_age_seconds", "Seconds since a register API last stored heartbeats."
+)
+WATCHDOG_AT = Gauge("onebox_watchdog_timestamp_seconds", "When the last watchdog round ended.")
 ORPHAN_SWEEP_AT = Gauge(
     "onebox_orphan_sweep_timestamp_seconds", "When the orphan sweep last listed EC2's instances."
 )
-ORPHANS = Gauge("onebox_orphans", "What carries our tags and no generation claims, by verdict.", ["verdict"])
-OUTBOX = Gauge("onebox_outbox_rows", "Rows on their way to workflows.", ["outbox"])
-OUTBOX_AGE = Gauge("onebox_outbox_age_seconds", "Age of the oldest fact on its way to a workflow.")
+ORPHANS = Gauge(
+    "onebox_orphans",
+    "Instances and DNS names with our tags that no generation owns, by verdict.",
+    ["verdict"],
+)
+OUTBOX = Gauge("onebox_outbox_rows", "Outbox rows that are not delivered to workflows yet.", ["outbox"])
+OUTBOX_AGE = Gauge("onebox_outbox_age_seconds", "Age of the oldest undelivered workspace event.")
 DELEGATIONS = Gauge("onebox_delegations", "Open delegations, by state.", ["state"])
 ENDED = Gauge(
-    "onebox_delegations_ended_last_hour", "Delegations that ended within an hour, by state.", ["state"]
+    "onebox_delegations_ended_last_hour", "Delegations that ended within the last hour, by state.", ["state"]
 )
 OLDEST_UNACKED = Gauge(
     "onebox_delegation_oldest_unacked_seconds",
@@ -72,60 +80,60 @@ OLDEST_UNACKED = Gauge(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetMetricsReader:
-    """Reads until it is cancelled."""
+    """Reads the fleet metrics until cancelled."""
 
     pool: Pool
     policy: FleetPolicy
     expire: timedelta
 
     async def run(self) -> None:
-        """A database that cannot be asked is asked again."""
+        """Read at an interval; retry while the database is unavailable."""
         while True:
             try:
                 await self.read()
             except (StoreUnavailable, psycopg.Error) as error:
-                # Also what doesn't pass by itself, such as a schema that is behind: no work depends on it.
+                # Includes permanent errors such as a missing migration: the worker must run without metrics.
                 log.warning("fleet_metrics.unavailable", error=type(error).__name__)
             await asyncio.sleep(READ_INTERVAL.total_seconds())
 
     async def read(self) -> None:
-        """Read once, and show it."""
+        """Read once and export the values."""
         async with connection(self.pool) as conn:
-            seen = await metrics_queries.read(conn, expire=self.expire)
-            counted = await recreate_permits.read_figures(conn)
-        verdict = decide(counted, self.policy)
-        _export(seen)
-        FROZEN.set(verdict.frozen is not None or seen.watchdog_frozen)
-        RECREATING.set(counted.recreating)
-        RECREATE_LIMIT.set(verdict.max_concurrent)
+            metrics = await metrics_queries.read(conn, expire=self.expire)
+            fleet = await recreate_permits.read_counts(conn)
+        decision = decide(fleet, self.policy)
+        _export(metrics)
+        FROZEN.set(decision.frozen is not None or metrics.watchdog_frozen)
+        RECREATING.set(fleet.recreating)
+        RECREATE_LIMIT.set(decision.max_concurrent)
         READ_AT.set(time.time())
 
 
-def _export(seen: FleetMetrics) -> None:
-    CURRENT_GENERATIONS.set(seen.running)
-    STALE.set(seen.stale)
-    _set_each(WORKSPACES, seen.phases, all_of=Phase)
-    VIOLATIONS.labels("I1").set(seen.workspaces_with_duplicates or 0)
-    VIOLATIONS.labels("I4").set(seen.generations_with_extra_tokens)
-    VIOLATIONS.labels("I9").set(seen.online_but_stale)
-    VIOLATIONS.labels("I10").set(seen.overdue)
-    MAX_INSTANCES.set(seen.max_per_workspace or 0)
-    INSTANCES.set(seen.running_instances or 0)
-    MAX_TOKENS.set(seen.max_live_tokens)
-    HEARTBEAT_INTAKE_AGE.set(seen.intake_age or 0)
-    WATCHDOG_AT.set(_seconds(seen.watchdog_ran_at))
-    ORPHAN_SWEEP_AT.set(_seconds(seen.listed_at))
-    _set_each(ORPHANS, seen.orphans, all_of=tuple(each for each in OrphanAction if each.shown))
-    OUTBOX.labels("workspaces").set(seen.workspace_events)
-    OUTBOX.labels("delegations").set(seen.delegation_events)
-    OUTBOX_AGE.set(seen.workspace_events_age or 0)
-    _set_each(DELEGATIONS, seen.delegations, all_of=set(DelegationState) - TERMINAL)
-    _set_each(ENDED, seen.delegations_ended, all_of=TERMINAL)
-    OLDEST_UNACKED.set(seen.oldest_unacked_age or 0)
+def _export(metrics: FleetMetrics) -> None:
+    CURRENT_GENERATIONS.set(metrics.running)
+    STALE.set(metrics.stale)
+    _set_each(WORKSPACES, metrics.phases, all_of=Phase)
+    VIOLATIONS.labels("I1").set(metrics.workspaces_with_duplicates or 0)
+    VIOLATIONS.labels("I4").set(metrics.generations_with_extra_tokens)
+    VIOLATIONS.labels("I9").set(metrics.online_but_stale)
+    VIOLATIONS.labels("I10").set(metrics.overdue)
+    MAX_INSTANCES.set(metrics.max_per_workspace or 0)
+    INSTANCES.set(metrics.running_instances or 0)
+    MAX_TOKENS.set(metrics.max_live_tokens)
+    HEARTBEAT_INTAKE_AGE.set(metrics.intake_age or 0)
+    WATCHDOG_AT.set(_seconds(metrics.watchdog_ran_at))
+    ORPHAN_SWEEP_AT.set(_seconds(metrics.listed_at))
+    _set_each(ORPHANS, metrics.orphans, all_of=tuple(each for each in OrphanAction if each.shown))
+    OUTBOX.labels("workspaces").set(metrics.workspace_events)
+    OUTBOX.labels("delegations").set(metrics.delegation_events)
+    OUTBOX_AGE.set(metrics.workspace_events_age or 0)
+    _set_each(DELEGATIONS, metrics.delegations, all_of=set(DelegationState) - TERMINAL)
+    _set_each(ENDED, metrics.delegations_ended, all_of=TERMINAL)
+    OLDEST_UNACKED.set(metrics.oldest_unacked_age or 0)
 
 
 def _set_each(gauge: Gauge, counts: dict[str, int], *, all_of: Iterable[str]) -> None:
-    """All values of the label, those that nothing has any longer too."""
+    """Set all values of the label, including those with a count of 0."""
     for value in all_of:
         gauge.labels(value).set(counts.get(value, 0))
 

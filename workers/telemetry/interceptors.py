@@ -1,7 +1,7 @@
-"""What surrounds every activity: names on its log lines, a figure and a span for each attempt.
+"""Worker interceptors: log context, a metric and a span for each activity attempt.
 
-Workflow code is only made to say, in a header of each activity, which request it works for: it counts and
-traces nothing, so that a replay has nothing to repeat. No payload is read but for workspace and generation.
+Workflow code only adds the request ID as a header to its activities. It emits no metrics or spans, because a
+replay would emit them again. Of payloads, only workspace and generation are read.
 """
 
 import time
@@ -27,33 +27,26 @@ from typing_extensions import override
 
 from activities.telemetry import metrics, tracing
 from workflows.workspace.contract import AskCanary, OpenGeneration
+from workflows.workspace.phases import plan
 
 REQUEST_HEADER = "onebox-request-id"
 
-PROVISIONING_ACTIVITIES = frozenset(
-    {
-        *("open_generation", "fence_instances", "launch", "detach_volume", "attach_volume", "address"),
-        *("ask_canary", "check_registration"),
-    }
-)
-"""Activities that bring a generation's box online: they are told in its trace, all others in their own."""
-
 UNTRACED_ACTIVITIES = frozenset({"record_status", "advance_delegation", "watch_rollout"})
-"""Too many to be worth a trace."""
+"""Too frequent for a trace."""
 
 _CONVERTER = DefaultPayloadConverter()
 
 
 @runtime_checkable
 class HasRequestId(Protocol):
-    """A workflow that knows whose wish it carries out."""
+    """A workflow that works for a request."""
 
     def current_request(self) -> str:
-        """The ID of the request that the present generation was opened for; empty if there was none."""
+        """The ID of the request that opened the current generation; empty if there was none."""
 
 
 class ObservabilityInterceptor(Interceptor):
-    """For a worker; of a workflow's history it changes nothing but the headers of activities."""
+    """The interceptor of every worker. In histories it changes activity headers only."""
 
     @override
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
@@ -70,25 +63,23 @@ class _ActivityObserver(ActivityInboundInterceptor):
     @override
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
-        about, request_id = _subject(input.args), _request_id(input.headers)
+        subject, request_id = _subject(input.args), _request_id(input.headers)
         names: dict[str, str | int] = {"activity": info.activity_type, "attempt": info.attempt}
         if info.workflow_id is not None and info.workflow_run_id is not None:
             names |= {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id}
         if request_id:
             names["request_id"] = request_id
-        if about is not None:
-            names["workspace"] = about[0]
-            if about[1]:
-                names["generation"] = about[1]
+        if subject is not None:
+            names["workspace"] = subject[0]
+            if subject[1]:
+                names["generation"] = subject[1]
         with bound_contextvars(**names):
             if info.activity_type in UNTRACED_ACTIVITIES:
                 return await self._measured(info.activity_type, input)
             attributes = {f"onebox.{name}": value for name, value in names.items()}
-            of = (
-                about
-                if info.activity_type in PROVISIONING_ACTIVITIES and about is not None and about[1]
-                else None
-            )
+            step = plan.BY_ACTIVITY.get(info.activity_type)
+            provisioning = step is not None and step.provisions
+            of = subject if provisioning and subject is not None and subject[1] else None
             with tracing.span(info.activity_type, of=of, attributes=attributes) as span:
                 return await self._measured(info.activity_type, input, span)
 
@@ -133,13 +124,13 @@ def _request_id(headers: Mapping[str, Payload]) -> str:
 
 
 def _subject(args: Sequence[object]) -> tuple[str, int] | None:
-    """The workspace and the generation that an activity is about; 0 if it is about no generation."""
+    """The activity's workspace and generation (0 without one); None if it has no workspace."""
     request = args[0] if args else None
     workspace_id, generation = getattr(request, "workspace_id", None), getattr(request, "generation", None)
     if isinstance(request, OpenGeneration):
         generation = request.after + 1
     if isinstance(request, AskCanary) and request.round:
-        generation = None  # of an idle box: no part of its way to online
+        generation = None  # the canary of an idle box is not part of provisioning
     if not isinstance(workspace_id, str):
         return None
     return workspace_id, generation if isinstance(generation, int) else 0

@@ -1,7 +1,4 @@
-"""Structured logs: named events with key-values, the workspace on every line that is about one.
-
-Configures logging for a process; it logs nothing itself.
-"""
+"""Configures structured logging for a process: named events with key-value pairs, on stderr."""
 
 import logging
 import sys
@@ -15,11 +12,11 @@ _TEMPORAL_EXTRAS = ("temporal_workflow", "temporal_activity")
 
 
 def configure(*, log_format: str, level: str) -> None:
-    """Send structlog's and the standard library's records to stderr, in one format.
+    """Send structlog's and the standard library's records to stderr in one format.
 
-    `json`, `console`, or `auto`: whoever reads a terminal is a person.
+    `json`, `console`, or `auto`: `console` on a terminal, else `json`.
     """
-    # The SDK would append the same information to each message as a dict.
+    # The SDK appends the same information to each message as a dict.
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
     shared: list[structlog.typing.Processor] = [
@@ -53,21 +50,21 @@ def configure(*, log_format: str, level: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # botocore and httpx tell every request at INFO and below; ours are the events that count.
-    for noisy in ("botocore", "urllib3", "httpx", "httpcore"):
+    # These log every request at INFO or below.
+    for noisy in ("botocore", "urllib3", "httpx2", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def add_workflow_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A line about a workspace, or a delegation, says which workflow that is: they go by the same ID."""
-    about = event.get("workspace") or event.get("delegation")
-    if about:
-        event.setdefault("workflow_id", about)
+    """Add the workflow ID to events of a workspace or delegation: it equals their ID."""
+    subject = event.get("workspace") or event.get("delegation")
+    if subject:
+        event.setdefault("workflow_id", subject)
     return event
 
 
 def add_workspace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Take workspace, run and activity out of what Temporal's SDK attaches to a record."""
+    """Copy workspace, run and activity from the dicts that Temporal's SDK attaches to a record."""
     for key in _TEMPORAL_EXTRAS:
         attached = event.pop(key, None)
         if isinstance(attached, dict):

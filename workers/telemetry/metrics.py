@@ -1,6 +1,6 @@
-"""Serving a process's metrics to Prometheus, on an address of its own: never on the public port.
+"""Serves a process's metrics to Prometheus on a separate address, never on the public port.
 
-A process that can't serve them works on: it says so, and is missed by Prometheus.
+A process that cannot serve metrics logs a warning and runs without them.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("metrics")
 
 
 def serve(bind: str | None) -> Callable[[], None]:
-    """Answer `/metrics` at host:port on a thread, if there is one; returns what ends it."""
+    """Serve `/metrics` at host:port in a thread; does nothing without an address.
+
+    Returns the stop function.
+    """
     if not bind:
         return _no_op
     disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -31,7 +34,7 @@ def serve(bind: str | None) -> Callable[[], None]:
 
 
 def sdk_runtime(bind: str | None) -> Runtime | None:
-    """A runtime of Temporal's SDK that serves the SDK's own metrics; None: without."""
+    """A Temporal SDK runtime that serves the SDK's metrics; None if there is no usable address."""
     if not bind:
         return None
     config = PrometheusConfig(

@@ -1,6 +1,6 @@
-"""Turning traces on, by OpenTelemetry's standard variables. What is traced is not decided here.
+"""Exports traces as configured by OpenTelemetry's standard variables; off without an endpoint.
 
-Off unless an endpoint is given. What cannot be exported is dropped: nothing ever waits for it.
+Spans that cannot be exported are dropped.
 """
 
 import os
@@ -18,10 +18,10 @@ from activities.telemetry.tracing import FixedIdGenerator
 from workers.settings.common import InvalidSettings
 
 FLUSH_SECONDS = 3.0
-"""What is left at the end gets so long; a process has to end within its grace period."""
+"""How long the last export may take; the process must exit within its grace period."""
 
 PROTOCOL = "http/protobuf"
-"""OTLP's protocol that is spoken here; the others need packages that aren't."""
+"""The supported OTLP protocol; the others need packages that are not installed."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -29,10 +29,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("tracing")
 
 
 def start(service: str, environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Export spans from now on, if the environment says where to; returns what ends it.
+    """Start exporting spans if the environment names an endpoint. Returns the stop function.
 
-    The exporter, the batches, the sampler and the limits read their own `OTEL_…` variables. Raises
-    `InvalidSettings`.
+    Exporter, batch processor, sampler and limits read their own `OTEL_…` variables. Raises `InvalidSettings`.
     """
     if not is_enabled(environment):
         return _no_op
@@ -46,7 +45,7 @@ def start(service: str, environment: Mapping[str, str] = os.environ) -> Callable
 
 
 def exporter(*, timeout: float | None = None) -> OTLPSpanExporter:
-    """What sends spans, by its own variables. Raises `InvalidSettings`."""
+    """The span exporter, configured by its own variables. Raises `InvalidSettings`."""
     try:
         return OTLPSpanExporter(timeout=timeout)
     except (ValueError, OSError) as error:
@@ -54,14 +53,14 @@ def exporter(*, timeout: float | None = None) -> OTLPSpanExporter:
 
 
 def is_enabled(environment: Mapping[str, str]) -> bool:
-    """Whether traces are to be exported: to an endpoint, by OTLP, and not switched off."""
+    """Whether the environment enables OTLP export and names an endpoint."""
     exporters = environment.get("OTEL_TRACES_EXPORTER", "otlp").replace(" ", "").split(",")
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return not disabled and "otlp" in exporters and any(environment.get(name) for name in ENDPOINTS)
 
 
 def _shut_down_within_limit(shutdown: Callable[[], None]) -> Callable[[], None]:
-    """A collector that takes the connection and says nothing would hold the process up for long."""
+    """Bound the shutdown: a collector that accepts a connection and never answers would block it."""
 
     def end() -> None:
         last = threading.Thread(target=shutdown, name="last spans", daemon=True)

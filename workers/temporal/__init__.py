@@ -1,1 +1,1 @@
-"""How workers use Temporal: schedules, versioning, and two SDK workarounds."""
+"""Temporal specifics of workers: schedules, versioning, and two SDK workarounds."""

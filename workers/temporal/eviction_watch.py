@@ -1,8 +1,9 @@
-"""Workflow runs that Temporal's SDK cannot let go of: they are stuck at this worker until its process ends.
+"""Detects workflow runs that the SDK cannot evict from its cache: no other worker can continue them.
 
-A run whose task took longer than the SDK allows (TMPRL1101, two seconds: also on a machine that was busy or
-stopped) is interrupted wherever it is. Now and then it cannot be evicted after that: nobody works on it any
-more, and the worker never ends by itself. The SDK says so in its log, and tries again for ever.
+The SDK interrupts a run whose task exceeds two seconds (TMPRL1101), also on a busy or suspended machine.
+Sometimes it then fails to evict the run, retries forever, and `Worker.shutdown` never returns.
+
+Remove when the SDK's shutdown returns despite such a run; a test of that behaviour fails then.
 """
 
 import asyncio
@@ -12,19 +13,19 @@ from datetime import timedelta
 from temporalio.worker import Worker
 
 EVICTION_TIMEOUT = timedelta(seconds=20)
-"""Most evictions that fail succeed at the next attempts, two seconds apart."""
+"""The SDK retries a failed eviction every two seconds, and most retries succeed."""
 
 CHECK_INTERVAL = timedelta(seconds=1)
 
 
 def is_stuck(worker: Worker) -> bool:
-    """Whether the SDK is trying in vain to evict a run. Nothing of its public interface tells (1.35)."""
+    """Whether the SDK fails to evict a run. The SDK (1.35) has no public API for it."""
     workflows = worker._workflow_worker
     return workflows is not None and workflows._could_not_evict_count > 0
 
 
 async def wait_until_stuck(workers: Sequence[Worker], *, tolerance: timedelta) -> None:
-    """Return once one of them, or another, has been stuck for that long."""
+    """Return when at least one worker has been stuck at each check for `tolerance`."""
     clock = asyncio.get_running_loop().time
     free_at = clock()
     while clock() - free_at < tolerance.total_seconds():
@@ -34,8 +35,8 @@ async def wait_until_stuck(workers: Sequence[Worker], *, tolerance: timedelta) -
 
 
 async def shut_down(workers: Sequence[Worker], *, within: timedelta) -> bool:
-    """Shut all of them down, side by side; False if one is not done in time, and won't ever be."""
-    # One after the other, each would have a grace period of its own, while the next still takes work.
+    """Shut all workers down concurrently; return False if one does not finish in time."""
+    # In sequence, each worker would use its own grace period while the next one still accepts tasks.
     ending = asyncio.gather(*(worker.shutdown() for worker in workers))
     done, _ = await asyncio.wait((ending,), timeout=within.total_seconds())
     for each in done:

@@ -1,6 +1,6 @@
-"""The schedules that go with a worker: made, or brought up to date, when one starts.
+"""Temporal schedules of the periodic workflows, created or updated when a worker starts.
 
-A schedule that a human has paused stays paused.
+A schedule that an operator has paused stays paused.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from temporalio.client import (
     ScheduleUpdateInput,
 )
 
-from workflows.workspace.messages import (
+from workflows.shared.names import (
     REPAIR_SCHEDULE,
     REPAIR_TYPE,
     SWEEP_SCHEDULE,
@@ -31,14 +31,14 @@ from workflows.workspace.messages import (
 )
 
 CATCHUP_WINDOW = timedelta(seconds=10)
-"""The least that the server allows: a round that was missed is not made up for, the next one sees more."""
+"""The server's minimum. A missed run needs no catch-up: the next run covers the same work."""
 
 MAX_RUN_TIME = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicWorkflow:
-    """A short workflow that is started again and again."""
+    """A short workflow that a schedule starts at an interval."""
 
     schedule_id: str
     workflow_type: str
@@ -47,37 +47,37 @@ class PeriodicWorkflow:
 
 
 def watchdog(interval: timedelta) -> PeriodicWorkflow:
-    """The round of the watchdog."""
+    """The watchdog's schedule."""
     return PeriodicWorkflow(
         schedule_id=WATCHDOG_SCHEDULE,
         workflow_type=WATCHDOG_TYPE,
         interval=interval,
-        summary="looks for workspaces that need another box",
+        summary="requests new boxes for workspaces that need one",
     )
 
 
 def sweep(interval: timedelta) -> PeriodicWorkflow:
-    """The round of the orphan sweep."""
+    """The orphan sweep's schedule."""
     return PeriodicWorkflow(
         schedule_id=SWEEP_SCHEDULE,
         workflow_type=SWEEP_TYPE,
         interval=interval,
-        summary="looks for instances and DNS names that no generation claims",
+        summary="removes instances and DNS names that no generation owns",
     )
 
 
 def repair(interval: timedelta) -> PeriodicWorkflow:
-    """The round that takes up runs which no replay can go on with."""
+    """The schedule that resets workflows stuck on non-determinism errors."""
     return PeriodicWorkflow(
         schedule_id=REPAIR_SCHEDULE,
         workflow_type=REPAIR_TYPE,
         interval=interval,
-        summary="takes up runs that no replay can go on with",
+        summary="resets workflows stuck on non-determinism errors",
     )
 
 
 async def ensure(client: Client, periodic: Sequence[PeriodicWorkflow]) -> None:
-    """Make each schedule, or bring one that stands to its present form; its pause is left alone."""
+    """Create each schedule, or update an existing one; keeps its pause. Raises `RPCError`."""
     for one in periodic:
         schedule = _schedule(one)
         try:
@@ -87,8 +87,8 @@ async def ensure(client: Client, periodic: Sequence[PeriodicWorkflow]) -> None:
 
 
 def _updater(wanted: Schedule) -> Callable[[ScheduleUpdateInput], ScheduleUpdate | None]:
-    def update(standing: ScheduleUpdateInput) -> ScheduleUpdate | None:
-        schedule = standing.description.schedule
+    def update(current: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        schedule = current.description.schedule
         if _comparable(schedule) == _comparable(wanted):
             return None
         schedule.spec, schedule.action, schedule.policy = wanted.spec, wanted.action, wanted.policy
@@ -112,12 +112,12 @@ def _schedule(one: PeriodicWorkflow) -> Schedule:
 
 
 def _comparable(schedule: Schedule) -> tuple[object, ...]:
-    """What is ours to say of a schedule, in a form that the server's answer has, too."""
+    """The parts of a schedule that the worker sets, comparable with the server's description."""
     action, policy = schedule.action, schedule.policy
     started = (
         (action.workflow, action.id, action.task_queue, action.execution_timeout)
         if isinstance(action, ScheduleActionStartWorkflow)
         else None
     )
-    rhythm = [(each.every, each.offset or timedelta()) for each in schedule.spec.intervals]
-    return started, rhythm, policy.overlap, policy.catchup_window
+    intervals = [(each.every, each.offset or timedelta()) for each in schedule.spec.intervals]
+    return started, intervals, policy.overlap, policy.catchup_window

@@ -1,6 +1,6 @@
-"""Worker deployment versions: which build this worker is, and whether Temporal gives it work.
+"""Worker deployment versions: the build of this worker, and whether Temporal dispatches work to it.
 
-Makes no version current: that is an operator's step, after the build was seen to be healthy.
+An operator makes a version current, after checking that the build is healthy.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import WorkerDeploymentConfig
 
 CHECK_INTERVAL = timedelta(seconds=10)
-"""A build that is made current, or replaced, says so in its log within seconds; it costs one call."""
+"""How soon a worker logs that its build became current or was replaced. A check is one RPC."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("versioning")
 
 
 def config(version: WorkerDeploymentVersion) -> WorkerDeploymentConfig:
-    """Runs move to the current version with their next task: they live for months, builds don't."""
+    """The worker's deployment config. Runs auto-upgrade, because they outlive builds by months."""
     return WorkerDeploymentConfig(
         version=version,
         use_worker_versioning=True,
@@ -29,7 +29,7 @@ def config(version: WorkerDeploymentVersion) -> WorkerDeploymentConfig:
 
 
 def remedy(version: WorkerDeploymentVersion) -> str:
-    """What makes a build the one that gets work."""
+    """The command that makes a build current."""
     return (
         "temporal worker deployment set-current-version "
         f"--deployment-name {version.deployment_name} --build-id {version.build_id} --yes"
@@ -37,29 +37,29 @@ def remedy(version: WorkerDeploymentVersion) -> str:
 
 
 async def current_build(client: Client, deployment: str) -> str | None:
-    """The build that new work goes to; None if there is none yet: then workflows wait, silently."""
+    """The current build of a deployment; None if there is none: workflows then wait without an error."""
     request = DescribeWorkerDeploymentRequest(namespace=client.namespace, deployment_name=deployment)
     try:
         answer = await client.workflow_service.describe_worker_deployment(request)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            return None  # the server hears of a deployment with its workers' first polls
+            return None  # the server creates the deployment when its workers first poll
         raise
     routing = answer.worker_deployment_info.routing_config
     return routing.current_deployment_version.build_id or None
 
 
 async def watch(client: Client, version: WorkerDeploymentVersion) -> None:
-    """Say in the log whether this build gets work, each time that it changes; until cancelled."""
-    said: tuple[str | None] | None = None
+    """Log whether this build is current, at the start and on each change, until cancelled."""
+    logged: tuple[str | None] | None = None
     while True:
         try:
             current = await current_build(client, version.deployment_name)
         except RPCError as error:
             log.warning("version.unknown", error=error.message)
         else:
-            if said != (current,):
-                said = (current,)
+            if logged != (current,):
+                logged = (current,)
                 _log(version, current)
         await asyncio.sleep(CHECK_INTERVAL.total_seconds())
 

@@ -1,7 +1,4 @@
-"""Typed stubs of the activity of delegations, beside `ports`: all that `DelegationWorkflow` sees of it.
-
-Its docstring is the contract that the implementation keeps; no implementation is imported here.
-"""
+"""The contract of the activity of `DelegationWorkflow`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,12 +9,12 @@ from workflows.delegation.rules import DelegationState
 
 
 class Command(StrEnum):
-    """A human's word about a delegation."""
+    """What an operator does about a delegation."""
 
     RESEND = "resend"
-    """Send a dead letter again, with all its attempts."""
+    """Send a dead letter again, with a new set of attempts."""
     GIVE_UP = "give_up"
-    """End it without its being processed."""
+    """End it unprocessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,24 +22,24 @@ class Advance:
     """Do what is due about a delegation."""
 
     delegation_id: str
-    order: Command | None = None
-    ordered_by: str = ""
+    command: Command | None = None
+    requested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advanced:
-    """How far it is now."""
+    """The state of the delegation now."""
 
     over: bool
     state: DelegationState
     attempt: int
     wait_seconds: float = 0.0
-    """When to look again, if nothing stirs before."""
+    """Seconds until the next check, unless the row changes before."""
     dead_lettered: bool = False
-    """It is a dead letter."""
+    """Whether the attempts are used up: `resend` or `give_up` decides."""
 
 
 @activity.defn
 async def advance_delegation(request: Advance) -> Advanced:
-    """Deliver, requeue, flag or end it, whatever is due; returns when there is something to wait for."""
+    """Deliver, requeue, mark or end the delegation, whichever is due; return once it has to wait."""
     raise NotImplementedError

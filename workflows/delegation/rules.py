@@ -1,6 +1,6 @@
-"""The life of a delegation: its states, what may follow what, and what is due. Standard library only.
+"""The state machine of a delegation: states, transitions, and the action that is due. Standard library only.
 
-A delegation is work handed from one workspace to another. Nothing here sends it, stores it or knows the time.
+A delegation is work that one workspace hands to another. Time is an argument.
 """
 
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from enum import StrEnum
 
 
 class DelegationState(StrEnum):
-    """How far it is. Forward only, steps may be skipped, the last four are final."""
+    """States only move forward and may be skipped. The last four are final."""
 
     QUEUED = "queued"
     DELIVERED = "delivered"
-    """The transport answered 2xx, no more."""
+    """The box answered the delivery with 2xx."""
     ACKED = "acked"
-    """The target said that it has it."""
+    """The target has acknowledged the work."""
     IN_PROGRESS = "in_progress"
     PROCESSED = "processed"
-    """The target said that it is done (invariant I10)."""
+    """The target has reported the work as done (invariant I10)."""
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELED = "canceled"
 
 
 class DelegationType(StrEnum):
-    """Who sends it."""
+    """Who delivers the work."""
 
     DELEGATE = "delegate"
-    """The control plane."""
+    """The control plane delivers it."""
     RECORD = "record"
-    """The source's own runtime; here it is only written down."""
+    """The source's runtime delivers it; the control plane only records it."""
     CANARY = "canary"
-    """The control plane, for itself: never shown to users as work."""
+    """A canary of the control plane; users never see it as work."""
 
 
 TERMINAL = frozenset(
@@ -64,7 +64,7 @@ LEGACY_STATUSES = {
     DelegationState.EXPIRED: "failed",
     DelegationState.CANCELED: "failed",
 }
-"""What old clients read: `completed` once it was processed and never before."""
+"""States in the older API: `completed` only once the work is processed."""
 
 REPORTED_STATES = {
     "queued": DelegationState.QUEUED,
@@ -73,68 +73,68 @@ REPORTED_STATES = {
     "completed": DelegationState.PROCESSED,
     "failed": DelegationState.FAILED,
 }
-"""What runtimes report."""
+"""The states that runtimes report, by name."""
 
 INITIAL_BACKOFF = timedelta(seconds=1)
 MAX_BACKOFF = timedelta(seconds=30)
-"""Between tries to reach a box; it is also tried at once when the box registers."""
+"""Between attempts to connect to a box. When a box registers, the next attempt follows at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long each part may take."""
+    """The time limits of a delegation."""
 
     ack: timedelta = timedelta(seconds=120)
     progress: timedelta = timedelta(minutes=10)
     expires_after: timedelta = timedelta(hours=6)
     attempts: int = 5
-    """Deliveries, and refusals of one; a box that can't be reached at all counts as none."""
+    """Limit of deliveries, refused ones included. Failed connections do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
-    """What the record says of the workspace that is to process it."""
+    """The target workspace, as PostgreSQL has it."""
 
     deleted: bool = False
     generation: int | None = None
-    """The current one; none while it is stopped by intent."""
+    """The open generation; None while the workspace is stopped."""
     reachable: bool = False
-    """Its box is registered at a recorded address."""
+    """Whether its box is registered and has a recorded address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """One row of the ledger, as far as decisions need it."""
+    """One row of the delegations table, as far as decisions need it."""
 
     type: DelegationType
     state: DelegationState
     created_at: datetime
     attempt: int = 0
-    """Deliveries and refusals so far."""
+    """Deliveries so far, refused ones included."""
     connect_failures: int = 0
-    """Tries in a row that did not reach the box."""
+    """Consecutive failures to connect to the box."""
     not_before: datetime | None = None
     target_generation: int | None = None
-    """Whose box it was delivered to."""
+    """The generation whose box received it."""
     progressed_at: datetime | None = None
-    """When it was acked, or the target last said anything of it."""
+    """Time of the acknowledgement, or of the target's last report."""
     idempotent: bool = False
-    """Whether it may be processed twice."""
+    """Whether the work may be processed twice."""
     stalled: bool = False
     dead_lettered: bool = False
-    """A dead letter: no more attempts until a human says so."""
+    """A dead letter: no more attempts until an operator resends it."""
     source_deleted: bool = False
     receiver: Receiver
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """Nothing is to be done, ever."""
+    """The delegation is in a final state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """It ends without having been processed."""
+    """End the delegation without a result."""
 
     state: DelegationState
     code: str
@@ -143,29 +143,29 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """Send it to the box of this generation."""
+    """Deliver it to the box of this generation."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Its box was replaced: queue it again, under the same ID."""
+    """Queue it again under the same ID, because the box was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """It has become a dead letter."""
+    """Make it a dead letter, because its attempts are used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Nothing was heard of it for too long: a flag, not a state."""
+    """Flag it as stalled, because the target has not reported for too long. The state stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something outside has to happen, or this time to come."""
+    """Wait for an event, or until this time."""
 
     until: datetime
 
@@ -174,22 +174,22 @@ Due = Over | End | Deliver | Requeue | DeadLetter | Stall | Wait
 
 
 def may_become(now: DelegationState, then: DelegationState) -> bool:
-    """Whether a state may follow another; the one exception, queueing again, is not asked here."""
+    """Whether a state may follow another. Queueing again after a replacement is the one exception."""
     return now not in TERMINAL and _RANK[then] > _RANK[now]
 
 
 def predecessors(then: DelegationState) -> tuple[DelegationState, ...]:
-    """The states that this one may follow: for conditions in the database."""
+    """The states that this one may follow, for conditions in SQL."""
     return tuple(state for state in DelegationState if may_become(state, then))
 
 
 def backoff(connect_failures: int) -> timedelta:
-    """How long to wait after so many tries in a row that did not reach the box."""
+    """How long to wait after this number of consecutive failures to connect."""
     return min(INITIAL_BACKOFF * (1 << min(max(connect_failures - 1, 0), 10)), MAX_BACKOFF)
 
 
 def due(it: Delegation, now: datetime, deadlines: Deadlines) -> Due:
-    """What is to be done now."""
+    """The action that is due now."""
     ends_at = it.created_at + deadlines.expires_after
     if it.state in TERMINAL:
         return Over()
@@ -203,7 +203,7 @@ def due(it: Delegation, now: datetime, deadlines: Deadlines) -> Due:
         return End(
             state=DelegationState.CANCELED,
             code="source_deleted",
-            error="the workspace that asked was deleted",
+            error="the source workspace was deleted",
         )
     if it.receiver.deleted:
         return End(
@@ -222,7 +222,7 @@ def _queued(it: Delegation, now: datetime, deadlines: Deadlines, ends_at: dateti
     if it.attempt >= deadlines.attempts:
         return DeadLetter()
     if it.receiver.generation is None:
-        return Wait(ends_at)  # stopped by intent: it is stirred when its box comes
+        return Wait(ends_at)  # the workspace is stopped; a signal wakes this when its next box registers
     if it.not_before is not None and now < it.not_before:
         return Wait(min(it.not_before, ends_at))
     if not it.receiver.reachable:
@@ -238,10 +238,10 @@ def _delivered(it: Delegation, now: datetime, deadlines: Deadlines, ends_at: dat
         return End(
             state=DelegationState.FAILED,
             code="target_replaced",
-            error="the target's box was replaced while it worked on it, and it is not marked idempotent",
+            error="the target's box was replaced while it processed the work, which is not marked idempotent",
         )
     if it.state is DelegationState.DELIVERED:
-        return Wait(ends_at)  # whether the agent is dead is the workspace's matter
+        return Wait(ends_at)  # the workspace's lifecycle detects an unresponsive agent
     stalls_at = (it.progressed_at or it.created_at) + deadlines.progress
     if it.stalled:
         return Wait(ends_at)

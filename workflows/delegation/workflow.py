@@ -1,7 +1,7 @@
-"""DelegationWorkflow: the durable driver of one delegation; its workflow ID is the delegation's.
+"""DelegationWorkflow: timers and retries of one delegation; its workflow ID is the delegation ID.
 
-It decides nothing and knows no content: what is due is found in the ledger, by an activity. Here is the
-patience: to look again when something stirs, when a deadline comes, when a human says so.
+It holds no task content. An activity reads the next action from the delegations table; the workflow waits for
+the next event, deadline or operator command.
 """
 
 import asyncio
@@ -11,66 +11,66 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from workflows.delegation import contract
+    from workflows.delegation.messages import DelegationCommand, DelegationStatus
+    from workflows.shared import names, payloads
     from workflows.shared.activity_options import DELIVERY
-    from workflows.workspace import messages
-    from workflows.workspace.messages import DelegationCommand, DelegationStatus
 
 ADVANCES_PER_RUN = 500
-"""Each is six events; a run holds 51,200, and is slow long before."""
+"""Six events each. A run holds 51,200, and gets slow long before."""
 
 
-@workflow.defn(name=messages.DELEGATION_TYPE)
+@workflow.defn(name=names.DELEGATION_TYPE)
 class DelegationWorkflow:
     """One delegation, until it has ended."""
 
     @workflow.init
-    def __init__(self, *payload: object) -> None:  # noqa: ARG002 - whatever it was started with
+    def __init__(self, *payload: object) -> None:  # noqa: ARG002 - ignores its input
         self._changed = False
-        self._orders: list[tuple[contract.Command, str]] = []
+        self._commands: list[tuple[contract.Command, str]] = []
         self._last: contract.Advanced | None = None
         self._advances = 0
         self._shown = ""
 
     @workflow.run
-    async def run(self, *payload: object) -> DelegationStatus:  # noqa: ARG002 - the row has it all
-        """Look, wait, look again."""
+    async def run(self, *payload: object) -> DelegationStatus:  # noqa: ARG002 - ignores its input
+        """Do what is due, and wait for what is next."""
         while True:
             self._changed = False
             advanced = await self._advance()
             if advanced.over:
                 return self.status()
-            if self._orders:
+            if self._commands:
                 continue
             if self._advances >= ADVANCES_PER_RUN and workflow.all_handlers_finished():
                 workflow.continue_as_new()
             wait = timedelta(seconds=advanced.wait_seconds)
             try:
                 await workflow.wait_condition(
-                    lambda: self._changed or bool(self._orders),
+                    lambda: self._changed or bool(self._commands),
                     timeout=wait,
-                    timeout_summary=f"{advanced.state}: look again",
+                    timeout_summary=f"{advanced.state}: check again",
                 )
             except TimeoutError:
                 continue
             except asyncio.CancelledError:
                 self._canceled()
 
-    @workflow.signal(description="Something changed in the ledger; sent by the control plane itself")
+    @workflow.signal(description="Internal: the delegation's row has changed")
     def stirred(self, *payload: object) -> None:  # noqa: ARG002 - it carries nothing
-        """Look again."""
+        """Check what is due."""
         self._changed = True
 
     @workflow.signal(description="Send a dead letter again, with all its attempts")
     def resend(self, *payload: object) -> None:
         """See `DelegationCommand`."""
-        self._ordered(contract.Command.RESEND, payload)
+        self._add_command(contract.Command.RESEND, payload)
 
-    @workflow.signal(description="End it without its being processed")
+    @workflow.signal(description="End it unprocessed")
     def give_up(self, *payload: object) -> None:
         """See `DelegationCommand`."""
-        self._ordered(contract.Command.GIVE_UP, payload)
+        self._add_command(contract.Command.GIVE_UP, payload)
 
-    @workflow.query(description="How far it is")
+    @workflow.query(description="State and attempts")
     def status(self) -> DelegationStatus:
         """See `DelegationStatus`."""
         last = self._last
@@ -82,39 +82,39 @@ class DelegationWorkflow:
         )
 
     def _canceled(self) -> None:
-        """A cancellation is a human's word, too: the row must not be left without an end."""
-        self._orders.append((contract.Command.GIVE_UP, "a cancellation of its workflow"))
+        """A cancellation is an operator's command: the row must reach an end."""
+        self._commands.append((contract.Command.GIVE_UP, "cancellation of its workflow"))
 
-    def _ordered(self, order: contract.Command, payload: tuple[object, ...]) -> None:
+    def _add_command(self, command: contract.Command, payload: tuple[object, ...]) -> None:
         try:
-            by = messages.read(DelegationCommand, payload).requested_by
-        except messages.InvalidPayload as error:
-            workflow.logger.warning("delegation.order_unread", extra={"error": str(error)})
+            by = payloads.read(DelegationCommand, payload).requested_by
+        except payloads.InvalidPayload as error:
+            workflow.logger.warning("delegation.command_rejected", extra={"error": str(error)})
             return
-        self._orders.append((order, by))
+        self._commands.append((command, by))
 
     async def _advance(self) -> contract.Advanced:
-        order, by = self._orders.pop(0) if self._orders else (None, "")
+        command, by = self._commands.pop(0) if self._commands else (None, "")
         self._advances += 1
         delegation_id = workflow.info().workflow_id
-        look = workflow.start_activity(
+        activity = workflow.start_activity(
             contract.advance_delegation,
-            contract.Advance(delegation_id=delegation_id, order=order, ordered_by=by),
-            activity_id=f"look-{self._advances}",
+            contract.Advance(delegation_id=delegation_id, command=command, requested_by=by),
+            activity_id=f"advance-{self._advances}",
             task_queue=DELIVERY.task_queue,
             start_to_close_timeout=DELIVERY.start_to_close,
             heartbeat_timeout=DELIVERY.heartbeat,
             retry_policy=DELIVERY.retry,
-            summary=f"{order}" if order is not None else "do what is due",
+            summary=f"{command}" if command is not None else "do what is due",
         )
-        while not look.done():
+        while not activity.done():
             try:
-                await asyncio.shield(look)
+                await asyncio.shield(activity)
             except asyncio.CancelledError:
                 self._canceled()
-        self._last = look.result()
+        self._last = activity.result()
         shown = "held" if self._last.dead_lettered else str(self._last.state)
         if shown != self._shown:
-            workflow.upsert_search_attributes([messages.DELEGATION_STATE.value_set(shown)])
+            workflow.upsert_search_attributes([names.DELEGATION_STATE.value_set(shown)])
             self._shown = shown
         return self._last

@@ -1,7 +1,7 @@
-"""Whether automatic recreates may begin, as far as the whole fleet is concerned. Standard library only.
+"""Circuit breaker and concurrency limit for automatic recreates. Standard library only.
 
-One box that is silent is a box's trouble; many at once are somebody else's: the register API's, the
-network's, AWS's. Recreating them would make it worse. Judges figures that others have counted.
+One stale box is the box's problem. Many stale boxes at once point to the register API, the network or AWS.
+Recreating them would make it worse.
 """
 
 from dataclasses import dataclass
@@ -9,108 +9,104 @@ from datetime import datetime, timedelta
 from math import floor
 
 FREEZE_DURATION = timedelta(seconds=60)
-"""A freeze ends by itself; looking again costs a query, and some events in the workflow's history."""
+"""After this time the workflow checks again, which costs a query and some events in its history."""
 
 CAPACITY_RETRY_AFTER = timedelta(seconds=30)
-"""A recreate takes a minute or two: places become free often."""
+"""A recreate takes a minute or two, so a slot becomes free soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPolicy:
-    """How much at once is too much."""
+    """The limits of automatic recreates."""
 
     freeze_share: float = 0.20
-    """Of the workspaces that are meant to run. More of them stale at once, and nothing automatic begins."""
+    """Automatic recreates freeze if more than this share of the running workspaces is stale."""
     freeze_min_workspaces: int = 5
-    """In a fleet smaller than this, a share says nothing."""
+    """Smaller fleets never freeze because of the share."""
     max_concurrent_share: float = 0.10
     min_concurrent_recreates: int = 1
     max_concurrent_recreates: int = 20
     stale: timedelta = timedelta(seconds=90)
-    """Without a beat for so long, a box is stale; so is the taking in of beats itself."""
+    """Without a heartbeat for this long a box is stale. The heartbeat intake has the same limit."""
 
     def max_concurrent(self, running: int) -> int:
-        """How many automatic recreates may be under way in a fleet of this size."""
+        """How many automatic recreates may be in progress in a fleet of this size."""
         share = floor(running * self.max_concurrent_share)
         return max(self.min_concurrent_recreates, min(share, self.max_concurrent_recreates))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetCounts:
-    """What is counted of the fleet."""
+    """The counts of the fleet that the decision needs."""
 
     now: datetime
     running: int
-    """Workspaces that are meant to run, and have been given a box."""
+    """Workspaces with intent `run` that have a box."""
     stale: int
-    """Of them, those whose box was silent for too long."""
+    """Running workspaces without a heartbeat for too long."""
     recreating: int
-    """Automatic recreates under way."""
+    """Automatic recreates in progress."""
     intake_at: datetime | None
-    """When a register API last could have taken a beat in; None if none ever ran."""
+    """When a register API was last able to accept heartbeats; None if none ever ran."""
     intake_since: datetime | None
-    """Since when it could without a gap; None if it always could."""
+    """Since when heartbeats were accepted without a gap; None if there never was one."""
     fleet_stale_at: datetime | None = None
-    """When too many were last seen stale at once."""
+    """When too many workspaces were last stale at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetDecision:
-    """What the figures amount to."""
+    """Whether automatic recreates are frozen, and how many more may start."""
 
     frozen: str | None
-    """Why nothing automatic begins; None if it may."""
+    """Why automatic recreates are frozen; None if they are not."""
     max_concurrent: int
-    """How many automatic recreates may be under way."""
+    """How many automatic recreates may be in progress."""
     free: int
-    """How many more may begin now; 0 while it is frozen."""
+    """How many more may start now; 0 while frozen."""
     fleet_stale: bool = False
-    """Too many are stale at once: to be remembered, since those that recover do so one after the other."""
+    """Too many workspaces are stale at once. The caller stores the time, since they recover one by one."""
 
 
-def decide(figures: FleetCounts, policy: FleetPolicy) -> FleetDecision:
-    """Freeze, or say how many more recreates may begin."""
-    concurrent = policy.max_concurrent(figures.running)
-    stale = _stale(figures, policy)
-    frozen = _intake(figures, policy) or stale or _recovering(figures, policy)
-    free = 0 if frozen else max(0, concurrent - figures.recreating)
+def decide(counts: FleetCounts, policy: FleetPolicy) -> FleetDecision:
+    """Decide whether automatic recreates are frozen, and how many more may start."""
+    concurrent = policy.max_concurrent(counts.running)
+    stale = _fleet_stale(counts, policy)
+    frozen = _intake_down(counts, policy) or stale or _recovering(counts, policy)
+    free = 0 if frozen else max(0, concurrent - counts.recreating)
     return FleetDecision(frozen=frozen, max_concurrent=concurrent, free=free, fleet_stale=stale is not None)
 
 
-def _intake(figures: FleetCounts, policy: FleetPolicy) -> str | None:
-    if figures.intake_at is not None and figures.now - figures.intake_at >= policy.stale:
+def _intake_down(counts: FleetCounts, policy: FleetPolicy) -> str | None:
+    if counts.intake_at is not None and counts.now - counts.intake_at >= policy.stale:
         return (
-            f"no beats are taken in since {figures.intake_at:%H:%M:%S} UTC: no register API runs, or none "
-            "reaches the database"
+            f"no heartbeats have been accepted since {counts.intake_at:%H:%M:%S} UTC: no register API runs, "
+            "or none reaches PostgreSQL"
         )
-    since = figures.intake_since
-    if since is not None and figures.now - since < policy.stale:
-        until = since + policy.stale
+    since = counts.intake_since
+    if since is not None and counts.now - since < policy.stale:
         return (
-            f"beats are taken in again since {since:%H:%M:%S} UTC: boxes have until {until:%H:%M:%S} to beat"
+            f"heartbeats are accepted again since {since:%H:%M:%S} UTC: boxes have until "
+            f"{since + policy.stale:%H:%M:%S} to send one"
         )
     return None
 
 
-def _stale(figures: FleetCounts, policy: FleetPolicy) -> str | None:
-    if (
-        figures.running < policy.freeze_min_workspaces
-        or figures.stale <= figures.running * policy.freeze_share
-    ):
+def _fleet_stale(counts: FleetCounts, policy: FleetPolicy) -> str | None:
+    if counts.running < policy.freeze_min_workspaces or counts.stale <= counts.running * policy.freeze_share:
         return None
     return (
-        f"{figures.stale} of {figures.running} workspaces are stale at once, over {policy.freeze_share:.0%}: "
-        "that is not a box's trouble"
+        f"{counts.stale} of {counts.running} workspaces are stale at once, over {policy.freeze_share:.0%}: "
+        "the cause is not a single box"
     )
 
 
-def _recovering(figures: FleetCounts, policy: FleetPolicy) -> str | None:
-    """The last of them to beat again were silent for longest: they are not to be taken for dead."""
-    seen = figures.fleet_stale_at
-    if seen is None or figures.now - seen >= policy.stale:
+def _recovering(counts: FleetCounts, policy: FleetPolicy) -> str | None:
+    """Give the boxes that recover last the time to send a heartbeat."""
+    stale_at = counts.fleet_stale_at
+    if stale_at is None or counts.now - stale_at >= policy.stale:
         return None
-    until = seen + policy.stale
     return (
-        f"many workspaces were stale at once until {seen:%H:%M:%S} UTC: boxes have until {until:%H:%M:%S} "
-        "to beat again"
+        f"many workspaces were stale at once until {stale_at:%H:%M:%S} UTC: boxes have until "
+        f"{stale_at + policy.stale:%H:%M:%S} to send a heartbeat"
     )

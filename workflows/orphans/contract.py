@@ -1,29 +1,25 @@
-"""Typed stubs of the activities of the orphan sweep, beside `ports`.
-
-Each docstring is the contract that the implementation keeps; no implementation is imported here.
-"""
+"""The contract of the activities of the orphan sweep: names, requests and results."""
 
 from dataclasses import dataclass
 
 from temporalio import activity
 
 from workflows.orphans.rules import OrphanAction, OrphanKind
-from workflows.workspace.events import OrphansTerminated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindOrphans:
-    """Look once for what carries our tags and nobody claims."""
+    """Find instances or DNS names with this control plane's tags that no generation claims."""
 
     pass_id: str
-    """A look that is repeated under the same one sees nothing new."""
+    """A repeated call with the same ID counts no new sighting."""
     used: int = 0
-    """How much was done in this pass before."""
+    """The number of actions already taken in this pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanSeen:
-    """One that nobody claims, and what becomes of it."""
+    """An unclaimed resource, and the action for it."""
 
     kind: OrphanKind
     name: str
@@ -32,46 +28,29 @@ class OrphanSeen:
     attempt: int
     action: OrphanAction
     times: int
-    """In how many passes it was seen so."""
+    """The number of consecutive passes that saw it unclaimed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphansFound:
-    """What one look saw."""
+    """The resources found, with the actions for them."""
 
     looked_at: int
-    """How many carry our tags, claimed or not."""
+    """How many have this control plane's tags, claimed or not."""
     actions: dict[OrphanAction, int]
     orphans: tuple[OrphanSeen, ...]
-    """Those that people should see, bounded; first those about which something is done."""
+    """A bounded list of those that an operator should see; those with an action come first."""
     dry_run: bool
-    """The verdicts say what would be done; nothing is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TerminateOrphans:
-    """Terminate instances that nobody claims, if still nobody does."""
-
-    workspace_id: str
-    instances: tuple[str, ...]
-    generation: int | None = None
-    """The workspace's newest one, if its workflow asks. None: the sweep asks, for a workspace that has no
-    workflow, since it is deleted or not on the record."""
+    """`actions` says what the sweep would do; it does nothing."""
 
 
 @activity.defn
 async def find_orphan_instances(request: FindOrphans) -> OrphansFound:
-    """List all instances with our owner tag, judge them in one transaction, report to the workflows."""
+    """List instances with this control plane's tag, classify them in one transaction, signal workflows."""
     raise NotImplementedError
 
 
 @activity.defn
 async def find_orphan_names(request: FindOrphans) -> OrphansFound:
-    """List the names of the zone that carry our claim, and judge them in one transaction."""
-    raise NotImplementedError
-
-
-@activity.defn
-async def terminate_orphans(request: TerminateOrphans) -> OrphansTerminated:
-    """Terminate those that are still there, ours, unprotected, and claimed by nobody."""
+    """List the zone's DNS names with this control plane's claim, and classify them in one transaction."""
     raise NotImplementedError

@@ -1,7 +1,6 @@
-"""Which instances and DNS names are orphans, and what is to be done about each. Standard library only.
+"""Which instances and DNS names are orphans, and the action for each. Standard library only.
 
-Judges what was listed beside what the record claims. It neither lists nor acts, and what is missing from a
-list is none of its business: only what was seen leads to anything.
+Compares listed resources with the claims in PostgreSQL. A resource that is missing in the list has no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,92 +12,93 @@ from workflows.shared.workspace_ids import WORKSPACE_ID
 
 
 class OrphanKind(StrEnum):
-    """What can be left behind."""
+    """The kinds of resources that can be orphaned."""
 
     INSTANCE = "instance"
     NAME = "name"
-    """A DNS name that carries our claim."""
+    """A DNS name with this control plane's claim."""
 
 
 class Ownership(StrEnum):
-    """Whose something is, by the record's word."""
+    """To whom a resource belongs, according to PostgreSQL."""
 
     CLAIMED = "claimed"
-    """The box of an open generation, or the name of a workspace that exists."""
+    """The box of an open generation, or the DNS name of an existing workspace."""
     ADOPTABLE = "adoptable"
-    """The newest launch of the open generation has no instance on the record, and this is it."""
+    """The instance of the open generation's newest launch, which has no recorded instance."""
     ORPHAN = "orphan"
-    """Of a workspace that exists, and of none of its launches that count."""
+    """Its workspace exists, and no current launch claims it."""
     AHEAD = "ahead"
-    """Of a generation that the record does not have yet: the record is older than the box."""
+    """Its generation is newer than the workspace's in PostgreSQL."""
     DELETED = "deleted"
     """Its workspace is deleted."""
     UNKNOWN = "unknown"
-    """There is no such workspace."""
+    """Its workspace does not exist."""
 
 
 class OrphanAction(StrEnum):
-    """What is done about one that was listed, or why nothing is."""
+    """The action for a listed resource, or why there is none."""
 
     ORPHAN = "orphan"
     """Reported to the workspace's workflow, which terminates it."""
     UNRECORDED_INSTANCE = "unrecorded_instance"
     """Reported to the workspace's workflow, which adopts it."""
     END = "end"
-    """Ended by the sweep itself: no workflow can."""
+    """The sweep terminates or removes it, because its workspace has no workflow."""
     FOREIGN = "foreign"
-    """Another owner's."""
+    """It belongs to another control plane."""
     UNLABELLED = "unlabelled"
-    """Ours by its owner, and of no workspace that could be: a human made it."""
+    """It has this control plane's tag and no valid workspace ID: somebody created it by hand."""
     ENDING = "ending"
-    """It is being terminated already, or is."""
+    """It is terminated, or being terminated."""
     CLAIMED = "claimed"
     PROTECTED = "protected"
-    """A human's tag keeps it."""
+    """An operator's tag protects it."""
     AHEAD = "ahead"
-    """The record may have been restored; a human decides."""
+    """PostgreSQL may have been restored from a backup; an operator must decide."""
     DOUBTFUL = "doubtful"
-    """The record does not know its workspace, and there is reason to doubt the record."""
+    """PostgreSQL does not have its workspace, and may be incomplete."""
     YOUNG = "young"
-    """A launch that is on its way looks the same."""
+    """A launch in progress looks the same."""
     SEEN_ONCE = "seen_once"
+    """Not enough passes have seen it yet."""
     IN_HAND = "in_hand"
-    """Something was done about it a moment ago."""
+    """An action was taken recently."""
     OVER_CAP = "over_cap"
-    """Enough was done in this pass."""
+    """The pass has reached its maximum of actions."""
 
     @property
     def acts(self) -> bool:
-        """Whether something is done."""
+        """Whether the sweep acts."""
         return self in (OrphanAction.ORPHAN, OrphanAction.UNRECORDED_INSTANCE, OrphanAction.END)
 
     @property
     def shown(self) -> bool:
-        """Whether people should see it in the pass's result."""
+        """Whether the result of the pass lists it."""
         return self not in (OrphanAction.CLAIMED, OrphanAction.ENDING, OrphanAction.FOREIGN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanPolicy:
-    """How sure the sweep must be, and how much it does at once."""
+    """When the sweep acts on an orphan, and how many actions a pass takes."""
 
     min_age: timedelta = timedelta(minutes=5)
-    """The slowest launch is on the record by then."""
+    """The slowest launch is recorded within this time."""
     times: int = 2
-    """Passes in a row that must have seen it unclaimed."""
+    """Consecutive passes that must have seen the resource unclaimed."""
     max_actions: int = 5
-    """In one pass: a mistake of ours must not end a fleet."""
+    """Per pass, so that a defect cannot terminate a fleet."""
     retry_after: timedelta = timedelta(minutes=5)
-    """A termination takes a minute or two; who is reported is not reported again before."""
+    """A termination takes a minute or two; until then the sweep does not act on the resource again."""
     sighting_expires_after: timedelta = timedelta(minutes=30)
-    """What was seen longer ago than this was perhaps claimed in between."""
+    """A resource last seen longer ago counts as new: it may have been claimed in between."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Report the actions without taking them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedResource:
-    """One that was listed, and what it says of itself."""
+    """A listed instance or DNS name, with its tags."""
 
     kind: OrphanKind
     name: str
@@ -108,76 +108,76 @@ class ListedResource:
     generation: int
     attempt: int
     since: datetime | None = None
-    """When it was launched; a DNS record doesn't say, and is as old as its first sighting."""
+    """Launch time; None for a DNS record, whose age counts from the first sighting."""
     ending: bool = False
     protected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceClaim:
-    """What the record says of one workspace."""
+    """What PostgreSQL claims for one workspace."""
 
     workspace_id: str
     deleted: bool
     generation: int
-    """The newest one that was ever opened."""
+    """The newest generation."""
     current: bool
-    """Whether it is open."""
+    """Whether that generation is open."""
     attempt: int
-    """The open generation's newest launch; 0 if there is none."""
+    """The newest launch attempt of the open generation; 0 if there is none."""
     instance_id: str | None
-    """Of that launch."""
+    """The instance of that attempt."""
     refused: bool
-    """EC2 had no room for that launch: it is not called again."""
+    """EC2 had no capacity for that attempt, which is final."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What the record says of all that was listed."""
+    """What PostgreSQL claims of the listed resources."""
 
     workspaces: Mapping[str, WorkspaceClaim]
     instances: frozenset[str]
-    """The boxes of open generations, whatever their tags say by now."""
+    """The boxes of open generations, regardless of their tags."""
     empty: bool = False
-    """There is no workspace on the record at all."""
+    """PostgreSQL has no workspace at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """How often something was seen unclaimed, and what was done about it."""
+    """How often a resource was seen unclaimed, and when the sweep acted on it."""
 
     first_seen: datetime
     last_seen: datetime
     times: int
     pass_id: str
-    """Who saw it last: a pass that is repeated sees nothing new."""
+    """The pass that saw it last. A repeated call of the same pass counts no new sighting."""
     acted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanDecision:
-    """One that was listed, and what becomes of it."""
+    """A listed resource, and the action for it."""
 
     resource: ListedResource
     action: OrphanAction
     sighting: Sighting | None = None
-    """None: somebody claims it, or it is none of ours."""
+    """None: the resource is claimed, or does not belong to this control plane."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPass:
-    """One look, and the rules that it goes by."""
+    """One pass of the sweep, and its policy."""
 
     pass_id: str
     owner: str
     at: datetime
     policy: OrphanPolicy = field(default_factory=OrphanPolicy)
     used: int = 0
-    """How much was done in this pass already."""
+    """The number of actions already taken in this pass."""
 
 
 def ownership(resource: ListedResource, claims: Claims) -> Ownership:
-    """Whose it is. The record's word goes before what tags say."""
+    """To whom a resource belongs. PostgreSQL has precedence over tags."""
     if resource.name in claims.instances:
         return Ownership.CLAIMED
     claim = claims.workspaces.get(resource.workspace_id or "")
@@ -188,7 +188,7 @@ def ownership(resource: ListedResource, claims: Claims) -> Ownership:
     if resource.generation > claim.generation:
         return Ownership.AHEAD
     if resource.kind is OrphanKind.NAME:
-        return Ownership.CLAIMED  # its next address, or its deletion, is the workflow's matter
+        return Ownership.CLAIMED  # the workspace's workflow updates and removes it
     newest = (claim.generation, claim.attempt) if claim.current else None
     if newest == (resource.generation, resource.attempt) and claim.instance_id is None and not claim.refused:
         return Ownership.ADOPTABLE
@@ -196,88 +196,94 @@ def ownership(resource: ListedResource, claims: Claims) -> Ownership:
 
 
 def decide(
-    listed: Sequence[ListedResource], claims: Claims, earlier: Mapping[str, Sighting], look: SweepPass
+    listed: Sequence[ListedResource], claims: Claims, earlier: Mapping[str, Sighting], sweep: SweepPass
 ) -> tuple[OrphanDecision, ...]:
-    """What becomes of each. Of those about which something is to be done, the longest waiting go first."""
+    """The action for each resource. If there are too many, the ones that have waited longest come first."""
     doubtful = claims.empty or any(
-        found.owner == look.owner and not found.ending and ownership(found, claims) is Ownership.AHEAD
-        for found in listed
+        resource.owner == sweep.owner
+        and not resource.ending
+        and ownership(resource, claims) is Ownership.AHEAD
+        for resource in listed
     )
-    judged = [_judged(found, claims, earlier.get(found.name), look, doubtful=doubtful) for found in listed]
-    acting = sorted((one for one in judged if one.action.acts), key=lambda one: _turn(one, look))
-    late = {one.resource.name for one in acting[max(0, look.policy.max_actions - look.used) :]}
-    return tuple(_settled(one, look, late=one.resource.name in late) for one in judged)
+    decisions = [
+        _decide(resource, claims, earlier.get(resource.name), sweep, doubtful=doubtful) for resource in listed
+    ]
+    acting = sorted((it for it in decisions if it.action.acts), key=lambda it: _order(it, sweep))
+    over_cap = {it.resource.name for it in acting[max(0, sweep.policy.max_actions - sweep.used) :]}
+    return tuple(_capped(it, sweep, over_cap=it.resource.name in over_cap) for it in decisions)
 
 
-def _judged(
-    resource: ListedResource, claims: Claims, earlier: Sighting | None, look: SweepPass, *, doubtful: bool
+def _decide(
+    resource: ListedResource, claims: Claims, earlier: Sighting | None, sweep: SweepPass, *, doubtful: bool
 ) -> OrphanDecision:
-    if resource.owner != look.owner:
+    if resource.owner != sweep.owner:
         return OrphanDecision(resource=resource, action=OrphanAction.FOREIGN)
     if resource.ending:
         return OrphanDecision(resource=resource, action=OrphanAction.ENDING)
-    whose = ownership(resource, claims)
-    if whose is Ownership.CLAIMED:
+    owned = ownership(resource, claims)
+    if owned is Ownership.CLAIMED:
         return OrphanDecision(resource=resource, action=OrphanAction.CLAIMED)
     if resource.workspace_id is None or not WORKSPACE_ID.fullmatch(resource.workspace_id):
         return OrphanDecision(resource=resource, action=OrphanAction.UNLABELLED)
-    seen = _seen(earlier, look)
-    verdict = _left(resource, whose, seen, look, doubtful=doubtful) or _action(whose)
-    return OrphanDecision(resource=resource, action=verdict, sighting=seen)
+    sighting = _next_sighting(earlier, sweep)
+    action = _no_action(resource, owned, sighting, sweep, doubtful=doubtful) or _action(owned)
+    return OrphanDecision(resource=resource, action=action, sighting=sighting)
 
 
-def _left(
-    resource: ListedResource, whose: Ownership, seen: Sighting, look: SweepPass, *, doubtful: bool
+def _no_action(
+    resource: ListedResource, owned: Ownership, sighting: Sighting, sweep: SweepPass, *, doubtful: bool
 ) -> OrphanAction | None:
-    """Why nothing is done about it; None if something is."""
-    policy = look.policy
+    """Why the sweep does not act; None if it does."""
+    policy = sweep.policy
     if resource.protected:
         return OrphanAction.PROTECTED
-    if whose is Ownership.AHEAD:
+    if owned is Ownership.AHEAD:
         return OrphanAction.AHEAD
-    if whose is Ownership.UNKNOWN and doubtful:
+    if owned is Ownership.UNKNOWN and doubtful:
         return OrphanAction.DOUBTFUL
-    if look.at - (resource.since or seen.first_seen) < policy.min_age:
+    if sweep.at - (resource.since or sighting.first_seen) < policy.min_age:
         return OrphanAction.YOUNG
-    if seen.times < policy.times:
+    if sighting.times < policy.times:
         return OrphanAction.SEEN_ONCE
-    if seen.acted_at is not None and not _acted_now(seen, look):
-        return OrphanAction.IN_HAND if look.at - seen.acted_at < policy.retry_after else None
+    if sighting.acted_at is not None and not _acted_in_this_pass(sighting, sweep):
+        return OrphanAction.IN_HAND if sweep.at - sighting.acted_at < policy.retry_after else None
     return None
 
 
-def _action(whose: Ownership) -> OrphanAction:
-    if whose is Ownership.ORPHAN:
+def _action(owned: Ownership) -> OrphanAction:
+    if owned is Ownership.ORPHAN:
         return OrphanAction.ORPHAN
-    return OrphanAction.UNRECORDED_INSTANCE if whose is Ownership.ADOPTABLE else OrphanAction.END
+    return OrphanAction.UNRECORDED_INSTANCE if owned is Ownership.ADOPTABLE else OrphanAction.END
 
 
-def _seen(earlier: Sighting | None, look: SweepPass) -> Sighting:
-    """One sighting more, unless this very pass had it already."""
-    if earlier is None or look.at - earlier.last_seen > look.policy.sighting_expires_after:
-        return Sighting(first_seen=look.at, last_seen=look.at, times=1, pass_id=look.pass_id)
-    if earlier.pass_id == look.pass_id:
+def _next_sighting(earlier: Sighting | None, sweep: SweepPass) -> Sighting:
+    """The sighting counted up, unless this pass has counted it before."""
+    if earlier is None or sweep.at - earlier.last_seen > sweep.policy.sighting_expires_after:
+        return Sighting(first_seen=sweep.at, last_seen=sweep.at, times=1, pass_id=sweep.pass_id)
+    if earlier.pass_id == sweep.pass_id:
         return earlier
-    return replace(earlier, last_seen=look.at, times=earlier.times + 1, pass_id=look.pass_id)
+    return replace(earlier, last_seen=sweep.at, times=earlier.times + 1, pass_id=sweep.pass_id)
 
 
-def _acted_now(seen: Sighting, look: SweepPass) -> bool:
-    """Whether it was this very pass, whose answer got lost, that did something about it."""
-    return seen.pass_id == look.pass_id and seen.acted_at == seen.last_seen
+def _acted_in_this_pass(sighting: Sighting, sweep: SweepPass) -> bool:
+    """Whether an earlier call of this pass, whose response was lost, has acted on it."""
+    return sighting.pass_id == sweep.pass_id and sighting.acted_at == sighting.last_seen
 
 
-def _turn(one: OrphanDecision, look: SweepPass) -> tuple[bool, datetime, datetime, str]:
-    seen = one.sighting
+def _order(decision: OrphanDecision, sweep: SweepPass) -> tuple[bool, datetime, datetime, str]:
+    """Sort key: earlier actions of this pass first, then the longest time without an action."""
+    sighting = decision.sighting
+    name = decision.resource.name
     never = datetime.min.replace(tzinfo=UTC)
-    if seen is None:
-        return True, never, never, one.resource.name
-    return not _acted_now(seen, look), seen.acted_at or never, seen.first_seen, one.resource.name
+    if sighting is None:
+        return True, never, never, name
+    return not _acted_in_this_pass(sighting, sweep), sighting.acted_at or never, sighting.first_seen, name
 
 
-def _settled(one: OrphanDecision, look: SweepPass, *, late: bool) -> OrphanDecision:
-    """Put off what is too much for one pass, and note what is done."""
-    if late:
-        return replace(one, action=OrphanAction.OVER_CAP)
-    if not one.action.acts or one.sighting is None or look.policy.dry_run:
-        return one
-    return replace(one, sighting=replace(one.sighting, acted_at=one.sighting.last_seen))
+def _capped(decision: OrphanDecision, sweep: SweepPass, *, over_cap: bool) -> OrphanDecision:
+    """The decision with the time of the action; no action if the pass has reached its maximum."""
+    if over_cap:
+        return replace(decision, action=OrphanAction.OVER_CAP)
+    if not decision.action.acts or decision.sighting is None or sweep.policy.dry_run:
+        return decision
+    return replace(decision, sighting=replace(decision.sighting, acted_at=decision.sighting.last_seen))

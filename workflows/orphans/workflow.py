@@ -1,73 +1,73 @@
-"""SweepWorkflow: one pass of the orphan sweep, started by its schedule.
+"""SweepWorkflow: one pass of the orphan sweep, started by a schedule.
 
-It decides nothing: what is an orphan is judged by an activity, beside the record. What has a workflow is
-reported there and not touched; only what has none is ended here.
+An activity classifies what is listed. Orphans of a workspace with a workflow are reported to it; the sweep
+terminates only the others.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from workflows.orphans import contract as orphans_contract
     from workflows.orphans.rules import OrphanAction, OrphanKind
+    from workflows.shared import names
     from workflows.shared.activity_options import AWS, EC2
     from workflows.shared.markdown import plain, table
+    from workflows.shared.run_activity import failure_reason, run_activity
     from workflows.workspace import contract as workspace_contract
-    from workflows.workspace import messages
-    from workflows.workspace.phases import runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """What a pass saw and did; its workflow's result."""
+    """What a pass found and did: the workflow's result."""
 
     instances: orphans_contract.OrphansFound | None = None
-    """None: they could not be listed."""
+    """None if the instances could not be listed."""
     names: orphans_contract.OrphansFound | None = None
     ended: tuple[str, ...] = ()
-    """Instances that are being terminated, and names that were removed, by this pass itself."""
+    """The instances that this pass has terminated, and the DNS names that it has removed."""
     left: tuple[str, ...] = ()
-    """What turned out to be claimed or kept, each with the reason."""
+    """The orphans that were not terminated, each with the reason."""
     failures: tuple[str, ...] = ()
 
 
-@workflow.defn(name=messages.SWEEP_TYPE)
+@workflow.defn(name=names.SWEEP_TYPE)
 class SweepWorkflow:
     """One pass."""
 
     @workflow.init
-    def __init__(self, *payload: object) -> None:  # noqa: ARG002 - whatever it was started with
+    def __init__(self, *payload: object) -> None:  # noqa: ARG002 - ignores its input
         self._ended: list[str] = []
         self._left: list[str] = []
         self._failures: list[str] = []
 
     @workflow.run
     async def run(self, *payload: object) -> SweepReport:  # noqa: ARG002 - the settings are the worker's
-        """Instances first, then names: a name whose box is there is of no use either."""
+        """Instances first, then names."""
         pass_id = workflow.info().run_id
         instances = names = None
         try:
-            instances = await runner.call(
+            instances = await run_activity(
                 orphans_contract.find_orphan_instances,
                 orphans_contract.FindOrphans(pass_id=pass_id),
                 AWS,
                 activity_id="instances",
-                summary="list the instances with our owner tag, and judge them",
+                summary="list and classify the instances with this control plane's tag",
             )
         except ActivityError as error:
             self._failed("instances", error)
         if instances is not None:
             await self._end_instances(instances)
         try:
-            names = await runner.call(
+            names = await run_activity(
                 orphans_contract.find_orphan_names,
                 orphans_contract.FindOrphans(pass_id=pass_id, used=_acted(instances)),
                 AWS,
                 activity_id="names",
-                summary="list the DNS names with our claim, and judge them",
+                summary="list and classify the DNS names with this control plane's claim",
             )
         except ActivityError as error:
             self._failed("names", error)
@@ -86,12 +86,12 @@ class SweepWorkflow:
     async def _end_instances(self, found: orphans_contract.OrphansFound) -> None:
         for workspace_id, instances in _to_end(found, OrphanKind.INSTANCE).items():
             try:
-                ended = await runner.call(
-                    orphans_contract.terminate_orphans,
-                    orphans_contract.TerminateOrphans(workspace_id=workspace_id, instances=instances),
+                ended = await run_activity(
+                    workspace_contract.terminate_orphans,
+                    workspace_contract.TerminateOrphans(workspace_id=workspace_id, instances=instances),
                     EC2,
                     activity_id=f"end-{workspace_id}",
-                    summary=f"{workspace_id}: terminate what nobody claims",
+                    summary=f"{workspace_id}: terminate orphan instances",
                 )
             except ActivityError as error:
                 self._failed(workspace_id, error)
@@ -102,7 +102,7 @@ class SweepWorkflow:
     async def _remove_names(self, found: orphans_contract.OrphansFound) -> None:
         for workspace_id, names in _to_end(found, OrphanKind.NAME).items():
             try:
-                await runner.call(
+                await run_activity(
                     workspace_contract.remove_address,
                     workspace_contract.RemoveAddress(workspace_id=workspace_id),
                     AWS,
@@ -115,46 +115,46 @@ class SweepWorkflow:
                 self._ended += names
 
     def _failed(self, what: str, error: ActivityError) -> None:
-        """Note it: what failed is looked at again by the next pass."""
+        """Report the failure; the next pass tries again."""
         if is_cancelled_exception(error):
             raise error
-        cause = error.cause
-        why = f"{cause.type}: {cause.message}" if isinstance(cause, ApplicationError) else f"timeout: {cause}"
-        self._failures.append(f"{what}: {why}")
+        self._failures.append(f"{what}: {failure_reason(error)}")
 
 
 def details(report: SweepReport) -> str:
-    """What a pass saw and did, in Markdown."""
+    """What a pass found and did, in Markdown."""
     lines = []
     for name, found in (("instances", report.instances), ("DNS names", report.names)):
         if found is None:
             lines.append(f"**{name}**: could not be listed.\n")
             continue
-        counted = ", ".join(f"{number} {verdict}" for verdict, number in sorted(found.actions.items()))
-        dry = " (dry run: nothing is done)" if found.dry_run else ""
-        lines.append(f"**{name}**: {found.looked_at} with our tags{dry}; {counted or 'none'}.\n")
+        counts = ", ".join(f"{number} {action}" for action, number in sorted(found.actions.items()))
+        dry_run = " (dry run: no action taken)" if found.dry_run else ""
+        lines.append(
+            f"**{name}**: {found.looked_at} with this control plane's tags{dry_run}; {counts or 'none'}.\n"
+        )
         if found.orphans:
             lines += table(
-                ("what", "workspace", "generation", "seen", "verdict"),
+                ("what", "workspace", "generation", "seen", "action"),
                 (
                     (plain(it.name), plain(it.workspace_id), str(it.generation), f"{it.times}×", it.action)
                     for it in found.orphans
                 ),
             )
             lines.append("")
-    for title, words in (("ended", report.ended), ("left", report.left), ("failed", report.failures)):
-        lines += [f"- {title}: {plain(word)}" for word in words]
+    for title, entries in (("ended", report.ended), ("left", report.left), ("failed", report.failures)):
+        lines += [f"- {title}: {plain(entry)}" for entry in entries]
     return "\n".join(lines)
 
 
 def _acted(found: orphans_contract.OrphansFound | None) -> int:
     if found is None:
         return 0
-    return sum(number for verdict, number in found.actions.items() if OrphanAction(verdict).acts)
+    return sum(number for action, number in found.actions.items() if OrphanAction(action).acts)
 
 
 def _to_end(found: orphans_contract.OrphansFound, kind: OrphanKind) -> Mapping[str, tuple[str, ...]]:
-    """By workspace, what no workflow can end."""
+    """The orphans that the sweep itself terminates or removes, by workspace."""
     if found.dry_run:
         return {}
     to_terminate = [one for one in found.orphans if one.action is OrphanAction.END and one.kind is kind]

@@ -1,7 +1,4 @@
-"""Typed stubs of the activities that take up runs which no replay can go on with, beside `ports`.
-
-Each docstring is the contract that the implementation keeps; no implementation is imported here.
-"""
+"""The contract of the activities that find and reset stuck workflow runs."""
 
 from dataclasses import dataclass
 
@@ -12,26 +9,26 @@ from workflows.repair.rules import RepairDecision, StuckRun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindStuck:
-    """Look once for runs that stand still."""
+    """Find stuck runs."""
 
     limit: int
-    """As many are named."""
+    """The most runs to return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StuckFound:
-    """What one look saw."""
+    """The stuck runs found."""
 
     runs: tuple[StuckRun, ...]
 
 
 @activity.defn
 async def find_stuck(request: FindStuck) -> StuckFound:
-    """Ask the server for running workflows of ours whose tasks break determinism, one after the other."""
+    """Query Temporal for running workflows whose tasks keep failing with a non-determinism error."""
     raise NotImplementedError
 
 
 @activity.defn
 async def repair(request: StuckRun) -> RepairDecision:
-    """Replay the run, and reset it to where the replay parts from it; once, however often asked."""
+    """Replay the run, and reset it to the last task that replays. Repeating the activity resets it once."""
     raise NotImplementedError

@@ -1,31 +1,29 @@
-"""What is done about runs that no replay can go on with: which are reset, and which are left to a human.
-
-Functions of values; how such runs are found, and where a replay parts from them, is not known here.
-"""
+"""Which stuck workflow runs are reset, and which are left to an operator. Standard library only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 MAX_STUCK_RUNS = 5
-"""More of them are no accident: the program has changed, and its earlier version goes on with all of them."""
+"""More stuck runs at once mean an incompatible deployment: rolling it back unblocks all of them."""
 
 MAX_RESETS = 3
-"""Of one run. What stands still again and again is mended by nobody but a human."""
+"""Per run. A run that gets stuck again and again needs an operator."""
 
 
 class RepairOutcome(StrEnum):
-    """What becomes of a run that was found to stand still."""
+    """What is done about a stuck run."""
 
     RESET = "reset"
-    GOES_ON = "goes on"
-    """This code replays it to its end: it goes on by itself with its next task."""
+    RECOVERED = "recovered"
+    """This version of the code replays it to its end, so it continues with its next task."""
     LEFT = "left"
+    """An operator must act, or the next round tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StuckRun:
-    """A run of whose tasks the server says that one after the other breaks determinism."""
+    """A run whose workflow tasks keep failing with a non-determinism error."""
 
     workflow_id: str
     run_id: str
@@ -33,42 +31,40 @@ class StuckRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairDecision:
-    """What becomes of a run, and why."""
+    """What is done about a run, and why."""
 
     outcome: RepairOutcome
     why: str
 
 
 def blocked_reason(runs: Sequence[StuckRun]) -> str | None:
-    """Why none of them is touched; None if each may be looked at."""
+    """Why none of the runs is reset; None if each may be."""
     if len(runs) <= MAX_STUCK_RUNS:
         return None
     return (
-        f"more than {MAX_STUCK_RUNS} runs break determinism at once, so the program has changed: "
-        "put the workers' earlier version back, and all of them go on"
+        f"more than {MAX_STUCK_RUNS} runs are stuck at once, so the deployed code is incompatible: "
+        "roll the workers back, and all of them continue"
     )
 
 
 def decide(*, is_current: bool, diverges_at: int | None, resets: int) -> RepairDecision:
-    """What becomes of one run.
+    """Decide about one run.
 
-    `is_current`: it runs, and no other run has taken its place. `diverges_at` is the task whose commands are
-    other ones in a replay, by the event that it ended with; `resets` is how often we have reset the run.
+    `is_current`: the run is open and not replaced by another. `diverges_at`: the WorkflowTaskCompleted event
+    of the first task that replays differently. `resets`: how often the run was reset.
     """
     if not is_current:
-        return RepairDecision(
-            outcome=RepairOutcome.GOES_ON, why="another run has taken its place, or it was ended"
-        )
+        return RepairDecision(outcome=RepairOutcome.RECOVERED, why="another run replaced it, or it has ended")
     if diverges_at is None:
         return RepairDecision(
-            outcome=RepairOutcome.GOES_ON, why="this version of the workers replays it to its end"
+            outcome=RepairOutcome.RECOVERED, why="this version of the workers replays it to its end"
         )
     if resets >= MAX_RESETS:
         return RepairDecision(
             outcome=RepairOutcome.LEFT,
-            why=f"it was reset {resets} times, and parts again at event {diverges_at}: see what "
-            "`onebox replay` says of it, then terminate it and start it again",
+            why=f"it was reset {resets} times, and diverges again at event {diverges_at}: inspect it with "
+            "`onebox replay`, then terminate it and start it again",
         )
     return RepairDecision(
-        outcome=RepairOutcome.RESET, why=f"a replay parts from what was recorded at event {diverges_at}"
+        outcome=RepairOutcome.RESET, why=f"its replay diverges from the history at event {diverges_at}"
     )

@@ -1,7 +1,4 @@
-"""Typed stubs of the activities of fleet rolls, beside `ports`: all that `RolloutWorkflow` sees of them.
-
-Each docstring is the contract that the implementation keeps; no implementation is imported here.
-"""
+"""The contract of the activities of `RolloutWorkflow`: names, requests and results."""
 
 from dataclasses import dataclass
 
@@ -12,32 +9,32 @@ from workflows.rollout.rules import Member, Rollout, Survey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRollout:
-    """Find the members of a rollout, and write them down."""
+    """Find the members of a rollout, and store them."""
 
     rollout_id: str
-    """Names this rollout and no later one of the same ID."""
+    """Unique, also among rollouts with the same workflow ID."""
     requested_by: str
     reason: str
     image_id: str | None
     query: str
     workspaces: tuple[str, ...]
-    """If there are any, the members; else all that the query matches, or all."""
+    """The members, if given. Otherwise all workspaces that the query matches; all if there is no query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPlanned:
-    """The members, in the order of their turns."""
+    """The members, in the order in which they start."""
 
     workspaces: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartMembers:
-    """Give each of these members the image, and ask for its recreation."""
+    """Set the image of each of these members, and request its recreate."""
 
     rollout_id: str
     members: tuple[Member, ...]
-    """As they stand before."""
+    """The members as they are before the requests."""
     image_id: str | None
     requested_by: str
     reason: str
@@ -46,37 +43,37 @@ class StartMembers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersStarted:
-    """The members as they stand after: in flight, or settled at once."""
+    """The members after the requests: in flight, or with a final outcome."""
 
     members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRollout:
-    """Look at all members until there is news for the rollout, or the time is up."""
+    """Poll the members until something changes for the rollout, or the time is up."""
 
     rollout_id: str
     snapshot: Rollout
-    """Its members are only those that are followed."""
+    """The rollout with only the tracked members."""
     wants_capacity: bool
-    """Whether more could begin if fewer were unavailable."""
+    """Whether more members could start if fewer were unavailable."""
     seconds: float
-    """0 to look once."""
+    """How long to poll; 0: once."""
 
 
 @activity.defn
 async def plan_rollout(request: PlanRollout) -> RolloutPlanned:
-    """From the database if nothing is chosen; a list that fails, or names what is unknown, is no plan."""
+    """Find and store the members. A failing query or an unknown workspace fails the activity."""
     raise NotImplementedError
 
 
 @activity.defn
 async def start_members(request: StartMembers) -> MembersStarted:
-    """Run `request_recreate` on each, under a request ID made of the rollout and the try."""
+    """Send each member `request_recreate`, with a request ID derived from rollout and attempt."""
     raise NotImplementedError
 
 
 @activity.defn
 async def watch_rollout(request: WatchRollout) -> Survey:
-    """One query for all members, again and again; changes nothing."""
+    """Poll all members with one query. Read-only."""
     raise NotImplementedError

@@ -1,7 +1,4 @@
-"""What people see of a fleet rollout: its progress, its report, the words of the UI.
-
-Says what the rollout is; decides nothing.
-"""
+"""Progress, report and UI text of a fleet rollout."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,16 +9,16 @@ from workflows.rollout.rules import Member, Outcome, Rollout, RolloutState
 from workflows.shared.markdown import code, plain, table
 
 MAX_LISTED = 30
-"""Of each kind in the current details, which are no place for thousands of lines."""
+"""Members listed per outcome in the current details; `progress` lists all."""
 
 
 def progress(
     rollout: Rollout | None, *, rollout_id: str, began_at: datetime | None, ended_at: datetime | None
 ) -> RolloutProgress:
-    """The answer of the `progress` query; once it has ended, the report."""
+    """The result of the `progress` query, and of the workflow."""
     if rollout is None:
         rollout = Rollout(members=(), allowed=0, max_failures=0)
-        return _progress(rollout, None, "the plan is being made", rollout_id, began_at, ended_at)
+        return _progress(rollout, None, "planning the rollout", rollout_id, began_at, ended_at)
     return _progress(rollout, rollout.state, waiting_for(rollout), rollout_id, began_at, ended_at)
 
 
@@ -58,39 +55,44 @@ def _progress(
 
 def waiting_for(rollout: Rollout) -> str:
     """What the rollout does or waits for, in one sentence."""
-    on_the_way = len(rules.in_flight(rollout))
+    in_flight = len(rules.in_flight(rollout))
     if rules.is_over(rollout):
-        untouched = rules.count(rollout, Outcome.WAITING)
-        return f"it has ended: {rollout.why}; {untouched} are untouched" if untouched else "it has ended"
+        waiting = rules.count(rollout, Outcome.WAITING)
+        return f"ended: {rollout.why}; {waiting} never started" if waiting else "ended"
     match rollout.state:
         case RolloutState.PLANNED:
             return (
-                f"proceed begins it: {len(rollout.members)} workspaces,"
-                f" {rollout.members[0].workspace_id} alone "
-                f"first, then at most {rollout.allowed} unavailable at once"
+                f"planned: run proceed to start {len(rollout.members)} workspaces, "
+                f"first {rollout.members[0].workspace_id} alone, "
+                f"then at most {rollout.allowed} unavailable at once"
             )
         case RolloutState.PAUSED:
-            rest = f"; {on_the_way} are on the way" if on_the_way else ""
-            return f"paused: {rollout.why}{rest}. resume goes on, retry_failed adds the failed, abort ends it"
+            rest = f"; {in_flight} in flight" if in_flight else ""
+            return (
+                f"paused: {rollout.why}{rest}. Run resume to continue, "
+                "retry_failed to retry the failed members, or abort to end the rollout"
+            )
         case RolloutState.ABORTED:
-            return f"aborted: {rollout.why}; {on_the_way} are on the way"
+            return f"aborted: {rollout.why}; waiting for {in_flight} in flight"
         case RolloutState.ROLLING:
-            return _rolling(rollout, on_the_way)
+            return _rolling(rollout, in_flight)
 
 
-def _rolling(rollout: Rollout, on_the_way: int) -> str:
-    moving = f"{on_the_way} are on the way" if on_the_way else "none is on the way"
-    if not rollout.canary_passed and on_the_way:
-        return "the canary is on the way; the others wait for it"
+def _rolling(rollout: Rollout, in_flight: int) -> str:
+    if not rollout.canary_passed and in_flight:
+        return "the canary is in flight; the other members wait for it"
     if rollout.blocked_reason is not None:
-        return f"{moving}; nothing new begins: {rollout.blocked_reason}"
+        return f"{in_flight} in flight; starting no more: {rollout.blocked_reason}"
     if rules.wants_capacity(rollout) and not rules.next_members(rollout):
-        return f"{moving}; {len(rules.unavailable(rollout))} are unavailable, {rollout.allowed} may be"
-    return moving
+        return (
+            f"{in_flight} in flight; {len(rules.unavailable(rollout))} unavailable, "
+            f"of at most {rollout.allowed}"
+        )
+    return f"{in_flight} in flight"
 
 
-def details(rollout: Rollout, orders: Sequence[str]) -> str:
-    """The current details in Markdown: how far it is, what it waits for, who failed and why."""
+def details(rollout: Rollout, commands: Sequence[str]) -> str:
+    """The current details in Markdown: progress, what the rollout waits for, failed members and why."""
     counts = ", ".join(
         f"{number} {outcome.replace('_', ' ')}"
         for outcome in Outcome
@@ -101,13 +103,13 @@ def details(rollout: Rollout, orders: Sequence[str]) -> str:
         "",
         f"**Now:** {plain(waiting_for(rollout))}.",
         "",
-        f"Image: {code(rollout.image_id) if rollout.image_id else 'as each workspace has it'}. Unavailable: "
-        f"{len(rules.unavailable(rollout))}, at most {rollout.allowed} by this rollout.",
+        f"Image: {code(rollout.image_id) if rollout.image_id else 'unchanged'}. Unavailable: "
+        f"{len(rules.unavailable(rollout))} of at most {rollout.allowed}.",
     ]
-    for title, outcome in (("failed", Outcome.FAILED), ("on the way", Outcome.IN_FLIGHT)):
+    for title, outcome in (("failed", Outcome.FAILED), ("in flight", Outcome.IN_FLIGHT)):
         lines += _table(title, [member for member in rollout.members if member.outcome is outcome])
-    if orders:
-        lines += ["", "Orders:", "", *(f"- {plain(order)}" for order in orders)]
+    if commands:
+        lines += ["", "Commands:", "", *(f"- {plain(command)}" for command in commands)]
     return "\n".join(lines)
 
 

@@ -1,73 +1,68 @@
-"""The public contract of fleet rolls: the payloads of `RolloutWorkflow`, its updates and its query.
+"""The public contract of `RolloutWorkflow`: payloads of its start, its updates and its query.
 
-Admins depend on every name here; it decides nothing.
+Operators and the CLI depend on every name here.
 """
 
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from workflows.rollout.rules import Outcome, RolloutState
+from workflows.shared.payloads import Message
 from workflows.shared.workspace_ids import WORKSPACE_ID
 
-ROLLOUT_TYPE = "RolloutWorkflow"
-
 ENDED = "ended"
-"""The last word of the search attribute `RollState`."""
+"""The final value of the search attribute `RollState`."""
 
 MAX_MEMBERS = 5_000
-"""Their outcomes are one payload, of which Temporal takes 2 MB; a larger fleet is rolled by queries."""
+"""The outcomes of all members are one payload, at most 2 MB in Temporal. Split larger fleets by queries."""
 
 WorkspaceId = Annotated[str, Field(pattern=f"^{WORKSPACE_ID.pattern}$")]
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RolloutRequest(_Message):
-    """What is to be rolled, and how carefully. `{}` plans all workspaces, and begins nothing."""
+class RolloutRequest(Message):
+    """The members of a rollout and its limits. `{}` plans all workspaces, and waits for `proceed`."""
 
     query: Annotated[str, Field(max_length=2000)] = ""
-    """A list filter over workspaces, as `WorkspacePhase = "degraded"`."""
+    """A Temporal list filter over workspaces, such as `WorkspacePhase = "degraded"`."""
     workspaces: tuple[WorkspaceId, ...] = Field(default=(), max_length=MAX_MEMBERS)
-    """Or their IDs, in the order of their turns: the first is the canary."""
+    """Alternatively their IDs, in the order in which they start: the first is the canary."""
     image_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """What their boxes are launched from, now and later. Who is online with it already is left alone."""
+    """The image of their boxes, now and later. Members already online with it are not recreated."""
     max_unavailable: Annotated[float, Field(gt=0, le=MAX_MEMBERS)] = 0.10
-    """Below 1, a share of the members; else their number. Whoever caused it counts."""
+    """Below 1 a share of the members, otherwise a number. Members that are down for any reason count."""
     max_failures: Annotated[int, Field(ge=1)] = 3
-    """So many pause the rollout; until the canary is through, one does."""
+    """Number of failures that pauses the rollout. Before the canary is online, one failure does."""
     member_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] = 1800
-    """From the request to online; a fence, a boot and a canary take 25 min at their longest."""
+    """From the request to online. Fence, boot and canary take at most 25 min."""
     force: bool = False
-    """Pass a spent recreate budget, as an admin's `force` does."""
+    """Bypass an exhausted recreate budget, as `force` in a manual request does."""
     start: bool = False
-    """Begin at once, instead of waiting for `proceed`."""
+    """Start at once, without waiting for `proceed`."""
     requested_by: Annotated[str, Field(max_length=80)] = ""
     reason: Annotated[str, Field(max_length=500)] = ""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> "RolloutRequest":
         if self.query and self.workspaces:
-            raise ValueError("query or workspaces, not both")
+            raise ValueError("query and workspaces exclude each other")
         if len(set(self.workspaces)) < len(self.workspaces):
-            raise ValueError("a workspace is named twice")
+            raise ValueError("workspaces contains an ID twice")
         if self.max_unavailable > 1 and self.max_unavailable % 1:
-            raise ValueError("max_unavailable is a share below 1, or a whole number")
+            raise ValueError("max_unavailable must be a share below 1, or a whole number")
         return self
 
 
-class RolloutCommand(_Message):
-    """A human's word about a rollout."""
+class RolloutCommand(Message):
+    """Who sends an operator's command to a rollout, and why."""
 
     reason: Annotated[str, Field(max_length=500)] = ""
     requested_by: Annotated[str, Field(max_length=80)] = ""
 
 
-class RolloutMember(_Message):
-    """A workspace of the rollout, and what became of it."""
+class RolloutMember(Message):
+    """A workspace of the rollout, and its outcome."""
 
     workspace_id: str
     outcome: Outcome
@@ -75,18 +70,18 @@ class RolloutMember(_Message):
     detail: str = ""
 
 
-class RolloutProgress(_Message):
-    """The answer of the `progress` query, and, once it has ended, the report."""
+class RolloutProgress(Message):
+    """The result of the `progress` query, and of the workflow."""
 
     rollout_id: str
     state: RolloutState | None
-    """None while the plan is made."""
+    """None while the rollout is being planned."""
     over: bool
     why: str
-    """What it waits for, or why it is in that state."""
+    """What the rollout waits for, or why it is in this state."""
     image_id: str | None
     allowed: int
-    """So many members may be unavailable at once."""
+    """How many members may be unavailable at once."""
     unavailable: int
     counts: dict[Outcome, int]
     members: tuple[RolloutMember, ...]
@@ -94,9 +89,10 @@ class RolloutProgress(_Message):
     ended_at: datetime | None
 
 
-class CommandResult(_Message):
-    """The answer of an update."""
+class CommandResult(Message):
+    """The result of an update."""
 
     taken: bool
+    """Whether the command was accepted; `detail` says why not."""
     detail: str
     state: RolloutState | None

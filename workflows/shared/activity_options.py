@@ -1,6 +1,6 @@
-"""Timeouts and retries of activities, by destination.
+"""Timeouts and retry policies of activities, by destination.
 
-What the record should show is retried by the lifecycle; these policies bridge what passes in seconds.
+These policies cover failures that last seconds. The lifecycle retries longer ones, and shows them.
 """
 
 from dataclasses import dataclass, replace
@@ -8,18 +8,16 @@ from datetime import timedelta
 
 from temporalio.common import Priority, RetryPolicy
 
-from workflows.workspace.messages import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
-from workflows.workspace.requests import is_human, is_rollout_request
-from workflows.workspace.state import Provisioning
+from workflows.shared.names import DELEGATIONS_TASK_QUEUE, EC2_TASK_QUEUE, TASK_QUEUE
 
 MANUAL_PRIORITY = Priority(priority_key=1)
 ROLLOUT_PRIORITY = Priority(priority_key=5)
-"""The last of the five that a server has by default; what names none is in the middle."""
+"""The lowest of Temporal's five default levels; an activity without a priority has level 3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityOptions:
-    """Where an activity runs, how long it may take, and how often it is tried."""
+    """Where an activity runs, how long it may take, and how often it is retried."""
 
     task_queue: str
     start_to_close: timedelta
@@ -37,7 +35,7 @@ DATABASE = ActivityOptions(
         maximum_attempts=5,
     ),
 )
-"""A statement takes milliseconds; a failover of the database some seconds."""
+"""A statement takes milliseconds, a database failover some seconds."""
 
 FLEET_PERMIT = ActivityOptions(
     task_queue=TASK_QUEUE,
@@ -49,13 +47,13 @@ FLEET_PERMIT = ActivityOptions(
         maximum_attempts=3,
     ),
 )
-"""A query and a look at EC2. Without an answer the request is deferred: that is an answer, too."""
+"""A query and a call to EC2. If all attempts fail, the request is deferred."""
 
 WATCH = replace(FLEET_PERMIT, retry=RetryPolicy(maximum_attempts=1))
-"""The next round comes by itself, and knows more."""
+"""No retry: the schedule starts the next round soon."""
 
 REPAIR = replace(WATCH, start_to_close=timedelta(seconds=60), retry=RetryPolicy(maximum_attempts=2))
-"""A history of ten thousand events is fetched and replayed in seconds."""
+"""Fetching and replaying a history of ten thousand events takes seconds."""
 
 RECORD = ActivityOptions(
     task_queue=TASK_QUEUE,
@@ -67,7 +65,7 @@ RECORD = ActivityOptions(
         maximum_attempts=0,
     ),
 )
-"""Without the database there is nowhere else to say it, so it is tried until it is back."""
+"""Retried without limit: the status has no other place than PostgreSQL."""
 
 EC2 = ActivityOptions(
     task_queue=EC2_TASK_QUEUE,
@@ -77,18 +75,18 @@ EC2 = ActivityOptions(
         initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10), maximum_attempts=4
     ),
 )
-"""A call answers within 20 s, a termination is watched for a minute; a dead worker shows after 10 s,
-for every activity sends a heartbeat each second."""
+"""A call takes at most 20 s; a termination is polled for a minute. Activities send a heartbeat each second,
+so a dead worker is detected after 10 s."""
 
 SNAPSHOT = replace(
     EC2,
     start_to_close=timedelta(seconds=30),
     retry=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
 )
-"""A recreate must not wait for a snapshot: what two calls don't settle is left to the next recreate."""
+"""Two attempts only: a recreate must not wait for a snapshot, and the next recreate requests one again."""
 
 AWS = replace(EC2, task_queue=TASK_QUEUE)
-"""Reading EC2 and writing Route 53: as above, outside the rate limit of EC2's mutations."""
+"""EC2 reads and Route 53 writes: outside the rate limit for EC2 mutations."""
 
 DELIVERY = ActivityOptions(
     task_queue=DELEGATIONS_TASK_QUEUE,
@@ -100,7 +98,7 @@ DELIVERY = ActivityOptions(
         maximum_attempts=0,
     ),
 )
-"""A target may take a minute to answer; without the database it is tried until that is back."""
+"""A target may take a minute to answer. Retried without limit while PostgreSQL is unavailable."""
 
 BOX = ActivityOptions(
     task_queue=TASK_QUEUE,
@@ -108,7 +106,7 @@ BOX = ActivityOptions(
     heartbeat=timedelta(seconds=10),
     retry=RetryPolicy(maximum_attempts=2),
 )
-"""A model may think for a minute; whether to ask again is the lifecycle's decision."""
+"""A model may take a minute to answer. The lifecycle decides about more canaries."""
 
 ROLLOUT = ActivityOptions(
     task_queue=TASK_QUEUE,
@@ -120,13 +118,5 @@ ROLLOUT = ActivityOptions(
         maximum_attempts=0,
     ),
 )
-"""A watch lasts for five minutes; five hundred turns, none of them answered, for ten. A rollout waits for the
-database and for Temporal, however long they are away: it has begun nothing that needs it."""
-
-
-def step_priority(provisioning: Provisioning | None) -> Priority:
-    """Which of the steps that wait in a queue, as for EC2's rate, is handed out first."""
-    waiting = provisioning.requesters if provisioning is not None else ()
-    if any(is_human(each) and not is_rollout_request(each) for each in waiting):
-        return MANUAL_PRIORITY
-    return ROLLOUT_PRIORITY if waiting and all(map(is_rollout_request, waiting)) else Priority.default
+"""A watch lasts five minutes; five hundred recreate requests that all time out last ten. Retried without
+limit while PostgreSQL or Temporal is unavailable."""

@@ -1,6 +1,6 @@
-"""Payload conversion: pydantic's, made tolerant where a handler takes whatever comes.
+"""Payload conversion: pydantic's, except that a payload that cannot be decoded reaches its handler.
 
-A payload that cannot be decoded must reach its handler, which rejects it, instead of wedging the workflow.
+The handler rejects it. An error in the converter would fail the workflow task again and again.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """Stands for a payload that is not what its encoding says."""
+    """Placeholder for a payload that does not match its encoding."""
 
     reason: str
 
 
 class TolerantPayloadConverter(PydanticPayloadConverter):
-    """Pydantic's converter; without type hints, what cannot be decoded becomes `Undecodable`."""
+    """Pydantic's converter; without type hints, a payload that cannot be decoded becomes `Undecodable`."""
 
     @override
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
@@ -37,4 +37,4 @@ class TolerantPayloadConverter(PydanticPayloadConverter):
 
 
 DATA_CONVERTER = DataConverter(payload_converter_class=TolerantPayloadConverter)
-"""What every Onebox client and worker uses."""
+"""The data converter of every Onebox client and worker, without encryption."""

@@ -1,9 +1,7 @@
-"""Payloads that Temporal cannot read: encrypted on their way to it, decrypted on the way back (AES-256-GCM).
+"""Encryption of payloads with AES-256-GCM: clients and workers encrypt, Temporal stores only ciphertext.
 
-Nothing of it runs inside a workflow, and it reads no setting: the keys are given.
-
-    InvalidPayloadKeys    the keys cannot be used as they are configured
-    KeyUnknown            a payload was encrypted with a key that is not among them
+InvalidPayloadKeys    the configured keys are invalid
+KeyUnknown            a payload was encrypted with a key that is not configured
 """
 
 import os
@@ -25,23 +23,23 @@ from typing_extensions import override
 from workflows.shared.data_converter import DATA_CONVERTER
 
 ENCODING = b"binary/encrypted"
-"""As in Temporal's samples: UI and CLI show payloads of this encoding as encrypted."""
+"""The encoding of Temporal's samples: UI and CLI show such payloads as encrypted."""
 
 KEY_ID = "encryption-key-id"
 
 KEY_BYTES = 32
 
 NONCE_BYTES = 12
-"""Random for each payload: good for 2^32 payloads of one key (NIST SP 800-38D, section 8.3)."""
+"""Random for each payload: safe for 2^32 payloads per key (NIST SP 800-38D, section 8.3)."""
 
 OFF = "off"
-"""In the place of the first key: nothing is encrypted, and what already is can be read."""
+"""As the first entry: new payloads are not encrypted, and encrypted ones are still decrypted."""
 
 _ID = re.compile(r"[a-z0-9-]{1,16}")
 
 
 class InvalidPayloadKeys(ValueError):
-    """The keys cannot be used as they are configured; the text never holds a key."""
+    """The configured keys are invalid. The message never contains a key."""
 
 
 class KeyUnknown(Exception):
@@ -49,21 +47,21 @@ class KeyUnknown(Exception):
 
     def __init__(self, key_id: str) -> None:
         super().__init__(
-            f"a payload was encrypted with the key {key_id!r}, which is not among PAYLOAD_KEYS: add it there"
+            f"a payload was encrypted with key {key_id!r}, which is not in PAYLOAD_KEYS: add it there"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadKeys:
-    """The keys by their IDs; all of them decrypt."""
+    """The keys by their IDs. All of them decrypt."""
 
     current: str | None
-    """The key that encrypts; None: nothing is encrypted."""
+    """The ID of the key that encrypts; None: payloads are not encrypted."""
     keys: dict[str, bytes] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "PayloadKeys":
-        """Read `[off,]id:hex[,id:hex …]`; an empty text is no key at all. Raises `InvalidPayloadKeys`."""
+        """Parse `[off,]id:hex[,id:hex …]`; an empty text means no keys. Raises `InvalidPayloadKeys`."""
         entries = [entry.strip() for entry in text.split(",")] if text.strip() else []
         off = not entries or entries[0] == OFF
         keys: dict[str, bytes] = {}
@@ -73,7 +71,7 @@ class PayloadKeys:
             key_id, colon, digits = entry.partition(":")
             if not colon or key_id in keys or key_id == OFF or not _ID.fullmatch(key_id):
                 raise InvalidPayloadKeys(
-                    f"entry {number} is not ID:HEX with an ID of its own (1 to 16 of a-z, 0-9, -)"
+                    f"entry {number} is not ID:HEX with a unique ID (1 to 16 of a-z, 0-9, -)"
                 )
             try:
                 key = bytes.fromhex(digits)
@@ -89,10 +87,10 @@ NO_KEYS = PayloadKeys(current=None, keys={})
 
 
 class Encryption(PayloadCodec):
-    """Encrypts whole payloads, their metadata too; what isn't encrypted passes as it is.
+    """Encrypts whole payloads with their metadata. Payloads that are not encrypted pass unchanged.
 
-    Without keys it still refuses what is encrypted. A worker that took it for garbage would record, in the
-    workflow's own history, that it had rejected a request.
+    Decoding fails if the key is missing, also without any keys. Otherwise a worker would treat the payload as
+    malformed, and record the rejection of a valid request in the workflow's history.
     """
 
     def __init__(self, keys: PayloadKeys) -> None:
@@ -101,7 +99,7 @@ class Encryption(PayloadCodec):
 
     @override
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Encrypt with the current key, if there is one."""
+        """Encrypt with the current key; without one, return the payloads unchanged."""
         return [payload if self._current is None else self._encrypted(payload) for payload in payloads]
 
     @override
@@ -128,18 +126,17 @@ class Encryption(PayloadCodec):
         try:
             return Payload.FromString(cipher.decrypt(nonce, sealed, key_id.encode()))
         except (InvalidTag, DecodeError, ValueError):
-            # No key will ever open it: its handler rejects it, as it does other garbage. An error would stop
-            # the workflow for good.
+            # The payload is corrupt: its handler rejects it, like any malformed payload. An error here would
+            # fail the workflow task again and again.
             return payload
 
 
 def converter(keys: PayloadKeys) -> DataConverter:
-    """What every Onebox client and worker uses, with these keys.
+    """The data converter of every Onebox client and worker, with these keys.
 
-    Messages and stack traces of failures are text beside the payloads: where payloads are encrypted, they
-    become payloads, too.
+    If payloads are encrypted, so are the messages and stack traces of failures.
     """
-    made = replace(DATA_CONVERTER, payload_codec=Encryption(keys))
+    encrypting = replace(DATA_CONVERTER, payload_codec=Encryption(keys))
     if keys.current is None:
-        return made
-    return replace(made, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)
+        return encrypting
+    return replace(encrypting, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)

@@ -1,6 +1,7 @@
-"""Where traffic to a box may go: the address that the control plane recorded, never one that a box names.
+"""The URL at which the control plane calls a box. Guards against server-side request forgery (SSRF).
 
-Standard library only. Of what a box registers, no more than scheme, port and path is taken.
+The host is always the address that the control plane recorded. Only scheme, port and path come from the URL
+that the box registers. Standard library only.
 """
 
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 _METADATA = frozenset(map(ip_address, ("169.254.169.254", "fd00:ec2::254")))
-"""EC2's instance metadata service: IPv4's is link-local anyhow, IPv6's is a unique local address."""
+"""EC2's instance metadata service. Its IPv6 address is a unique local one, so no other rule covers it."""
 
 
 class InvalidTarget(ValueError):
-    """The box cannot be called; the code is a word for programs, the text a sentence for people."""
+    """The box cannot be called. `code` is for programs, the text for operators."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -24,18 +25,18 @@ class Target:
     """Where to call a box."""
 
     url: str
-    """With the recorded address as its host."""
+    """The URL to call; its host is the recorded address."""
     host: str
-    """The name that the box gave itself: what a certificate would be for."""
+    """The host in the registered URL, for the Host header and the certificate check."""
 
 
 def target_url(
     private_ip: str | IPv4Address | IPv6Address | None, url: str | None, *, allow_loopback: bool
 ) -> Target:
-    """The recorded address, with scheme, port and path of the registered URL; raises `InvalidTarget`.
+    """The recorded address with scheme, port and path of the registered URL. Raises `InvalidTarget`.
 
-    `allow_loopback` is for boxes that are processes on this machine; anywhere else it would let a box aim at
-    whoever calls it.
+    `allow_loopback` is only for boxes that are processes on this machine. Elsewhere it would let a box direct
+    calls at the control plane itself.
     """
     if not url:
         raise InvalidTarget("no_url", "the box registered no URL (poll mode): it cannot be called")
@@ -43,16 +44,18 @@ def target_url(
         raise InvalidTarget("no_address", "the box's address is not recorded")
     address = ip_address(str(private_ip))
     if is_forbidden(address, allow_loopback=allow_loopback):
-        raise InvalidTarget("forbidden_address", f"{address} is no address that a box may have")
+        raise InvalidTarget("forbidden_address", f"{address} is not allowed as the address of a box")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise InvalidTarget("no_url", "the registered URL cannot be read") from None
+        raise InvalidTarget("no_url", "the registered URL is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidTarget("no_url", "the registered URL is neither http nor https")
     if parts.hostname.startswith("."):
-        raise InvalidTarget("no_url", "the registered URL's host is no name")  # no certificate can be for it
+        raise InvalidTarget(
+            "no_url", "the registered URL's host starts with a dot"
+        )  # invalid in a certificate
     host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     default = 443 if parts.scheme == "https" else 80
@@ -60,7 +63,7 @@ def target_url(
 
 
 def is_forbidden(address: IPv4Address | IPv6Address, *, allow_loopback: bool) -> bool:
-    """Whether no traffic may go there, whoever recorded it."""
+    """Whether the control plane must never call this address."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_loopback:

@@ -1,7 +1,7 @@
-"""The trace of a generation: its ID, and that of its first span, made from workspace and number alone.
+"""The IDs of a generation's trace and root span, derived from workspace ID and generation.
 
-Every process that does something for the generation finds the same trace: nothing has to be passed on by
-boxes, which know no traces, nor by the register API, which knows no Temporal. Standard library only.
+All processes derive the same IDs, so no trace context has to pass through boxes or the register API. Standard
+library only.
 """
 
 import hashlib
@@ -12,15 +12,15 @@ _TRACE_BYTES, _SPAN_BYTES = 16, 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationTrace:
-    """IDs as OpenTelemetry has them; never 0, which would mean none."""
+    """Trace and span ID in OpenTelemetry's format; never 0, which is invalid there."""
 
     trace_id: int
     span_id: int
-    """Of the span that is the whole provisioning; all others are below it."""
+    """ID of the root span, which covers the whole provisioning."""
 
 
 def of_generation(workspace_id: str, generation: int) -> GenerationTrace:
-    """The trace that tells how this generation came to be."""
+    """The trace of the provisioning of a generation."""
     digest = hashlib.sha256(f"onebox trace {workspace_id} {generation}".encode()).digest()
     return GenerationTrace(
         trace_id=int.from_bytes(digest[:_TRACE_BYTES]) or 1,

@@ -1,20 +1,17 @@
-"""What a workspace may be called. Standard library only, so that every process can check it.
-
-Builds no names; an ID that passes here is usable wherever it is put.
-"""
+"""Validation of workspace IDs. Standard library only."""
 
 import re
 
 WORKSPACE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""A DNS label (RFC 1123, section 2.1): the ID becomes a host name, a tag value and a workflow ID."""
+"""A DNS label (RFC 1123, section 2.1): the ID is used as host name, tag value and workflow ID."""
 
 
 class InvalidWorkspaceId(ValueError):
-    """The text cannot be the ID of a workspace; says what an ID looks like."""
+    """The text is not a valid workspace ID; the message states the format."""
 
 
 def check_workspace_id(workspace_id: str) -> str:
-    """Return the ID if it is usable as a DNS label; raise `InvalidWorkspaceId` if not."""
+    """Return the ID if it is valid; otherwise raise `InvalidWorkspaceId`."""
     if WORKSPACE_ID.fullmatch(workspace_id):
         return workspace_id
     raise InvalidWorkspaceId(

@@ -1,18 +1,15 @@
-"""Typed stubs of the activities of data volumes, beside `ports`.
-
-Each docstring is the contract that the implementation keeps; no implementation is imported here.
-"""
+"""The contract of the activities of data volumes: names, requests and results."""
 
 from dataclasses import dataclass
 
 from temporalio import activity
 
-from workflows.workspace.events import AttachResult, SnapshotResult, VolumeDetached
+from workflows.shared.step_result import StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachVolume:
-    """See that no box of before has the data volume; the box of this very launch may keep it."""
+    """Detach the data volume from earlier boxes. The box of this launch attempt may keep it."""
 
     workspace_id: str
     generation: int
@@ -21,7 +18,7 @@ class DetachVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotVolume:
-    """Ask for a snapshot of the data volume, if one is due."""
+    """Request a snapshot of the data volume, if one is due."""
 
     workspace_id: str
     generation: int
@@ -29,7 +26,7 @@ class SnapshotVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachVolume:
-    """Wait for the instance to run, and give it the data volume; create that if it was never there."""
+    """Wait for the instance to run, and attach the data volume; create the volume if there is none."""
 
     workspace_id: str
     generation: int
@@ -45,25 +42,61 @@ class DeleteVolume:
     generation: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeDetached(StepResult):
+    """The data volume is attached to no earlier box, or does not exist yet."""
+
+    kept: bool = False
+    """The volume is attached to the current generation's box, and stays there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotResult(StepResult):
+    """Whether a snapshot was requested; otherwise `covered` or `code` says why not."""
+
+    snapshot_id: str | None = None
+    """The snapshot that this call requested."""
+    covered: bool = False
+    """No snapshot was needed: one is pending or recent, or there is no volume."""
+    code: str = ""
+    """Why there is no snapshot: EC2's error, or the backoff after one."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachResult(StepResult):
+    """The result of attaching: exactly one of `volume_id`, `gone` and `occupied_by` is set."""
+
+    volume_id: str | None = None
+    gone: bool = False
+    """The instance ended instead of running."""
+    detail: str = ""
+    occupied_by: str | None = None
+    """The volume is attached to this other instance: detach again."""
+
+
 @activity.defn
 async def detach_volume(request: DetachVolume) -> VolumeDetached:
-    """Detach it from our boxes only, by force only from one that was declared dead, until it is available."""
+    """Detach the volume from Onebox's boxes only, and poll until it is available.
+
+    Detaches by force only from a box that was declared dead.
+    """
     raise NotImplementedError
 
 
 @activity.defn
 async def snapshot_volume(request: SnapshotVolume) -> SnapshotResult:
-    """Never a second one within 15 min or beside a pending one; a refusal is a result, not an error."""
+    """Request a snapshot, unless one is pending or younger than 15 min. EC2's refusal is a result."""
     raise NotImplementedError
 
 
 @activity.defn
 async def attach_volume(request: AttachVolume) -> AttachResult:
-    """Find it by record or tag, else CreateVolume with the durable ClientToken; then attach it."""
+    """Find the volume by record or tag, else create it with the stored ClientToken; then attach it."""
     raise NotImplementedError
 
 
 @activity.defn
 async def delete_volume(request: DeleteVolume) -> None:
-    """Delete it, by record and by tag; its snapshots too if the spec says so."""
+    """Delete the volume, found by record and by tag; its snapshots too if the spec says so."""
     raise NotImplementedError

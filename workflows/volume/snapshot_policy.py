@@ -1,14 +1,11 @@
-"""Whether a snapshot of a data volume is due. Standard library only.
-
-Judges what was asked before; it asks for nothing, and time is an argument.
-"""
+"""Whether a snapshot of a data volume is due. Standard library only; time is an argument."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 MIN_INTERVAL = timedelta(minutes=15)
-"""Recreates come in bursts; within one the first snapshot has all that there is to save."""
+"""Recreates come in bursts, and the first snapshot of a burst has all the data."""
 
 INITIAL_BACKOFF = timedelta(seconds=15)
 """EC2 refuses a second snapshot of one volume within 15 s (`SnapshotCreationPerVolumeRateExceeded`)."""
@@ -16,36 +13,38 @@ INITIAL_BACKOFF = timedelta(seconds=15)
 MAX_BACKOFF = MIN_INTERVAL
 
 UNLISTED_SNAPSHOT_LOST_AFTER = timedelta(minutes=5)
-"""EC2's listings are late by minutes at most: then a call whose answer was lost has made none."""
+"""EC2's lists are eventually consistent, with delays of minutes. A snapshot that is still missing after this
+time was not created by the call whose response was lost."""
 
 
 class SnapshotDecision(StrEnum):
-    """What is to be done about the wish for a snapshot."""
+    """Whether to request a snapshot, or why not."""
 
     ASK = "ask"
+    """Request one."""
     PENDING = "pending"
-    """One is under way: it serves this wish as well."""
+    """The snapshot in progress is enough."""
     RECENT = "recent"
-    """One was asked for within the spacing, which serves this wish as well."""
+    """The snapshot requested within `MIN_INTERVAL` is enough."""
     BACKING_OFF = "backing_off"
-    """EC2 has refused one, and is left in peace for a while."""
+    """EC2 has refused a request, and the backoff is not over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotHistory:
-    """What is known of the snapshots of one volume."""
+    """The snapshots of one volume, as far as decisions need them."""
 
     pending: bool = False
-    """One is under way, or may be: its call's answer was lost."""
+    """A snapshot is in progress, or may be: the response to its call was lost."""
     asked_at: datetime | None = None
-    """When the newest was asked for that exists or may exist, whatever became of it."""
+    """When the newest snapshot was requested that exists or may exist."""
     refusals: int = 0
-    """In a row, since one was last taken."""
+    """Consecutive refusals since the last snapshot."""
     refused_at: datetime | None = None
 
 
 def decide(past: SnapshotHistory, now: datetime) -> SnapshotDecision:
-    """What to do about the wish for a snapshot now."""
+    """Decide whether to request a snapshot now."""
     if past.pending:
         return SnapshotDecision.PENDING
     if past.asked_at is not None and now - past.asked_at < MIN_INTERVAL:
@@ -56,7 +55,7 @@ def decide(past: SnapshotHistory, now: datetime) -> SnapshotDecision:
 
 
 def backoff(refusals: int) -> timedelta:
-    """How long to leave EC2 in peace: doubled by every refusal in a row."""
+    """How long to wait after refusals: doubled with each consecutive one."""
     if refusals < 1:
         return timedelta()
     doublings = min(refusals - 1, 10)

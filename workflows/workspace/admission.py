@@ -1,25 +1,24 @@
-"""What becomes of a request: the admission table. Standard library only.
-
-Decides and records the outcome; what an accepted request sets in motion is up to `lifecycle`.
-"""
+"""The admission table: the outcome of each request. Standard library only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
+from workflows.fleet.contract import FleetPermit
 from workflows.workspace import backoff
 from workflows.workspace.conditions import is_reachable
-from workflows.workspace.events import FleetPermit
-from workflows.workspace.phases.fencing import is_unconfirmed
+from workflows.workspace.enums import Intent
 from workflows.workspace.requests import OutcomeKind, Request, RequestInput, RequestKind
-from workflows.workspace.state import Box, Fence, Intent, Provisioning, State
+from workflows.workspace.state import Box, Fence, Provisioning, Settled, State
 
 KEPT_OUTCOMES = 200
-"""Outcomes kept for repeated request IDs: an incident has a few dozen. With the longest reasons in the
-widest script they are 0.8 MB of the 2 MB that a continue-as-new may carry."""
+"""Decided requests kept in the state, so that a repeated request ID gets the same outcome. An incident has a
+few dozen. With the longest reasons they are 0.8 MB of the 2 MB that a continue-as-new may carry."""
 
 MAX_DETAIL_CHARS = 400
+
+MAX_REQUESTERS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +31,21 @@ class _Decision:
 def admit(
     state: State, request_input: RequestInput, at: datetime, *, permit: FleetPermit | None = None
 ) -> tuple[State, Request | None]:
-    """Decide a request by the first row that applies; the same request ID always gets the same answer.
+    """Decide a request by the first row that applies. A repeated request ID gets the earlier outcome.
 
-    An automatic request that passes every rule needs a fleet permit; `permit` is None until the fleet
-    has answered.
+    An automatic request that passes every rule needs a fleet permit: the outcome is None, and the request
+    pending, until `permit` is given.
     """
     for earlier in state.requests:
         if earlier.request_id == request_input.request_id:
-            return state, earlier
+            if earlier.kind is request_input.kind:
+                return state, earlier
+            return _reject_reused_id(state, request_input, earlier, at)
     if any(waiting.request_id == request_input.request_id for waiting in state.pending):
         return state, None
     state = backoff.reset_when_healthy(state, at)
     if forces_replacement(state, request_input):
-        state = replace(state, provisioning=None)
+        state = state.now_waiting(Settled())
     decision = _decide(state, request_input, at)
     if decision.outcome is OutcomeKind.ACCEPTED and _needs_fleet_permit(state, request_input):
         if permit is None:
@@ -58,13 +59,14 @@ def admit(
     if decision.outcome is OutcomeKind.ACCEPTED:
         state = _apply_accepted(state, request_input, at)
     elif decision.outcome is OutcomeKind.JOINED and state.provisioning is not None:
-        requesters = (*state.provisioning.requesters, request_input.requested_by or "unnamed")[-50:]
-        state = replace(state, provisioning=replace(state.provisioning, requesters=requesters))
+        requesters = (*state.provisioning.requesters, request_input.requested_by or "unnamed")
+        joined = replace(state.provisioning, requesters=requesters[-MAX_REQUESTERS:])
+        state = replace(state, waiting=joined)
     return _recorded(state, request_input, decision, at)
 
 
 def merge_recorded(state: State, decided: Sequence[Request]) -> State:
-    """Take in what the record knows to be decided. What it does not have yet stays the newest."""
+    """Merge the decisions in PostgreSQL. Decisions that PostgreSQL does not have yet stay at the end."""
     known = {request.request_id for request in state.requests}
     found = [request for request in decided if request.request_id not in known]
     if not found:
@@ -76,17 +78,17 @@ def merge_recorded(state: State, decided: Sequence[Request]) -> State:
 
 
 def reject(state: State, request_input: RequestInput, detail: str, *, at: datetime) -> tuple[State, Request]:
-    """Record a request that cannot even be decided, so that its sender can see why."""
+    """Record a request that cannot be decided as rejected, so that its sender can see why."""
     return _recorded(state, request_input, _Decision(outcome=OutcomeKind.REJECTED, detail=detail), at)
 
 
 def expire(state: State, request_input: RequestInput, detail: str, *, at: datetime) -> tuple[State, Request]:
-    """Record a request whose cause has gone while it waited to be decided."""
+    """Record a pending request as stale, because its cause is gone."""
     return _recorded(state, request_input, _Decision(outcome=OutcomeKind.STALE, detail=detail), at)
 
 
 def forces_replacement(state: State, request_input: RequestInput) -> bool:
-    """Whether a human forces the replacement of a generation that only awaits its registration."""
+    """Whether an operator forces the replacement of a generation that awaits its registration."""
     return (
         request_input.kind is RequestKind.RECREATE
         and request_input.forced
@@ -96,12 +98,24 @@ def forces_replacement(state: State, request_input: RequestInput) -> bool:
     )
 
 
+def _reject_reused_id(
+    state: State, request_input: RequestInput, earlier: Request, at: datetime
+) -> tuple[State, Request]:
+    """Reject a request whose ID is that of a request of another kind, under an ID of its own."""
+    own_id = f"{request_input.request_id} ({request_input.kind})"
+    for known in state.requests:
+        if known.request_id == own_id:
+            return state, known
+    detail = f"request ID {earlier.request_id} is the ID of a {earlier.kind} request ({earlier.outcome})"
+    return reject(state, replace(request_input, request_id=own_id), detail, at=at)
+
+
 def _needs_fleet_permit(state: State, request_input: RequestInput) -> bool:
-    """Whether accepting it is an automatic recreate; a program that starts what was stopped is none."""
+    """Whether an automatic request would recreate a box. Starting a stopped workspace needs no permit."""
     recreates = request_input.kind is RequestKind.RECREATE or (
         request_input.kind is RequestKind.START and state.intent is Intent.RUN
     )
-    return state.consults and request_input.automatic and recreates
+    return request_input.automatic and recreates
 
 
 def _fleet_refusal(reason: str, *, frozen: bool) -> str:
@@ -135,7 +149,7 @@ def _decide(state: State, request_input: RequestInput, at: datetime) -> _Decisio
 def _decide_recreate(state: State, request_input: RequestInput, at: datetime) -> _Decision:
     now, seen = state.generation, request_input.observed_generation
     if state.provisioning is not None and seen in (None, now, now - 1):
-        return _Decision(outcome=OutcomeKind.JOINED, detail=f"generation {now} is on its way")
+        return _Decision(outcome=OutcomeKind.JOINED, detail=f"generation {now} is in progress")
     if seen is not None and seen < now:
         return _Decision(
             outcome=OutcomeKind.STALE, detail=f"generation {seen} is gone; generation {now} is current"
@@ -157,7 +171,7 @@ def _decide_recreate(state: State, request_input: RequestInput, at: datetime) ->
 
 
 def _in_grace_period(state: State, at: datetime) -> bool:
-    # The first generation has no predecessor that a late request could have meant.
+    # The first generation has no predecessor that a late request could be about.
     return (
         state.generation > 1
         and state.online_since is not None
@@ -166,19 +180,19 @@ def _in_grace_period(state: State, at: datetime) -> bool:
 
 
 def _deferral(state: State, request_input: RequestInput, at: datetime) -> _Decision | None:
-    spent = backoff.budget_resets_at(state.budget, at)
-    futile = backoff.repeated_failure(state.budget) if state.consults else None
-    if futile is not None:
+    resets_at = backoff.budget_resets_at(state.budget, at)
+    repeated = backoff.repeated_failure(state.budget)
+    if repeated is not None:
         return _Decision(
             outcome=OutcomeKind.DEFERRED,
             detail=f"{backoff.SAME_FAILURE_LIMIT} recreates in a row failed with the same error "
-            f"({futile}); request_start, or an admin's force, retries",
+            f"({repeated}); request_start, or an admin's force, retries",
         )
-    if state.budget.exhausted or spent is not None:
+    if state.exhausted or resets_at is not None:
         return _Decision(
             outcome=OutcomeKind.DEFERRED,
-            detail="the recreate budget is spent; request_start, or an admin's force, passes it",
-            retry_at=None if state.budget.exhausted else spent,
+            detail="the recreate budget is exhausted; request_start, or an admin's force, bypasses it",
+            retry_at=None if state.exhausted else resets_at,
         )
     if not request_input.automatic:
         return None
@@ -188,17 +202,17 @@ def _deferral(state: State, request_input: RequestInput, at: datetime) -> _Decis
             detail=_fleet_refusal(state.frozen.reason, frozen=not state.frozen.at_capacity),
             retry_at=state.frozen.until,
         )
-    spaced = backoff.backoff_until(state)
-    if spaced is not None and at < spaced:
+    backoff_until = backoff.backoff_until(state)
+    if backoff_until is not None and at < backoff_until:
         return _Decision(
-            outcome=OutcomeKind.DEFERRED, detail="too soon after the last recreate", retry_at=spaced
+            outcome=OutcomeKind.DEFERRED, detail="too soon after the last recreate", retry_at=backoff_until
         )
     return None
 
 
 def _decide_start(state: State, request_input: RequestInput, at: datetime) -> _Decision:
     if state.intent is Intent.RUN and state.provisioning is not None:
-        return _Decision(outcome=OutcomeKind.JOINED, detail=f"generation {state.generation} is on its way")
+        return _Decision(outcome=OutcomeKind.JOINED, detail=f"generation {state.generation} is in progress")
     if state.intent is Intent.RUN and is_reachable(state) and not state.halted:
         return _Decision(
             outcome=OutcomeKind.JOINED, detail="the workspace runs; request_recreate replaces its box"
@@ -215,18 +229,20 @@ def _decide_start(state: State, request_input: RequestInput, at: datetime) -> _D
 def _decide_declare_dead(state: State, request_input: RequestInput, at: datetime) -> _Decision:
     if request_input.automatic:
         return _Decision(
-            outcome=OutcomeKind.REJECTED, detail="only a human (requested_by admin…) may declare a box dead"
+            outcome=OutcomeKind.REJECTED,
+            detail="only an operator (requested_by admin…) may declare a box dead",
         )
-    # Where no look has succeeded yet, nobody knows the unconfirmed_instances: the human does.
-    unconfirmed_instances = {it.key for it in state.fence.unconfirmed_instances}
-    meant = not unconfirmed_instances or request_input.instance_id in unconfirmed_instances
-    unconfirmed = is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed)
-    if not unconfirmed or not meant:
+    # Until EC2 has answered once, the workflow does not know the instances, and the operator does.
+    keys = {it.key for it in state.fence.unconfirmed_instances}
+    relevant = not keys or request_input.instance_id in keys
+    if not state.is_fence_unconfirmed(at) or not relevant:
         return _Decision(
             outcome=OutcomeKind.REJECTED,
-            detail=f"the termination of {request_input.instance_id} is not what this workspace waits for",
+            detail=f"this workspace does not wait for the termination of {request_input.instance_id}",
         )
-    return _Decision(outcome=OutcomeKind.ACCEPTED, detail=f"{request_input.instance_id} is taken to be gone")
+    return _Decision(
+        outcome=OutcomeKind.ACCEPTED, detail=f"{request_input.instance_id} is considered terminated"
+    )
 
 
 def _apply_accepted(state: State, request_input: RequestInput, at: datetime) -> State:
@@ -238,22 +254,18 @@ def _apply_accepted(state: State, request_input: RequestInput, at: datetime) -> 
             return start_provisioning(state, at, requested_by=request_input.requested_by)
         case RequestKind.START:
             if state.intent is Intent.RUN and request_input.automatic:
-                noted = backoff.record_recreate(state.budget, at, automatic=True)
+                budget = backoff.record_recreate(state.budget, at, automatic=True)
             else:
-                noted = replace(state.budget, streak=0, exhausted=False, failures=())
-            state = replace(state, budget=noted)
+                budget = replace(state.budget, streak=0, failures=())
+            state = replace(state, budget=budget)
             return start_provisioning(state, at, requested_by=request_input.requested_by)
         case RequestKind.STOP | RequestKind.DELETE:
             return replace(
-                state,
+                state.now_waiting(Settled()),
                 intent=Intent.STOP if request_input.kind is RequestKind.STOP else Intent.DELETE,
                 closed=False,
                 fence=Fence(),
-                provisioning=None,
                 online_since=None,
-                halted=False,
-                retry_recreate_at=None,
-                retry=None,
             )
         case RequestKind.DECLARE_DEAD:
             dead = (*state.fence.declared_dead, request_input.instance_id or "")
@@ -266,27 +278,23 @@ def _apply_accepted(state: State, request_input: RequestInput, at: datetime) -> 
 
 
 def start_provisioning(state: State, at: datetime, *, requested_by: str = "") -> State:
-    """Set out for the next generation: nothing that is known of the box before counts any longer."""
-    first = state.generation == 0 or state.intent is Intent.STOP
+    """Start the next generation: everything known about the previous box is dropped."""
     generation = state.generation + 1
+    provisioning = Provisioning(
+        generation=generation,
+        since=at,
+        requesters=(requested_by,) if requested_by else (),
+        first_launch=state.generation == 0 or state.intent is Intent.STOP,
+    )
     return replace(
-        state,
+        state.now_waiting(provisioning),
         intent=Intent.RUN,
         generation=generation,
         closed=False,
         fence=Fence(),
         box=Box(),
-        superseded_caller=None,  # the fence before the launch looks at all of them
-        provisioning=Provisioning(
-            generation=generation,
-            since=at,
-            requesters=(requested_by,) if requested_by else (),
-            first_launch=first,
-        ),
+        superseded_caller=None,  # the fence terminates the boxes of all earlier generations
         online_since=None,
-        halted=False,
-        retry_recreate_at=None,
-        retry=None,
     )
 
 

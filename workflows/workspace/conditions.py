@@ -1,7 +1,4 @@
-"""What a workspace is, derived from the facts: its phase and its conditions. Standard library only.
-
-Changes nothing: the same facts always read the same.
-"""
+"""Phase and conditions of a workspace, derived from its state. Standard library only."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,34 +6,32 @@ from datetime import datetime
 
 from workflows.workspace import backoff
 from workflows.workspace.diagnosis import CREDENTIAL_LOST, diagnose
-from workflows.workspace.phases.fencing import is_unconfirmed
-from workflows.workspace.state import (
+from workflows.workspace.enums import (
     CanaryPolicy,
     CanaryState,
-    Condition,
     ConditionStatus,
     ConditionType,
     Intent,
     Phase,
-    State,
     Step,
 )
+from workflows.workspace.state import Condition, State
 
-UNCONFIRMED = "FenceUnconfirmed"
+FENCE_UNCONFIRMED = "FenceUnconfirmed"
 
-_PROOFS = (
+_REQUIRED_FOR_ONLINE = (
     ConditionType.INSTANCE_RUNNING,
     ConditionType.REGISTERED,
     ConditionType.HEARTBEAT_FRESH,
     ConditionType.PROCESSING,
 )
-"""What `online` needs, in the order in which a box gets there: the first that is missing is the reason."""
+"""In the order in which a box reaches them: the first that is not true is the reason."""
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
 def phase(state: State) -> Phase:
-    """The one word for the workspace. `online` needs every proof; unknown is not online."""
+    """The phase of the workspace. `online` needs every required condition to be true; unknown is not true."""
     if state.intent is not Intent.RUN:
         return _closing_phase(state)
     if state.provisioning is not None:
@@ -53,20 +48,20 @@ def phase(state: State) -> Phase:
 
 
 def is_reachable(state: State) -> bool:
-    """Whether the box runs at its address, is registered, and its beats were taken in."""
+    """Whether the box runs at its address, is registered, and has sent authenticated heartbeats."""
     box = state.box
     return box.running_since is not None and box.registered_at is not None and box.heartbeat_at is not None
 
 
 def is_serving(state: State) -> bool:
-    """Whether everything is there that `online` stands for (invariant I9)."""
+    """Whether the workspace meets every requirement of `online` (invariant I9)."""
     box = state.box
-    beats = box.stale_since is None and box.credential_lost_at is None
-    return is_reachable(state) and beats and canary_satisfied(state) and box.agent_unresponsive_since is None
+    fresh = box.stale_since is None and box.credential_lost_at is None
+    return is_reachable(state) and fresh and canary_satisfied(state) and box.agent_unresponsive_since is None
 
 
 def canary_satisfied(state: State) -> bool:
-    """Whether the policy's question was answered, or is not asked."""
+    """Whether the first canary was answered, or the policy sends none."""
     answered = state.box.canary in (CanaryState.ANSWERED, CanaryState.DUE_AGAIN)
     return state.timings.canary is CanaryPolicy.OFF or answered
 
@@ -80,22 +75,22 @@ def _closing_phase(state: State) -> Phase:
 
 
 def blocking_condition(state: State) -> Condition | None:
-    """The condition that keeps the workspace from `online`, as far as one does and nothing is on its way.
+    """The condition that keeps the workspace from `online`; None if none does, or during a recreate.
 
-    A termination that cannot be confirmed is trouble on the way, too: nothing goes on before it.
+    Only an unconfirmed termination is returned during a recreate too: it blocks the recreate.
     """
     by_type = {condition.type: condition for condition in state.conditions}
     running = by_type.get(ConditionType.INSTANCE_RUNNING)
-    if running is not None and running.reason == UNCONFIRMED:
+    if running is not None and running.reason == FENCE_UNCONFIRMED:
         return running
     if phase(state) not in (Phase.DEGRADED, Phase.FAILED):
         return None
-    keeping = (by_type.get(type_) for type_ in _PROOFS)
-    return next((it for it in keeping if it is not None and it.status is not TRUE), None)
+    required = (by_type.get(type_) for type_ in _REQUIRED_FOR_ONLINE)
+    return next((it for it in required if it is not None and it.status is not TRUE), None)
 
 
 def refresh(state: State, at: datetime) -> State:
-    """Bring the conditions up to date; a transition time changes only with the status."""
+    """The state with up-to-date conditions. A transition time changes only with the status."""
     before = {condition.type: condition for condition in state.conditions}
     after = []
     for type_, status, reason, message in _observe(state, at):
@@ -124,18 +119,18 @@ def _observe(state: State, at: datetime) -> Iterator[tuple[ConditionType, Condit
 
 
 def _instance_running(state: State, at: datetime) -> tuple[ConditionStatus, str, str]:
+    if state.is_fence_unconfirmed(at):
+        # Until EC2 has answered once, the instances are unknown.
+        keys = ", ".join(it.key for it in state.fence.unconfirmed_instances) or "earlier instances"
+        return UNKNOWN, FENCE_UNCONFIRMED, f"the termination of {keys} cannot be confirmed"
     if state.intent is not Intent.RUN:
         if state.fence.confirmed and state.closed:
-            return FALSE, "Terminated", "every instance is confirmed to be terminated"
+            return FALSE, "Terminated", "all instances are confirmed terminated"
         return FALSE, "Terminating", "the instance is being terminated"
-    if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
-        # Where no look at EC2 has succeeded yet, nobody knows which they are.
-        names = ", ".join(instance.key for instance in state.fence.unconfirmed_instances) or "what ran before"
-        return UNKNOWN, UNCONFIRMED, f"the termination of {names} cannot be confirmed"
     if state.box.running_since is not None:
-        return TRUE, "Running", f"{state.box.instance_id} was seen running"
+        return TRUE, "Running", f"EC2 reported {state.box.instance_id} running"
     if state.box.instance_id is not None:
-        return UNKNOWN, "Launched", f"{state.box.instance_id} was launched and is not seen running yet"
+        return UNKNOWN, "Launched", f"{state.box.instance_id} was launched and is not running yet"
     return FALSE, "NotLaunched", f"generation {state.generation} has no instance yet"
 
 
@@ -154,43 +149,43 @@ def _registered(state: State) -> tuple[ConditionStatus, str, str]:
         why = diagnose(state.box.registration)
         return FALSE, why.reason, why.message
     if any(error.phase is Step.AWAIT_REGISTRATION for error in state.errors):
-        return FALSE, "DeadlineMissed", "the box did not register in time"
+        return FALSE, "DeadlineMissed", "the box did not register before its deadline"
     return FALSE, "NotRegistered", "the box has not registered yet"
 
 
 def _heartbeat_fresh(state: State) -> tuple[ConditionStatus, str, str]:
     if state.box.heartbeat_at is None:
-        return UNKNOWN, "NoBeatYet", "no authenticated beat was taken in yet"
+        return UNKNOWN, "NoHeartbeatYet", "no authenticated heartbeat has arrived yet"
     if state.box.stale_since is not None:
-        return FALSE, "Silent", f"no beat since {state.box.stale_since:%H:%M:%S} UTC"
-    return TRUE, "Beating", "beats come with a live token"
+        return FALSE, "Stale", f"heartbeats are missing, noticed at {state.box.stale_since:%H:%M:%S} UTC"
+    return TRUE, "Fresh", "heartbeats arrive with a valid token"
 
 
 def _processing(state: State) -> tuple[ConditionStatus, str, str]:
+    if state.box.canary is CanaryState.MISSED:
+        return FALSE, "CanaryMissed", "the agent did not answer the canary; Onebox sends it again"
     if state.box.agent_unresponsive_since is not None:
         return FALSE, "NotProcessing", state.box.agent_unresponsive_reason
     if state.box.processed_at is not None:
-        return TRUE, "Processing", "the agent processes what it is given"
+        return TRUE, "Processing", "the agent is processing work"
     if state.box.canary is CanaryState.ANSWERED:
-        return TRUE, "CanaryAnswered", "the agent answered the control plane's question"
-    if state.box.canary is CanaryState.MISSED:
-        return FALSE, "CanaryMissed", "the agent did not answer the control plane's question"
-    return UNKNOWN, "NotAsked", "nothing has shown yet that the agent processes"
+        return TRUE, "CanaryAnswered", "the agent answered the canary"
+    return UNKNOWN, "NoEvidenceYet", "no evidence yet that the agent is processing work"
 
 
 def _recreate_allowed(state: State, at: datetime) -> tuple[ConditionStatus, str, str]:
-    spaced = backoff.backoff_until(backoff.reset_when_healthy(state, at))
+    backoff_until = backoff.backoff_until(backoff.reset_when_healthy(state, at))
     if state.intent is not Intent.RUN:
-        return FALSE, "Intent", f"the workspace is meant to {state.intent}"
+        return FALSE, "Intent", f"the workspace is {phase(state)}"
     if state.provisioning is not None:
-        return FALSE, "InFlight", f"generation {state.generation} is on its way; requests join it"
-    futile = backoff.repeated_failure(state.budget)
-    if state.budget.exhausted and futile is not None:
-        return FALSE, "FailedAlike", f"recreates failed alike ({futile}); request_start tries again"
-    if state.budget.exhausted or backoff.budget_resets_at(state.budget, at) is not None:
-        return FALSE, "BudgetSpent", "the budget of automatic recreates is spent; request_start passes it"
+        return FALSE, "InProgress", f"generation {state.generation} is in progress; requests join it"
+    repeated = backoff.repeated_failure(state.budget)
+    if state.exhausted and repeated is not None:
+        return FALSE, "SameFailure", f"the last recreates failed with the same error ({repeated})"
+    if state.exhausted or backoff.budget_resets_at(state.budget, at) is not None:
+        return FALSE, "BudgetExhausted", "the budget of automatic recreates is exhausted"
     if state.frozen is not None and at < state.frozen.until:
-        return FALSE, "FleetBusy" if state.frozen.at_capacity else "FleetFrozen", state.frozen.reason
-    if spaced is not None and at < spaced:
-        return FALSE, "Spacing", f"automatic requests wait until {spaced:%H:%M:%S} UTC"
+        return FALSE, "FleetAtCapacity" if state.frozen.at_capacity else "FleetFrozen", state.frozen.reason
+    if backoff_until is not None and at < backoff_until:
+        return FALSE, "Backoff", f"automatic requests are deferred until {backoff_until:%H:%M:%S} UTC"
     return TRUE, "Allowed", "a request would be accepted"

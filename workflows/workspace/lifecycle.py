@@ -1,267 +1,167 @@
-"""The lifecycle of a workspace: facts in, the next step out. Standard library only.
+"""The lifecycle of a workspace as a pure state machine: events in, the next step out. Standard library only.
 
-`apply` takes a fact in, in whatever order facts come; `due` says which step is next, and `wake_at` when to
-look again. Nothing here waits, calls or knows the time: it is an argument.
+`apply` applies an event, in whatever order events arrive. `due` is the step to run now, and `wake_at` the
+time of the next deadline. Time is an argument.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from workflows.workspace import conditions, deadlines
+from workflows.shared.step_result import StepResult
+from workflows.workspace import backoff, conditions
 from workflows.workspace.admission import admit
-from workflows.workspace.diagnosis import CREDENTIAL_LOST
+from workflows.workspace.enums import BoxEventKind, Intent, Step
 from workflows.workspace.events import (
-    AddressResult,
-    AttachResult,
     BoxChanged,
-    BoxEventKind,
-    CanaryResult,
-    Enrolled,
-    Evicted,
-    FenceObserved,
-    FleetPermit,
-    GenerationOpened,
-    LaunchResult,
-    OrphansTerminated,
-    SnapshotResult,
+    Event,
+    StateBehindRecord,
     StepFailed,
-    VolumeDetached,
+    Tick,
 )
-from workflows.workspace.failures import clear_failure, record_failure
-from workflows.workspace.phases import fleet_permit, transitions, volume
+from workflows.workspace.phases import plan
+from workflows.workspace.phases.canary import agent_processing, agent_unresponsive
+from workflows.workspace.phases.definition import Deadline, StepDefinition
+from workflows.workspace.phases.enroll import reload_record
+from workflows.workspace.phases.evict import orphan_found, superseded_call
+from workflows.workspace.phases.fleet_permit import decide_pending
+from workflows.workspace.phases.launch import unrecorded_instance_found
+from workflows.workspace.phases.registration import credential_lost, heartbeat_received
+from workflows.workspace.phases.transitions import clear_failure, request_recreate, step_failed
 from workflows.workspace.requests import OutcomeKind, Request, RequestInput
-from workflows.workspace.state import FleetFreeze, Intent, RegistrationStatus, State, Step
+from workflows.workspace.state import BackingOff, FleetFreeze, Settled, State
 
-NOT_PROCESSING = "it takes work, and does nothing about it"
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """PostgreSQL has the intent to stop or delete."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddressRemoved:
-    """The DNS name is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeDeleted:
-    """The data volume of a deleted workspace is gone, or there never was one."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateBehindRecord:
-    """PostgreSQL has a newer generation than this workflow knows, as after a reset to an older point."""
-
-
-Event = (
-    Tick
-    | Enrolled
-    | GenerationOpened
-    | Closed
-    | FenceObserved
-    | LaunchResult
-    | AddressResult
-    | AddressRemoved
-    | VolumeDetached
-    | SnapshotResult
-    | AttachResult
-    | VolumeDeleted
-    | CanaryResult
-    | RegistrationStatus
-    | Evicted
-    | FleetPermit
-    | OrphansTerminated
-    | StepFailed
-    | StateBehindRecord
-    | BoxChanged
-    | FleetFreeze
-)
+NOT_PROCESSING = "it accepts work and does not process it"
 
 
 def apply(state: State, event: Event, at: datetime) -> State:
-    """Take one fact in."""
-    state = deadlines.apply_deadlines(_reduce(state, event, at), at)
-    return conditions.refresh(fleet_permit.decide_pending(_complete_provisioning(state, at), at), at)
+    """The state after an event, and after every deadline that has passed."""
+    state = _apply_deadlines(_reduce(state, event, at), at)
+    return conditions.refresh(decide_pending(_complete_provisioning(state, at), at), at)
 
 
 def request(state: State, request_input: RequestInput, at: datetime) -> tuple[State, Request | None]:
-    """Decide a request, and set out for what it asks if it is accepted.
-
-    None if it has to wait for the fleet's word; it is in `pending` then.
-    """
+    """The state after a request, and its outcome; None while the request waits for a fleet permit."""
     state, decided = admit(state, request_input, at)
-    # Only what was taken up changes anything for those that wait: hundreds may, and a task has two seconds.
+    # Only an accepted request changes anything for pending ones. There may be hundreds, and a workflow task
+    # has two seconds.
     if decided is not None and decided.outcome is OutcomeKind.ACCEPTED:
-        state = fleet_permit.decide_pending(state, at)
+        state = decide_pending(state, at)
     return conditions.refresh(state, at), decided
 
 
-def due(state: State, now: datetime) -> Step | None:
-    """The step to be done now; None if there is something to wait for, or nothing at all."""
-    step = _next_step(state)
-    if step is not None and state.retry is not None and state.retry.step is step:
+def due(state: State, now: datetime) -> StepDefinition | None:
+    """The step to run now; None while the workspace waits."""
+    step = plan.next_step(state)
+    if step is not None and state.retry is not None and state.retry.step is step.step:
         return step if now >= state.retry.not_before else None
     return step
 
 
-def _next_step(state: State) -> Step | None:
-    if not state.enrolled:
-        return Step.ENROLL
-    if state.intent is not Intent.RUN:
-        if not state.closed:
-            return Step.CLOSE
-        if not state.fence.confirmed:
-            return Step.FENCE
-        if state.intent is Intent.DELETE:
-            return volume.due_before_deleted(state) if state.address_removed else Step.REMOVE_ADDRESS
-        return Step.EVICT if state.orphan_instances else None
-    if state.pending:
-        return Step.FLEET_PERMIT
-    if state.provisioning is not None:
-        if state.opened < state.generation:
-            return Step.OPEN
-        if not state.fence.confirmed:
-            return Step.FENCE
-        if (moving := volume.due_before_launch(state)) is not None:
-            return moving
-        if state.box.instance_id is None:
-            return Step.LAUNCH
-        if (attaching := volume.due_before_address(state)) is not None:
-            return attaching
-        if state.box.running_since is None:
-            return Step.ADDRESS
-        if state.box.checking_registration:
-            return Step.CHECK_REGISTRATION
-    if state.superseded_caller is not None or state.orphan_instances:
-        return Step.EVICT
-    if deadlines.canary_due(state):
-        return Step.CANARY
-    return None
+def result_still_applies(step: StepDefinition, begun: State, now: State) -> bool:
+    """Whether the result of a step applies to the state at its end; otherwise the step runs again.
 
-
-def result_still_applies(step: Step, begun: State, now: State) -> bool:
-    """Whether the result of a step counts for the state that it meets when it ends.
-
-    A fence that was begun for a recreate spares the box that a stop, accepted meanwhile, wants to be gone;
-    a closing that was begun for a stop does not close for a deletion. They are done again.
+    A fence that began for a recreate keeps the box that a later stop must terminate. A close that began for a
+    stop does not close for a deletion.
     """
-    if step is Step.ENROLL:
+    if step.step is Step.ENROLL:
         return True
     return (begun.generation, begun.intent) == (now.generation, now.intent)
 
 
 def wake_at(state: State) -> datetime | None:
-    """When time alone changes something; None if only the outside can."""
-    times = [
-        deadlines.canary_deadline(state),
-        deadlines.processing_deadline(state),
-        deadlines.idle_canary_at(state),
-        state.retry_recreate_at,
-    ]
-    if not state.box.checking_registration:
-        times.append(deadlines.register_deadline(state))
-    if state.retry is not None and _next_step(state) is state.retry.step:
+    """When time alone changes something; None if only an event or a request can."""
+    times = [deadline.at(state) for deadline in _DEADLINES]
+    step = plan.next_step(state)
+    if state.retry is not None and step is not None and step.step is state.retry.step:
         times.append(state.retry.not_before)
-    if state.frozen is not None:
-        times.append(state.frozen.until)
     return min((time for time in times if time is not None), default=None)
+
+
+def _thaw(state: State, _: datetime) -> State:
+    return replace(state, frozen=None)
+
+
+def _request_again(state: State, at: datetime) -> State:
+    """Send the deferred request again, unless the box has recovered."""
+    state = replace(state, waiting=Settled())
+    recovered = conditions.is_reachable(state) and state.box.agent_unresponsive_since is None
+    return state if recovered else request_recreate(state, at)
+
+
+_DEADLINES: tuple[Deadline, ...] = (
+    Deadline(at=lambda state: state.frozen.until if state.frozen else None, passed=_thaw),
+    *plan.DEADLINES,
+    Deadline(
+        at=lambda state: state.waiting.until if isinstance(state.waiting, BackingOff) else None,
+        passed=_request_again,
+    ),
+)
+
+
+def _apply_deadlines(state: State, at: datetime) -> State:
+    for deadline in _DEADLINES:
+        time = deadline.at(state)
+        if time is not None and at >= time:
+            state = deadline.passed(state, at)
+    return backoff.reset_when_healthy(state, at)
 
 
 def _reduce(state: State, event: Event, at: datetime) -> State:
     match event:
         case Tick():
             return state
-        case Enrolled():
-            return transitions.enrolled(state, event, at)
-        case GenerationOpened():
-            return transitions.opened(state, event)
-        case Closed():
-            return transitions.succeeded(replace(state, closed=True), Step.CLOSE)
-        case FenceObserved():
-            return transitions.fenced(state, event, at)
-        case LaunchResult():
-            return transitions.launched(state, event, at)
-        case AddressResult():
-            return transitions.addressed(state, event, at)
-        case AddressRemoved():
-            return transitions.succeeded(replace(state, address_removed=True), Step.REMOVE_ADDRESS)
-        case VolumeDetached():
-            return volume.detached(state, event)
-        case SnapshotResult():
-            return volume.snapshot_decided(state, event, at)
-        case AttachResult():
-            return volume.attached(state, event, at)
-        case VolumeDeleted():
-            return volume.deleted(state)
-        case CanaryResult():
-            return transitions.canary_completed(state, event, at)
-        case RegistrationStatus():
-            return transitions.registration_checked(state, event, at)
-        case Evicted():
-            return transitions.succeeded(replace(state, superseded_caller=None), Step.EVICT)
-        case FleetPermit():
-            return fleet_permit.apply_permit(state, event, at)
-        case StepFailed(step=Step.FLEET_PERMIT):
-            return fleet_permit.apply_permit(state, fleet_permit.permit_unavailable(event), at)
-        case OrphansTerminated():
-            return transitions.orphans_terminated(state, event)
         case StepFailed():
-            return transitions.failed(state, event, at)
+            step = plan.BY_STEP[event.step]
+            if step.failed is not None:
+                return step.failed(state, event, at)
+            return step_failed(state, event, at, halts=step.halts)
         case StateBehindRecord():
-            # With a pause: a record that stays ahead, as after a restore, must not make a storm.
-            return transitions.reload_record(state, at)
+            return reload_record(state, at)
         case BoxChanged():
             return _box_changed(state, event, at)
         case FleetFreeze(until=until):
             return replace(state, frozen=event if until > at else None)
+        case StepResult():
+            return plan.BY_RESULT[type(event)].apply(state, event, at)
         case _ as never:
             assert_never(never)
 
 
 def _complete_provisioning(state: State, at: datetime) -> State:
-    """End the provisioning once everything is there that `online` stands for, however late it came."""
+    """End the provisioning once the workspace meets every requirement of `online`, however late."""
     if state.online_since is not None or state.intent is not Intent.RUN or not conditions.is_serving(state):
         return state
     return replace(
-        state,
-        provisioning=None,
+        clear_failure(state, Step.AWAIT_REGISTRATION),
+        waiting=Settled(),
         online_since=at,
-        halted=False,
-        retry_recreate_at=None,
-        budget=replace(state.budget, exhausted=False, failures=()),
-        errors=clear_failure(state.errors, Step.AWAIT_REGISTRATION),
+        budget=replace(state.budget, failures=()),
     )
 
 
 def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
     if event.generation > state.generation:
-        return replace(state, enrolled=False)  # the record is ahead of us: read it
+        return replace(state, enrolled=False)  # PostgreSQL is ahead of this state: read it
     if event.kind is BoxEventKind.SUPERSEDED_CALL:
-        return _superseded_call(state, event.generation)
+        return superseded_call(state, event.generation)
     if event.kind is BoxEventKind.ORPHAN:
-        return transitions.orphan_found(state, event.detail)
+        return orphan_found(state, event.detail)
     if event.generation < state.generation or state.intent is not Intent.RUN:
         return state
-    box, older = state.box, state.box.last_liveness_at is not None and event.at < state.box.last_liveness_at
+    box = state.box
+    older = box.last_liveness_at is not None and event.at < box.last_liveness_at
     match event.kind:
         case BoxEventKind.REGISTERED:
             return replace(state, box=replace(box, registered_at=box.registered_at or event.at))
         case BoxEventKind.ALIVE | BoxEventKind.STALE | BoxEventKind.CREDENTIAL_LOST if older:
             return state
         case BoxEventKind.ALIVE:
-            if box.credential_lost_at is not None:
-                state = replace(state, errors=clear_failure(state.errors, Step.AWAIT_REGISTRATION))
-            return replace(state, box=transitions.heartbeat_received(box, event.at, at))
+            return heartbeat_received(state, event.at, at)
         case BoxEventKind.STALE:
             return replace(state, box=replace(box, stale_since=event.at, last_liveness_at=event.at))
+        case BoxEventKind.CREDENTIAL_LOST:
+            return credential_lost(state, event.at, at)
         case BoxEventKind.NOT_PROCESSING | BoxEventKind.PROCESSING if (
             box.last_processing_at is not None and event.at < box.last_processing_at
         ):
@@ -270,33 +170,10 @@ def _box_changed(state: State, event: BoxChanged, at: datetime) -> State:
             return state
         case BoxEventKind.NOT_PROCESSING:
             state = replace(state, box=replace(box, last_processing_at=event.at))
-            return transitions.agent_unresponsive(state, event.detail or NOT_PROCESSING, at)
+            return agent_unresponsive(state, event.detail or NOT_PROCESSING, at)
         case BoxEventKind.PROCESSING:
-            return transitions.agent_processing(
-                replace(state, box=replace(box, last_processing_at=event.at)), at
-            )
+            return agent_processing(replace(state, box=replace(box, last_processing_at=event.at)), at)
         case BoxEventKind.UNRECORDED_INSTANCE:
-            return transitions.unrecorded_instance_found(state, at)
-        case BoxEventKind.CREDENTIAL_LOST:
-            errors = record_failure(state, _credential_lost(), at)
-            lost = replace(box, credential_lost_at=event.at, last_liveness_at=event.at)
-            return replace(state, box=lost, errors=errors)
+            return unrecorded_instance_found(state, at)
         case _ as never:
             assert_never(never)
-
-
-def _credential_lost() -> StepFailed:
-    return StepFailed(
-        step=Step.AWAIT_REGISTRATION,
-        code=CREDENTIAL_LOST.code,
-        message=CREDENTIAL_LOST.message,
-        hint=CREDENTIAL_LOST.hint,
-        retryable=True,
-    )
-
-
-def _superseded_call(state: State, generation: int) -> State:
-    """A superseded box called. While its fence goes on, or nothing runs by intent, that says nothing new."""
-    if generation >= state.generation or state.intent is not Intent.RUN or not state.fence.confirmed:
-        return state
-    return replace(state, superseded_caller=generation)

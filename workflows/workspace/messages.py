@@ -1,89 +1,45 @@
-"""The public contract: payloads of signals, updates and queries, names, IDs and search attributes.
+"""The public contract of `WorkspaceWorkflow`: payloads of its signals, updates and queries.
 
-Outsiders (watchdogs, admins, the temporal CLI) depend on every name here; it decides nothing.
+Watchdogs, operators and the temporal CLI depend on every name here.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from temporalio.common import SearchAttributeKey
+from pydantic import AwareDatetime, Field, model_validator
 
-from workflows.delegation.rules import DelegationState
-from workflows.workspace.events import BoxEventKind
+from workflows.shared.payloads import Message, Name, Reason, read
+from workflows.workspace.enums import BoxEventKind, CanaryPolicy, Phase, SnapshotPolicy
 from workflows.workspace.requests import OutcomeKind, Request, RequestInput, RequestKind
-from workflows.workspace.state import CanaryPolicy, Condition, LastError, Phase, SnapshotPolicy
-
-WORKFLOW_TYPE = "WorkspaceWorkflow"
-TASK_QUEUE = "workspaces"
-EC2_TASK_QUEUE = "workspaces-ec2"
-"""EC2 mutations only, so that one server-side rate limit covers all workers."""
-
-WATCHDOG_TYPE = "WatchdogWorkflow"
-WATCHDOG_SCHEDULE = "onebox-watchdog"
-"""The schedule's ID: pausing it in the UI or the CLI pauses the watchdog."""
-
-DELEGATION_TYPE = "DelegationWorkflow"
-DELEGATIONS_TASK_QUEUE = "delegations"
-"""Apart from the workspaces': a hundred slow targets must not hold up a recreate."""
-
-SWEEP_TYPE = "SweepWorkflow"
-SWEEP_SCHEDULE = "onebox-sweep"
-
-REPAIR_TYPE = "RepairWorkflow"
-REPAIR_SCHEDULE = "onebox-rescue"
-
-PHASE = SearchAttributeKey.for_keyword("WorkspacePhase")
-INSTANCE = SearchAttributeKey.for_keyword("WorkspaceInstance")
-ERROR_CODE = SearchAttributeKey.for_keyword("WorkspaceErrorCode")
-REASON = SearchAttributeKey.for_keyword("WorkspaceReason")
-"""Why it is degraded or failed, or cannot go on: the reason of that condition."""
-GENERATION = SearchAttributeKey.for_int("WorkspaceGeneration")
-DELEGATION_STATE = SearchAttributeKey.for_keyword("DelegationState")
-"""`held` for dead letters, else the delegation's state."""
-ROLLOUT_STATE = SearchAttributeKey.for_keyword("RollState")
-"""Of a fleet rollout: `planned`, `rolling`, `paused`, `aborted`, `ended`."""
-SEARCH_ATTRIBUTES = (PHASE, INSTANCE, ERROR_CODE, REASON, GENERATION, DELEGATION_STATE, ROLLOUT_STATE)
+from workflows.workspace.state import Condition, LastError
 
 
-class InvalidPayload(ValueError):
-    """A payload that does not fit its message; the text says which member and why."""
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-Name = Annotated[str, Field(max_length=200)]
-Reason = Annotated[str, Field(max_length=1000)]
-
-
-class RecreateRequest(_Message):
-    """Ask for a new box. Every member is optional; a bare signal asks on nobody's behalf."""
+class RecreateRequest(Message):
+    """Request a new box. Every member is optional; without any, the request is automatic."""
 
     reason: Reason = ""
     requested_by: Name = ""
-    """Who asks: `watchdog`, `admin:alice`. Human if it starts with `admin`, else automatic."""
+    """The sender: `watchdog`, `admin:alice`. Manual if it starts with `admin`, else automatic."""
     observed_generation: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] | None = None
-    """The generation whose stall the sender saw; a request about one that is gone changes nothing."""
+    """The generation that the sender wants replaced. A request about an earlier one is `stale`."""
     request_id: Name | None = None
-    """The same ID gets the earlier outcome again."""
+    """Idempotency key: a repeated ID gets the earlier outcome."""
     force: bool = False
-    """Pass budget and freeze, or give up a generation that awaits registration. Heeded from humans."""
+    """Bypass an exhausted budget, or replace a generation that awaits registration. Operators only."""
 
 
-class IntentRequest(_Message):
-    """Ask to stop, start or delete the workspace."""
+class IntentRequest(Message):
+    """Request to stop, start or delete the workspace."""
 
     reason: Reason = ""
     requested_by: Name = ""
     request_id: Name | None = None
 
 
-class DeclareDead(_Message):
-    """A human's word that a box whose termination cannot be confirmed is gone."""
+class DeclareDead(Message):
+    """An operator's confirmation that a box is gone whose termination Onebox cannot confirm."""
 
     instance_id: Annotated[str, Field(pattern=r"^i-[0-9a-f]{8,17}$")]
     reason: Reason = ""
@@ -91,35 +47,17 @@ class DeclareDead(_Message):
     request_id: Name | None = None
 
 
-class Freeze(_Message):
-    """Defer automatic recreates for a while; it ends by itself."""
+class Freeze(Message):
+    """Defer automatic recreates for a limited time."""
 
     reason: Reason = ""
     requested_by: Name = ""
     seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
-    """How long; 0 thaws."""
+    """How long; 0 ends the freeze."""
 
 
-class DelegationCommand(_Message):
-    """A human's word about a delegation."""
-
-    reason: Reason = ""
-    requested_by: Name = ""
-
-
-class DelegationStatus(_Message):
-    """The answer of a delegation's `status` query; its content is in the ledger only."""
-
-    delegation_id: str
-    state: DelegationState | None
-    """None: nobody has looked yet."""
-    attempt: int
-    held: bool
-    """A dead letter: `resend` or `give_up` decides."""
-
-
-class BoxEvent(_Message):
-    """A transition that the register API or the beat scan saw in PostgreSQL."""
+class BoxEvent(Message):
+    """A state change of a box that the register API, a scan or the orphan sweep detected."""
 
     kind: BoxEventKind
     generation: int
@@ -128,64 +66,63 @@ class BoxEvent(_Message):
 
 
 class VolumeType(StrEnum):
-    """EC2's types of volumes for general use and for databases."""
+    """The supported EC2 volume types."""
 
     GP3 = "gp3"
     GP2 = "gp2"
     IO2 = "io2"
 
 
-class DataVolume(_Message):
-    """A volume that outlives the workspace's boxes. What it says counts when the volume is created."""
+class DataVolume(Message):
+    """A volume that outlives the workspace's boxes. Changes have no effect once the volume exists."""
 
     size_gib: Annotated[int, Field(ge=1, le=16_384)] = 20
     type: VolumeType = VolumeType.GP3
     iops: Annotated[int, Field(ge=100, le=64_000)] | None = None
-    """For `gp3` at least 3000, which it has without; `io2` must name it; `gp2` has none to choose."""
+    """Optional for `gp3` (default and minimum 3000), required for `io2`, not allowed for `gp2`."""
     throughput_mibps: Annotated[int, Field(ge=125, le=1000)] | None = None
-    """For `gp3` only."""
+    """Only for `gp3`."""
     encrypted: bool = True
     """With the account's default key."""
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         if self.iops is None and self.type is VolumeType.IO2:
-            raise ValueError("io2 needs iops")
+            raise ValueError("io2 requires iops")
         if self.iops is not None and self.type is VolumeType.GP2:
-            raise ValueError("gp2 has no iops to choose")
+            raise ValueError("gp2 does not support iops")
         if self.iops is not None and self.type is VolumeType.GP3 and not 3000 <= self.iops <= 16_000:
-            raise ValueError("gp3 takes 3000 to 16000 iops")
+            raise ValueError("gp3 supports 3000 to 16000 iops")
         if self.type is VolumeType.IO2 and self.size_gib < 4:
-            raise ValueError("io2 has at least 4 GiB")
+            raise ValueError("io2 requires at least 4 GiB")
         if self.throughput_mibps is not None and self.type is not VolumeType.GP3:
-            raise ValueError("only gp3 has a throughput to choose")
+            raise ValueError("only gp3 supports throughput_mibps")
         return self
 
 
-class WorkspaceSpec(_Message):
-    """What makes this workspace differ from the worker's settings. `{}` takes them as they are."""
+class WorkspaceSpec(Message):
+    """Overrides of the worker's settings for this workspace. `{}` overrides none."""
 
     image_id: Annotated[str, Field(max_length=200)] | None = None
     instance_types: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=20)
     """In order of preference; the next one is tried on a definitive capacity error."""
     subnet_ids: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=20)
-    """In order of preference: a subnet is a zone."""
+    """In order of preference. Each subnet is in one availability zone."""
     security_group_ids: tuple[Name, ...] | None = Field(default=None, max_length=20)
     runtime_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     register_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    """From the instance running to its first authenticated beat."""
+    """From the instance running to its first authenticated heartbeat."""
     canary: CanaryPolicy | None = None
     data_volume: DataVolume | None = None
-    """Once there is one, it stays until the workspace is deleted, also if a later spec does not name it."""
+    """An existing volume stays until the workspace is deleted, also if a later spec omits it."""
     snapshot: SnapshotPolicy | None = None
-    """When a snapshot of it is asked for: `off` (default), or `recreate`."""
+    """When a snapshot of the data volume is requested: `off` (default) or `recreate`."""
     delete_snapshots: bool | None = None
-    """Whether deleting the workspace deletes its snapshots too; by default they stay, as the backup that they
-    are."""
+    """Whether deleting the workspace deletes its snapshots too. By default they stay as a backup."""
 
 
-class RequestOutcome(_Message):
-    """What became of a request. Never changes once it is given."""
+class RequestOutcome(Message):
+    """The outcome of a request. It is final."""
 
     request_id: str
     kind: RequestKind
@@ -218,8 +155,8 @@ class RequestOutcome(_Message):
         )
 
 
-class WorkspaceStatus(_Message):
-    """The answer of the `status` query: what the lifecycle knows. Beats are in PostgreSQL only."""
+class WorkspaceStatus(Message):
+    """The result of the `status` query. Later heartbeats than the first are in PostgreSQL only."""
 
     workspace_id: str
     phase: Phase
@@ -228,38 +165,17 @@ class WorkspaceStatus(_Message):
     private_ip: str | None
     dns_name: str | None
     volume_id: str | None = None
-    """The data volume, while the box has it."""
+    """The data volume, while it is attached to the box."""
     recreates: int
-    """Accepted in the last 24 h."""
+    """Recreates accepted in the last 24 h."""
     last_error: LastError | None
     conditions: tuple[Condition, ...]
     waiting_for: str
-    """What the workflow does or waits for now, in words."""
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def read(model: type[M], payload: Sequence[object]) -> M:
-    """Validate the arguments of a message: none at all, or one object.
-
-    Raises `InvalidPayload` with one line that names each wrong member.
-    """
-    if len(payload) > 1:
-        raise InvalidPayload(f"{len(payload)} arguments; one object, or none, is expected")
-    try:
-        return model.model_validate(payload[0] if payload and payload[0] is not None else {})
-    except ValidationError as error:
-        raise InvalidPayload(
-            "; ".join(
-                f"{'.'.join(map(str, fault['loc']))[:64] or 'payload'}: {fault['msg'][:160]}"
-                for fault in error.errors(include_url=False, include_input=False)[:5]
-            )
-        ) from None
+    """What the workflow does or waits for now."""
 
 
 def parse_request(kind: RequestKind, payload: Sequence[object], *, request_id: str) -> RequestInput:
-    """The request that a message asks for; `request_id` is used where the message names none.
+    """The request in a message's payload. `request_id` is used where the payload has none.
 
     Raises `InvalidPayload`.
     """

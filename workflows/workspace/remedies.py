@@ -1,7 +1,4 @@
-"""What a human can do about a workspace now, as commands to copy. Standard library only.
-
-Advises; whether a request is accepted is decided in `admission`.
-"""
+"""What an operator can do about a workspace now, as commands to copy. Standard library only."""
 
 import json
 from collections.abc import Iterator
@@ -9,67 +6,75 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workflows.workspace import conditions
-from workflows.workspace.phases.fencing import is_unconfirmed
-from workflows.workspace.state import Condition, ConditionStatus, ConditionType, Intent, Phase, State
+from workflows.workspace.enums import ConditionStatus, ConditionType, Intent, Phase
+from workflows.workspace.state import Condition, State
 
-WHO = "admin:YOU"
-"""A name that starts with `admin` is a human's; the rest is for whoever reads the record later."""
+OPERATOR = "admin:YOU"
+"""The `requested_by` in the commands. It must start with `admin`; operators replace YOU with their name."""
 
-UNKNOWN = "INSTANCE"
-"""Where no look at EC2 has succeeded yet, only a human knows which it is."""
+INSTANCE_PLACEHOLDER = "INSTANCE"
+"""Where the instance ID is not known: the operator finds the instance by its tags."""
 
-_HELD_BACK = ("BudgetSpent", "FailedAlike", "FleetFrozen", "FleetBusy", "Spacing")
+_DEFERS = ("BudgetExhausted", "SameFailure", "FleetFrozen", "FleetAtCapacity", "Backoff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A purpose, and the command that serves it."""
+    """A purpose, and the command for it."""
 
     to: str
     command: str
 
 
 def remedies(state: State, at: datetime) -> tuple[Remedy, ...]:
-    """What can be done, the likeliest first; nothing where all is well or over."""
-    return tuple(_advice(state, at))
+    """What an operator can do, the likeliest first; empty if the workspace is healthy or deleted."""
+    return tuple(_remedies(state, at))
 
 
-def _advice(state: State, at: datetime) -> Iterator[Remedy]:
+def _remedies(state: State, at: datetime) -> Iterator[Remedy]:
     workspace, generation = state.workspace_id, state.generation
     if not state.enrolled:
         return
-    if is_unconfirmed(state.fence, at, after=state.timings.fence_unconfirmed):
-        for instance in [instance.key for instance in state.fence.unconfirmed_instances] or [UNKNOWN]:
+    if state.is_fence_unconfirmed(at):
+        for instance in _unconfirmed(state):
+            which = (
+                "the instance with this workspace's tags" if instance == INSTANCE_PLACEHOLDER else instance
+            )
             yield Remedy(
-                to=f"vouch that {instance} is gone, once you have seen it: nothing is launched before",
-                command=_update(workspace, "declare_dead", instance_id=instance, requested_by=WHO),
+                to=f"confirm that {which} is terminated (nothing is launched until you do)",
+                command=_update(workspace, "declare_dead", instance_id=instance, requested_by=OPERATOR),
             )
     match conditions.phase(state):
         case Phase.STOPPED:
             yield Remedy(
-                to="give it a box again", command=_update(workspace, "request_start", requested_by=WHO)
+                to="give it a box again", command=_update(workspace, "request_start", requested_by=OPERATOR)
             )
         case Phase.FAILED:
             yield Remedy(
-                to="try again, with a budget that begins anew, once the cause is gone",
-                command=_update(workspace, "request_start", requested_by=WHO),
+                to="after fixing the cause, retry (this also resets the backoff)",
+                command=_update(workspace, "request_start", requested_by=OPERATOR),
             )
         case Phase.DEGRADED:
-            held = _held_back(state)
-            force = {"force": True} if held is not None else {}
+            deferred = _deferred_by(state)
+            force = {"force": True} if deferred is not None else {}
             yield Remedy(
-                to="replace the box" + (f" although it is held back ({held.reason})" if held else ""),
+                to="replace the box"
+                + (f" although recreates are deferred ({deferred.reason})" if deferred else ""),
                 command=_update(
-                    workspace, "request_recreate", requested_by=WHO, observed_generation=generation, **force
+                    workspace,
+                    "request_recreate",
+                    requested_by=OPERATOR,
+                    observed_generation=generation,
+                    **force,
                 ),
             )
         case Phase.AWAITING_REGISTRATION:
             yield Remedy(
-                to="give this box up before its deadline, and launch another",
+                to="give up this box before its deadline, and launch another",
                 command=_update(
                     workspace,
                     "request_recreate",
-                    requested_by=WHO,
+                    requested_by=OPERATOR,
                     observed_generation=generation,
                     force=True,
                 ),
@@ -78,15 +83,23 @@ def _advice(state: State, at: datetime) -> Iterator[Remedy]:
             return
 
 
-def _held_back(state: State) -> Condition | None:
+def _unconfirmed(state: State) -> tuple[str, ...]:
+    """The instances whose termination is not confirmed; a placeholder where the instance is not known."""
+    keys = [it.key for it in state.fence.unconfirmed_instances]
+    known = [key for key in keys if key.startswith("i-")]
+    unknown = [INSTANCE_PLACEHOLDER] if len(known) < len(keys) or not keys else []
+    return (*known, *unknown)
+
+
+def _deferred_by(state: State) -> Condition | None:
     for condition in state.conditions:
         if condition.type is ConditionType.RECREATE_ALLOWED and condition.status is not ConditionStatus.TRUE:
-            return condition if condition.reason in _HELD_BACK and state.intent is Intent.RUN else None
+            return condition if condition.reason in _DEFERS and state.intent is Intent.RUN else None
     return None
 
 
 def _update(workspace: str, name: str, **payload: object) -> str:
-    # In lines of their own: the UI shows this in half a page, and breaks none.
+    # One option per line: the UI shows this in half a page and does not wrap.
     return (
         f"temporal workflow update execute \\\n    --workflow-id {workspace} --name {name} \\\n"
         f"    --input '{json.dumps(payload)}'"

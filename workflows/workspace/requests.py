@@ -1,6 +1,6 @@
-"""Requests of people and programs: what is asked, by whom, and what became of it. Standard library only.
+"""Requests of operators and programs, and their outcomes, as values. Standard library only.
 
-They are values; what becomes of a request is decided in `admission`.
+`admission` decides the outcome.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class RequestKind(StrEnum):
-    """What a request asks for."""
+    """The kinds of requests."""
 
     RECREATE = "recreate"
     STOP = "stop"
@@ -17,11 +17,11 @@ class RequestKind(StrEnum):
     DELETE = "delete"
     DECLARE_DEAD = "declare_dead"
     UNKNOWN = "unknown"
-    """A signal that has no meaning here, or a cancellation; always rejected, and seen."""
+    """A signal with an unknown name, or a cancellation. It is recorded as rejected."""
 
 
 class OutcomeKind(StrEnum):
-    """What became of a request."""
+    """The outcomes of a request."""
 
     ACCEPTED = "accepted"
     JOINED = "joined"
@@ -41,22 +41,22 @@ class RequestInput:
     observed_generation: int | None = None
     force: bool = False
     instance_id: str | None = None
-    """Of `declare_dead` only."""
+    """Only for `declare_dead`."""
 
     @property
     def automatic(self) -> bool:
-        """Whether a program asks."""
+        """Whether a program sent the request."""
         return not is_human(self.requested_by)
 
     @property
     def forced(self) -> bool:
-        """Whether force was asked for by somebody who may."""
+        """Whether `force` has an effect: only in an operator's request."""
         return self.force and not self.automatic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A decided request: what was asked, and what became of it."""
+    """A request with its outcome."""
 
     request_id: str
     kind: RequestKind
@@ -70,25 +70,20 @@ class Request:
     detail: str
     retry_at: datetime | None = None
 
-    @property
-    def human(self) -> bool:
-        """Whether a person asked, as told by the name that the request carries."""
-        return is_human(self.requested_by)
-
 
 _ROLLOUT_SUFFIX = " (rollout "
 
 
 def rollout_requester(requested_by: str, rollout_id: str) -> str:
-    """The name under which a rollout asks on behalf of who began it; human if that one is."""
+    """The `requested_by` of a rollout's requests: manual if an operator started the rollout."""
     return f"{requested_by or 'unnamed'}{_ROLLOUT_SUFFIX}{rollout_id})"
 
 
 def is_rollout_request(requested_by: str) -> bool:
-    """Whether a rollout asks: who waits for one box goes ahead of it."""
+    """Whether a rollout sent the request. Such requests have a lower priority."""
     return _ROLLOUT_SUFFIX in requested_by and requested_by.endswith(")")
 
 
 def is_human(requested_by: str) -> bool:
-    """Names of humans start with `admin`, by convention of the requests' senders."""
+    """Whether an operator sent the request: by convention, operators' names start with `admin`."""
     return requested_by.startswith("admin")

@@ -1,22 +1,33 @@
-"""What people and searches see of a workspace: status, search attributes, words of the UI.
-
-Says what the state is; decides nothing.
-"""
+"""What operators see of a workspace: status, search attributes, memo, current details."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from temporalio.common import SearchAttributeUpdate
 
+from workflows.shared import names
 from workflows.shared.markdown import code, plain, table
-from workflows.workspace import backoff, conditions, deadlines, lifecycle, messages, remedies
-from workflows.workspace.events import WatchdogReport
+from workflows.workspace import backoff, conditions
+from workflows.workspace.enums import ConditionStatus, Intent, Step
 from workflows.workspace.messages import WorkspaceStatus
+from workflows.workspace.phases import plan
+from workflows.workspace.phases.canary import unresponsive_deadline
+from workflows.workspace.phases.definition import StepDefinition
+from workflows.workspace.phases.registration import register_deadline
+from workflows.workspace.remedies import remedies
 from workflows.workspace.requests import Request
-from workflows.workspace.state import ConditionStatus, Intent, LastError, State, Step
+from workflows.workspace.state import (
+    BackingOff,
+    Exhausted,
+    Halted,
+    LastError,
+    Provisioning,
+    Settled,
+    State,
+)
 
 SHOWN_REQUESTS = 10
-"""In the current details, which are read at a glance; the query `requests` has more."""
+"""In the current details. The query `requests` returns more."""
 
 _EMPHASIS = {
     ConditionStatus.TRUE: "true",
@@ -24,28 +35,10 @@ _EMPHASIS = {
     ConditionStatus.UNKNOWN: "**unknown**",
 }
 
-_STEP_DESCRIPTIONS = {
-    Step.ENROLL: "reading its record",
-    Step.OPEN: "opening the generation and revoking the old tokens",
-    Step.CLOSE: "revoking the tokens",
-    Step.FENCE: "terminating the boxes before, and confirming it",
-    Step.LAUNCH: "launching the instance",
-    Step.ADDRESS: "waiting for the instance to run, then writing the DNS name",
-    Step.CANARY: "asking the agent a question",
-    Step.REMOVE_ADDRESS: "removing the DNS name",
-    Step.CHECK_REGISTRATION: "reading what the box did, since its deadline has passed",
-    Step.FLEET_PERMIT: "asking whether the fleet allows an automatic recreate",
-    Step.EVICT: "terminating boxes that are not this generation's",
-    Step.DETACH: "seeing that the data volume is free",
-    Step.SNAPSHOT: "asking for a snapshot of the data volume",
-    Step.ATTACH: "waiting for the instance to run, then attaching the data volume",
-    Step.DELETE_VOLUME: "deleting the data volume",
-}
 
-
-def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
-    """The answer of the `status` query."""
-    gone = state.intent is not Intent.RUN and state.fence.confirmed
+def status(state: State, running: StepDefinition | None, at: datetime) -> WorkspaceStatus:
+    """The result of the `status` query."""
+    gone = _is_gone(state)
     return WorkspaceStatus(
         workspace_id=state.workspace_id,
         phase=conditions.phase(state),
@@ -62,75 +55,88 @@ def status(state: State, running: Step | None, at: datetime) -> WorkspaceStatus:
 
 
 def search_attributes(state: State) -> list[SearchAttributeUpdate[Any]]:
-    """What lists and saved views of the UI can ask for; the reason last."""
-    error, trouble = state.last_error, conditions.blocking_condition(state)
-    gone = state.intent is not Intent.RUN and state.fence.confirmed
+    """The search attributes of lists and saved views."""
+    error, blocking = state.last_error, conditions.blocking_condition(state)
+    has_instance = state.box.instance_id is not None and not _is_gone(state)
     return [
-        messages.PHASE.value_set(conditions.phase(state)),
-        messages.GENERATION.value_set(state.generation),
-        messages.INSTANCE.value_set(state.box.instance_id)
-        if state.box.instance_id and not gone
-        else messages.INSTANCE.value_unset(),
-        messages.ERROR_CODE.value_set(error.code) if error else messages.ERROR_CODE.value_unset(),
-        messages.REASON.value_set(trouble.reason) if trouble else messages.REASON.value_unset(),
+        names.PHASE.value_set(conditions.phase(state)),
+        names.GENERATION.value_set(state.generation),
+        names.INSTANCE.value_set(state.box.instance_id or "")
+        if has_instance
+        else names.INSTANCE.value_unset(),
+        names.ERROR_CODE.value_set(error.code) if error else names.ERROR_CODE.value_unset(),
+        names.REASON.value_set(blocking.reason) if blocking else names.REASON.value_unset(),
     ]
 
 
 def memo(state: State) -> dict[str, str | None]:
-    """What a list tells beside the search attributes, in words; None where there is nothing to tell."""
-    error, trouble = state.last_error, conditions.blocking_condition(state)
+    """The memo: texts in addition to the search attributes. None removes an entry."""
+    error, blocking = state.last_error, conditions.blocking_condition(state)
     return {
         "dns_name": state.box.dns_name,
-        "why": trouble.message if trouble else None,
+        "why": blocking.message if blocking else None,
         "last_error": f"{error.code}: {error.message}" if error else None,
     }
 
 
-def summary(step: Step, generation: int) -> str:
-    """What an activity does, for the UI's event list."""
-    return f"generation {generation}: {_STEP_DESCRIPTIONS[step]}"
-
-
-def waiting_for(state: State, running: Step | None) -> str:
-    """What the workflow does or waits for now, in one sentence."""
+def waiting_for(state: State, running: StepDefinition | None) -> str:
+    """What the workflow does or waits for now, as a clause that completes "Now:"."""
     if running is not None:
-        return _STEP_DESCRIPTIONS[running]
+        return running.doing
     if state.retry is not None:
-        return f"{_STEP_DESCRIPTIONS[state.retry.step]}: again at {_time(state.retry.not_before)}"
+        return f"{_doing(state.retry.step)}; next attempt at {_time(state.retry.not_before)}"
     if state.intent is not Intent.RUN:
-        return f"nothing: {conditions.phase(state)}"
+        return f"nothing to do: the workspace is {conditions.phase(state)}"
+    match state.waiting:
+        case Provisioning() | Settled():
+            return _waiting_for_box(state)
+        case BackingOff(until=until):
+            return f"waiting for the next automatic recreate at {_time(until)}"
+        case Halted() | Exhausted():
+            return "waiting for an operator: run request_start to retry"
+        case _ as never:
+            assert_never(never)
+
+
+def _waiting_for_box(state: State) -> str:
+    if (replaced_at := unresponsive_deadline(state)) is not None:
+        return f"waiting for the agent to recover; its box is replaced at {_time(replaced_at)}"
     if state.provisioning is not None:
-        return f"the box to register and beat, until {_time(lifecycle.wake_at(state))}"
-    if state.retry_recreate_at is not None:
-        return f"the next automatic recreate, at {_time(state.retry_recreate_at)}"
-    if state.halted or state.budget.exhausted:
-        return "a human: request_start takes it up again"
-    if (replaced_at := deadlines.processing_deadline(state)) is not None:
-        return f"the agent to process again; another box is asked for at {_time(replaced_at)}"
+        deadline = register_deadline(state)
+        until = f", until {_time(deadline)}" if deadline is not None else ""
+        return f"waiting for the box to register and send heartbeats{until}"
     if conditions.blocking_condition(state) is not None:
-        return "its box to be well again, or a request; the watchdog asks for another box by and by"
-    return "requests, and news of its box"
+        return "waiting for the box to recover; the watchdog requests a recreate if it does not"
+    return "idle: healthy, waiting for requests and events of the box"
 
 
-def details(state: State, running: Step | None, at: datetime) -> str:
-    """The current details in Markdown: what the workspace is, does, waits for, why; what one can do."""
-    lines = [_what_it_is(state), "", f"**Now:** {plain(waiting_for(state, running))}."]
-    if trouble := conditions.blocking_condition(state):
-        since = _time(trouble.last_transition_at)
-        lines += ["", f"**Why:** {plain(trouble.message)} ({code(trouble.reason)}, since {since})."]
+def _doing(step: Step) -> str:
+    return plan.BY_STEP[step].doing
+
+
+def _is_gone(state: State) -> bool:
+    return state.intent is not Intent.RUN and state.fence.confirmed
+
+
+def details(state: State, running: StepDefinition | None, at: datetime) -> str:
+    """The current details in Markdown: state, what happens next, why, and what an operator can do."""
+    lines = [_summary(state), "", f"**Now:** {plain(waiting_for(state, running))}."]
+    if blocking := conditions.blocking_condition(state):
+        since = _time(blocking.last_transition_at)
+        lines += ["", f"**Why:** {plain(blocking.message)} ({code(blocking.reason)}, since {since})."]
     if error := state.last_error:
         lines += [
             "",
             f"**Last error:** {code(error.code)} in *{error.phase}* of generation {error.generation}: "
             f"{plain(error.message)}",
             "",
-            f"{_times(error)}. {plain(error.hint)}",
+            f"{_occurrences(error)}. {plain(error.hint)}",
         ]
-    if advice := remedies.remedies(state, at):
+    if available := remedies(state, at):
         lines += ["", "**What you can do:**"]
-        for one in advice:
-            lines += ["", f"- {plain(one.to)}:", "", "```", one.command, "```"]
-    # The UI shows this in half a page, without space between columns: few of them, and short ones.
+        for remedy in available:
+            lines += ["", f"- {plain(remedy.to)}:", "", "```", remedy.command, "```"]
+    # The UI shows this in half a page, without space between columns: few columns, and short ones.
     lines += table(
         ("condition", "status", "since (UTC)", "why"),
         (
@@ -148,8 +154,8 @@ def details(state: State, running: Step | None, at: datetime) -> str:
     return "\n".join(lines)
 
 
-def _what_it_is(state: State) -> str:
-    box, gone = state.box, state.intent is not Intent.RUN and state.fence.confirmed
+def _summary(state: State) -> str:
+    box, gone = state.box, _is_gone(state)
     parts = [f"generation {state.generation}"]
     parts.append(f"instance {code(box.instance_id)}" if box.instance_id and not gone else "no instance")
     if box.private_ip and not gone:
@@ -168,25 +174,11 @@ def _requested(request: Request) -> str:
     return f"{request.kind} by {plain(request.requested_by or 'unnamed', 80)}{about}{force}{why}"
 
 
-def _times(error: LastError) -> str:
-    again = "tried again by itself" if error.retryable else "not tried again by itself"
+def _occurrences(error: LastError) -> str:
+    again = "Onebox retries" if error.retryable else "Onebox does not retry"
     if error.count == 1:
         return f"Once, at {_time(error.last_at)}; {again}"
     return f"{error.count} times from {_time(error.first_at)} to {_time(error.last_at)}; {again}"
-
-
-def watchdog_details(seen: WatchdogReport) -> str:
-    """What the watchdog saw, in Markdown."""
-    lines = [
-        f"**{'frozen' if seen.frozen else 'watching'}** — "
-        f"{seen.stale} of {seen.running} workspaces are stale; "
-        f"{seen.recreating} of at most {seen.max_concurrent} automatic recreates are under way.",
-    ]
-    if seen.frozen:
-        lines += ["", f"Nothing automatic begins: {plain(seen.frozen)}. Requests of humans pass."]
-    if seen.requested:
-        lines += ["", f"Asked for another box of: {', '.join(seen.requested)}; {seen.waiting} more wait."]
-    return "\n".join(lines)
 
 
 def _time(at: datetime | None) -> str:

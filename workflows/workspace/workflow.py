@@ -1,12 +1,13 @@
-"""WorkspaceWorkflow: the life of one workspace. Takes events in and carries steps out.
+"""WorkspaceWorkflow: the durable owner of one workspace.
 
-It decides nothing itself: every decision is the lifecycle's, every effect an activity's.
+It applies events to the state machine of `lifecycle`, and runs the step that is due. The state machine makes
+every decision, activities have every side effect.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 from temporalio import workflow
@@ -16,38 +17,35 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
 
+    from workflows.shared import names
+    from workflows.shared.payloads import InvalidPayload, read
+    from workflows.shared.tasks import is_done, surface_errors
+    from workflows.shared.wake_timer import WakeTimer
     from workflows.shared.workspace_ids import InvalidWorkspaceId, check_workspace_id
-    from workflows.workspace import admission, conditions, deadlines, lifecycle, messages
+    from workflows.workspace import admission, conditions, lifecycle, messages
     from workflows.workspace import status as workspace_status
-    from workflows.workspace.events import ORPHAN_EVENTS, BoxChanged, Enrolled
+    from workflows.workspace.contract import Enrolled
+    from workflows.workspace.enums import Phase
+    from workflows.workspace.events import BoxChanged, Event, StateBehindRecord, Tick
     from workflows.workspace.messages import RequestOutcome, WorkspaceSpec, WorkspaceStatus
-    from workflows.workspace.phases import fleet_permit, runner
-    from workflows.workspace.requests import OutcomeKind, Request, RequestInput, RequestKind
-    from workflows.workspace.state import FleetFreeze, Phase, State, Step
+    from workflows.workspace.phases import runner
+    from workflows.workspace.phases.definition import StepDefinition
+    from workflows.workspace.requests import Request, RequestInput, RequestKind
+    from workflows.workspace.state import FleetFreeze, State
     from workflows.workspace.status_writer import StatusWriter
 
 MESSAGES_PER_RUN = 1_000
-"""Then the run continues as new. The server refuses the 10,001st signal and the 2,001st update of a run,
-and its own suggestion to continue looks at events and size only."""
+"""Then the run continues as new: the server refuses the 10,001st signal and the 2,001st update of a run."""
 
 SHOWN_REQUESTS = 50
-
-CONSULTS = "consult-the-fleet"
-"""The patch since which automatic recreates need the fleet's leave, and end where they don't help."""
-
-INQUIRES = "inquire-before-a-missed-registration"
-"""The patch since which a deadline is missed only after a look at the record."""
-
-STRAYS = "take-orphan_instances"
-"""The patch since which the workflow takes the sweep's facts; older code rejected their kinds."""
 
 _STATE = TypeAdapter(State)
 _Message = TypeVar("_Message", bound=BaseModel)
 
 
-@workflow.defn(name=messages.WORKFLOW_TYPE)
+@workflow.defn(name=names.WORKFLOW_TYPE)
 class WorkspaceWorkflow:
-    """The one durable owner of a workspace: its workflow ID is the workspace ID."""
+    """The owner of a workspace. Its workflow ID is the workspace ID."""
 
     @workflow.init
     def __init__(self, *payload: object) -> None:
@@ -60,29 +58,29 @@ class WorkspaceWorkflow:
         self._messages = 0
         self._seed = workflow.random_seed()
         self._awake = True
-        self._running: Step | None = None
+        self._running: StepDefinition | None = None
         self._step_task: asyncio.Task[None] | None = None
         self._record_task: asyncio.Task[None] | None = None
         self._status_writer = StatusWriter()
-        self._timer: tuple[datetime, asyncio.Task[None]] | None = None
+        self._timer = WakeTimer(self._wake)
         self._restore(payload)
 
     @workflow.run
-    async def run(self, *payload: object) -> WorkspaceStatus:  # noqa: ARG002 - taken in by __init__
+    async def run(self, *payload: object) -> WorkspaceStatus:  # noqa: ARG002 - __init__ reads it
         """Serve the workspace until it is deleted."""
         if self._unusable is not None:
             raise self._unusable
         while True:
-            self._surface_task_errors()
+            surface_errors(self._step_task, self._record_task)
             self._reload_after_reset()
-            self._apply(lifecycle.Tick())
+            self._apply(Tick())
             if self._is_run_full() and not self._state.pending:
                 self._continue_as_new_if_idle()
             else:
                 self._start_due_step()
                 self._set_timer()
             self._start_recording()
-            # Once for all that came together: for each of a thousand signals it took longer than a task may.
+            # Once per workflow task: once per signal of a storm took longer than a task may.
             workflow.set_current_details(workspace_status.details(self._state, self._running, workflow.now()))
             if self._is_over():
                 break
@@ -100,9 +98,9 @@ class WorkspaceWorkflow:
             )
         return self.status()
 
-    # Signals: they record and return. What they carry is checked here, so that nothing can wedge the run.
+    # Signals record and return. They validate payloads, so that none fails the workflow task again and again.
 
-    @workflow.signal(description="Ask for a new box; every member of the payload is optional")
+    @workflow.signal(description="Replace the box; every member of the payload is optional")
     def recreate(self, *payload: object) -> None:
         """See `RecreateRequest`."""
         self._handle_signal(RequestKind.RECREATE, payload)
@@ -122,7 +120,7 @@ class WorkspaceWorkflow:
         """See `IntentRequest`."""
         self._handle_signal(RequestKind.DELETE, payload)
 
-    @workflow.signal(description="Defer automatic recreates for some seconds; 0 thaws")
+    @workflow.signal(description="Defer automatic recreates for some seconds; 0 ends the freeze")
     def freeze(self, *payload: object) -> None:
         """See `Freeze`."""
         self._messages += 1
@@ -133,30 +131,29 @@ class WorkspaceWorkflow:
                 FleetFreeze(until=until, reason=message.reason or f"by {message.requested_by or 'unnamed'}")
             )
 
-    @workflow.signal(description="A transition of the box; sent by the control plane itself")
+    @workflow.signal(description="Internal: an event of the box")
     def box_changed(self, *payload: object) -> None:
         """See `BoxEvent`."""
         self._messages += 1
         self._reload_after_reset()
-        fact = self._read(messages.BoxEvent, payload)
-        if fact is not None and fact.kind in ORPHAN_EVENTS and not workflow.patched(STRAYS):
-            self._reject(RequestKind.UNKNOWN, f"malformed payload: kind: {fact.kind} is not known yet")
-        elif fact is not None:
-            changed = BoxChanged(kind=fact.kind, generation=fact.generation, at=fact.at, detail=fact.detail)
-            if self._state.enrolled:
-                self._apply(changed)
-            else:
-                self._early_events.append(changed)  # the record that is being read may not have it yet
+        event = self._read(messages.BoxEvent, payload)
+        if event is None:
+            return
+        changed = BoxChanged(kind=event.kind, generation=event.generation, at=event.at, detail=event.detail)
+        if self._state.enrolled:
+            self._apply(changed)
+        else:
+            self._early_events.append(changed)  # PostgreSQL may be read without it
 
     @workflow.signal(dynamic=True)
     def unknown(self, name: str, payload: Sequence[RawValue]) -> None:  # noqa: ARG002 - the SDK's signature
-        """Keep what was sent under a wrong name visible."""
+        """Record a signal with an unknown name as rejected."""
         self._messages += 1
         self._reject(RequestKind.UNKNOWN, f"there is no signal {name[:80]!r}")
 
-    # Updates: the same decisions, with the outcome as the answer. They never wait for a recreate.
+    # Updates make the same decisions and return the outcome. They never wait for a recreate.
 
-    @workflow.update(description="Ask for a new box, and learn at once what becomes of the request")
+    @workflow.update(description="Replace the box; returns the outcome of the request at once")
     async def request_recreate(self, *payload: object) -> RequestOutcome:
         """See `RecreateRequest`."""
         return await self._handle_update(RequestKind.RECREATE, payload)
@@ -176,12 +173,12 @@ class WorkspaceWorkflow:
         """See `IntentRequest`."""
         return await self._handle_update(RequestKind.DELETE, payload)
 
-    @workflow.update(description="A human's word that a box whose termination cannot be confirmed is gone")
+    @workflow.update(description="Confirm that a box is gone whose termination Onebox cannot confirm")
     async def declare_dead(self, *payload: object) -> RequestOutcome:
         """See `DeclareDead`."""
         return await self._handle_update(RequestKind.DECLARE_DEAD, payload)
 
-    @workflow.query(description="What the workspace is, and why")
+    @workflow.query(description="Phase, conditions, last error, and what the workflow waits for")
     def status(self) -> WorkspaceStatus:
         """See `WorkspaceStatus`."""
         return workspace_status.status(self._state, self._running, workflow.now())
@@ -192,61 +189,42 @@ class WorkspaceWorkflow:
         return [RequestOutcome.of(request) for request in self._state.requests[-SHOWN_REQUESTS:]]
 
     def current_request(self) -> str:
-        """The ID of the request that the present generation was opened for; empty if there was none."""
-        opening = (RequestKind.RECREATE, RequestKind.START)
-        for it in reversed(self._state.requests):
-            is_it = it.kind in opening and it.outcome is OutcomeKind.ACCEPTED
-            if is_it and it.generation == self._state.generation:
-                return it.request_id
-        return ""
+        """The ID of the request that opened the current generation; empty if there was none."""
+        return self._state.opening_request_id
 
     def _restore(self, payload: tuple[object, ...]) -> None:
-        """Take up a spec, or the state that the run before carried over."""
+        """Start from a spec, or from the state that the previous run carried over."""
         match payload:
             case ({"carried": carried, "spec": spec},) if workflow.info().continued_run_id:
                 self._state = _STATE.validate_python(carried)
                 self._spec = WorkspaceSpec.model_validate(spec)
                 return
-            case _:
-                self._take_spec(payload)
-
-    def _take_spec(self, payload: tuple[object, ...]) -> None:
         try:
             check_workspace_id(self._state.workspace_id)
-            self._spec = messages.read(WorkspaceSpec, payload)
-        except (InvalidWorkspaceId, messages.InvalidPayload) as error:
+            self._spec = read(WorkspaceSpec, payload)
+        except (InvalidWorkspaceId, InvalidPayload) as error:
             self._unusable = ApplicationError(str(error), type="InvalidWorkspace", non_retryable=True)
 
     def _reload_after_reset(self) -> None:
-        """After a reset the record is ahead of what is remembered here: read it before anything is decided.
+        """After a reset PostgreSQL is ahead of this state: read it before anything is decided.
 
-        Only a reset gives a run another random seed, with the first task after it. Handlers call this, so it
-        must issue no command: in which order updates and signals come after a reset differs in a replay.
+        Only a reset changes a run's random seed, with the first task after it. Handlers call this, so it must
+        issue no command: the order of updates and signals after a reset differs in a replay.
         """
         seed, self._seed = self._seed, workflow.random_seed()
-        if seed != self._seed and self._state.enrolled and self._state.heeds_resets:
+        if seed != self._seed and self._state.enrolled:
             self._set_state(replace(self._state, enrolled=False))
 
-    def _apply(self, event: lifecycle.Event) -> None:
-        now, before = workflow.now(), self._state
-        # Runs that began before this step existed judged the deadline at once, and replay so.
-        overdue = deadlines.is_registration_overdue(before, now)
-        if overdue and not before.inquires and workflow.patched(INQUIRES):
-            before = replace(before, inquires=True)
-        state = self._minding_the_fleet(before, lambda state: lifecycle.apply(state, event, now))
+    def _apply(self, event: Event) -> None:
+        state = lifecycle.apply(self._state, event, workflow.now())
         if state != self._state:
             self._set_state(state)
 
-    def _minding_the_fleet(self, before: State, advance: Callable[[State], State]) -> State:
-        """Advance; runs that began before the fleet was minded do so from their next automatic recreate."""
-        state = advance(before)
-        recreates = fleet_permit.accepted_automatically(before, state)
-        if recreates and not before.consults and workflow.patched(CONSULTS):
-            return advance(replace(before, consults=True))
-        return state
-
     def _set_state(self, state: State) -> None:
         self._state = state
+        self._wake()
+
+    def _wake(self) -> None:
         self._awake = True
 
     def _handle_signal(self, kind: RequestKind, payload: tuple[object, ...]) -> None:
@@ -255,36 +233,32 @@ class WorkspaceWorkflow:
         if self._state.enrolled:
             self._decide(kind, payload, request_id=str(workflow.uuid4()))
         else:
-            self._early.append((kind, payload))  # nothing is known yet that could decide it
+            self._early.append((kind, payload))  # decided once PostgreSQL has been read
 
     async def _handle_update(self, kind: RequestKind, payload: tuple[object, ...]) -> RequestOutcome:
         self._messages += 1
         self._reload_after_reset()
         update = workflow.current_update_info()
-        # The update's own ID makes a client's retry the same request, also in a later run of the chain.
+        # The update's ID makes a client's retry the same request, also in a later run of the chain.
         request_id = update.id if update else str(workflow.uuid4())
         if not self._state.enrolled:
             await workflow.wait_condition(lambda: self._state.enrolled or self._unusable is not None)
         request_id = self._decide(kind, payload, request_id=request_id)
         while (decided := self._outcome(request_id)) is None:
-            # An automatic one waits for a query of the fleet's state, and for nothing else.
+            # An automatic request waits for the fleet permit.
             await workflow.wait_condition(lambda: self._outcome(request_id) is not None)
         return RequestOutcome.of(decided)
 
     def _decide(self, kind: RequestKind, payload: tuple[object, ...], *, request_id: str) -> str:
-        """Decide now, or once the fleet has had its word; returns the ID that the request goes by."""
+        """Decide now, or once the fleet permit is there; returns the request ID."""
         try:
             request_input = messages.parse_request(kind, payload, request_id=request_id)
-        except messages.InvalidPayload as error:
+        except InvalidPayload as error:
             self._reject(kind, f"malformed payload: {error}", request_id=request_id)
             return request_id
-        now = workflow.now()
-        self._set_state(
-            self._minding_the_fleet(
-                self._state, lambda state: lifecycle.request(state, request_input, now)[0]
-            )
-        )
-        return request_input.request_id
+        state, decided = lifecycle.request(self._state, request_input, workflow.now())
+        self._set_state(state)
+        return decided.request_id if decided is not None else request_input.request_id
 
     def _outcome(self, request_id: str) -> Request | None:
         return next((it for it in reversed(self._state.requests) if it.request_id == request_id), None)
@@ -296,28 +270,28 @@ class WorkspaceWorkflow:
 
     def _read(self, model: type[_Message], payload: tuple[object, ...]) -> _Message | None:
         try:
-            return messages.read(model, payload)
-        except messages.InvalidPayload as error:
+            return read(model, payload)
+        except InvalidPayload as error:
             self._reject(RequestKind.UNKNOWN, f"malformed payload: {error}")
             return None
 
     def _start_due_step(self) -> None:
-        step = lifecycle.due(self._state, workflow.now())
-        if not _is_done(self._step_task):
-            if self._step_task and self._running is Step.CANARY and step is not Step.CANARY:
-                self._step_task.cancel()  # its box is on the way out: nobody waits for the answer
+        due = lifecycle.due(self._state, workflow.now())
+        if not is_done(self._step_task):
+            if self._step_task and self._running and self._running.interruptible and due is not self._running:
+                self._step_task.cancel()
             return
-        if step is None:
+        if due is None:
             return
-        self._running = step
-        self._step_task = asyncio.create_task(self._run_step(step, self._state))
+        self._running = due
+        self._step_task = asyncio.create_task(self._run_step(due, self._state))
 
-    async def _run_step(self, step: Step, begun: State) -> None:
+    async def _run_step(self, step: StepDefinition, begun: State) -> None:
         try:
             event = await runner.run_step(step, begun, self._spec)
         finally:
             self._running = None
-            self._awake = True
+            self._wake()
         if not lifecycle.result_still_applies(step, begun, self._state):
             return
         self._apply(event)
@@ -326,15 +300,15 @@ class WorkspaceWorkflow:
             self._decide_early()
 
     def _decide_early(self) -> None:
-        facts, self._early_events = self._early_events, []
-        for fact in facts:
-            self._apply(fact)
+        early_events, self._early_events = self._early_events, []
+        for event in early_events:
+            self._apply(event)
         early, self._early = self._early, []
         for kind, payload in early:
             self._decide(kind, payload, request_id=str(workflow.uuid4()))
 
     def _start_recording(self) -> None:
-        if not self._state.enrolled or not _is_done(self._record_task):
+        if not self._state.enrolled or not is_done(self._record_task):
             return
         if self._status_writer.is_due(self._state, resting=self._running is None):
             state = replace(self._state, revision=self._state.revision + 1)
@@ -345,43 +319,25 @@ class WorkspaceWorkflow:
         try:
             written = await self._status_writer.write(state, resting=self._running is None)
         finally:
-            self._awake = True
+            self._wake()
         self._state = replace(
             self._state,
             unrecorded=self._state.unrecorded - written.requests,
             revision=max(self._state.revision, written.revision),
         )
-        if written.ahead and state.generation == self._state.generation:
-            self._apply(lifecycle.StateBehindRecord())
+        if written.behind and state.generation == self._state.generation:
+            self._apply(StateBehindRecord())
 
     def _set_timer(self) -> None:
-        due_at = lifecycle.wake_at(self._state)
-        if self._timer is not None:
-            if self._timer[0] == due_at and not self._timer[1].done():
-                return
-            self._timer[1].cancel()
-            self._timer = None
-        if due_at is not None and self._running is None:
-            self._timer = (due_at, asyncio.create_task(self._sleep_until(due_at)))
-
-    async def _sleep_until(self, due_at: datetime) -> None:
-        summary = workspace_status.waiting_for(self._state, None)
-        await workflow.sleep(max(due_at - workflow.now(), timedelta()), summary=summary)
-        self._awake = True
-
-    def _surface_task_errors(self) -> None:
-        """An error in the program fails the workflow task, where it is seen, instead of spinning."""
-        for task in (self._step_task, self._record_task):
-            if task is not None and task.done() and not task.cancelled() and (error := task.exception()):
-                # Not as it is: an error of Temporal's own would fail the workflow, and not the task.
-                raise RuntimeError(f"a step broke: {type(error).__name__}") from error
+        at, summary = lifecycle.wake_at(self._state), workspace_status.waiting_for(self._state, None)
+        self._timer.set(at, start=self._running is None, summary=summary)
 
     def _is_run_full(self) -> bool:
         full = self._messages >= MESSAGES_PER_RUN or workflow.info().is_continue_as_new_suggested()
         return full and self._state.enrolled
 
     def _is_idle(self) -> bool:
-        return self._state.enrolled and _is_done(self._step_task) and _is_done(self._record_task)
+        return self._state.enrolled and is_done(self._step_task) and is_done(self._record_task)
 
     def _continue_as_new_if_idle(self) -> None:
         carries_little = self._state.unrecorded <= admission.KEPT_OUTCOMES
@@ -390,10 +346,5 @@ class WorkspaceWorkflow:
             workflow.continue_as_new({"carried": carried, "spec": self._spec.model_dump(mode="json")})
 
     def _is_over(self) -> bool:
-        return (
-            conditions.phase(self._state) is Phase.DELETED and self._is_idle() and not self._state.unrecorded
-        )
-
-
-def _is_done(task: asyncio.Task[None] | None) -> bool:
-    return task is None or task.done()
+        is_deleted = conditions.phase(self._state) is Phase.DELETED
+        return is_deleted and self._is_idle() and not self._state.unrecorded

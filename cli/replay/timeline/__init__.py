@@ -1,4 +1,4 @@
-"""The story of a workspace, told from its history: what was asked, what was done, why it took that long.
+"""Builds the timeline of a workspace from its workflow history, and renders it as text, JSON or HTML.
 
-Reads values and makes text; it fetches nothing, replays nothing and decides nothing.
+Works on values: the callers fetch and replay histories.
 """

@@ -1,195 +1,182 @@
-"""What someone asks who wasn't there, answered in words: who asked, which boxes lived, why so long.
-
-Answers from the story alone, and says so where it doesn't have the answer.
-"""
+"""Answers the usual questions about an incident from the timeline: requests, boxes, tokens, durations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cli.replay.timeline.lines import outcome_tone, requester
-from cli.replay.timeline.model import BoxLifetime, Generation, RequestSummary, Timeline, Tone
-from workflows.workspace.messages import WORKFLOW_TYPE
+from cli.replay.timeline.entries import outcome_tone
+from cli.replay.timeline.model import (
+    BoxLifetime,
+    Generation,
+    RequestSummary,
+    Timeline,
+    Tone,
+    clock,
+    requester,
+)
+from workflows.shared.names import WORKFLOW_TYPE
 from workflows.workspace.requests import OutcomeKind, RequestKind
 
 MAX_LISTED_REQUESTS = 60
-"""Requests that are told one by one; a storm's thousand are told by their number."""
+"""Requests that are listed one by one; of further ones only the number is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A part of an answer."""
+    """A detail of an answer."""
 
     text: str
     at: datetime | None = None
     tone: Tone = Tone.PLAIN
     share: float | None = None
-    """Of the whole, where the lines of an answer add up to one."""
+    """Its share of the total, if the lines of the answer add up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A question, the answer in a sentence, and what it is made of."""
+    """A question, a short answer, and its details."""
 
     question: str
     short: str
     lines: tuple[Line, ...]
 
+    @property
+    def sentence(self) -> str:
+        """The short answer as a sentence."""
+        return f"{self.short[:1].upper()}{self.short[1:]}."
+
 
 def answers(timeline: Timeline) -> tuple[Answer, ...]:
-    """All of them, in the order in which they are asked."""
+    """All answers; none for workflows other than WorkspaceWorkflow."""
     if timeline.workflow_type != WORKFLOW_TYPE:
         return ()
     return (
-        _who_asked(timeline.requests),
+        _requests(timeline.requests),
         _boxes(timeline),
         _tokens(timeline.generations),
-        *(_why_so_long(timeline, generation) for generation in timeline.generations),
+        *(_duration(timeline, generation) for generation in timeline.generations),
     )
 
 
-def _who_asked(requests: Sequence[RequestSummary]) -> Answer:
+def _requests(requests: Sequence[RequestSummary]) -> Answer:
     names = list(dict.fromkeys(requester(request) for request in requests))
     counts = [
         f"{number} {outcome}"
         for outcome in OutcomeKind
         if (number := sum(request.outcome is outcome for request in requests))
     ]
-    short = "nobody asked for anything"
+    short = "no requests"
     if requests:
-        total = "1 request" if len(requests) == 1 else f"{len(requests)} requests"
-        short = f"{total} by {_join(names)}: {_join(counts)}"
+        short = f"{_count(len(requests), 'request')} by {_join(names)}: {_join(counts)}"
     lines = [
-        Line(text=_outcome_text(request), at=request.decided_at, tone=outcome_tone(request.outcome))
+        Line(text=_request_text(request), at=request.decided_at, tone=outcome_tone(request.outcome))
         for request in requests[:MAX_LISTED_REQUESTS]
     ]
-    if len(requests) > MAX_LISTED_REQUESTS:
-        lines.append(Line(text=f"and {len(requests) - MAX_LISTED_REQUESTS} more; the timeline has them all"))
-    return Answer(question="Who asked, and what became of each request?", short=short, lines=tuple(lines))
+    if (more := len(requests) - MAX_LISTED_REQUESTS) > 0:
+        lines.append(Line(text=f"and {more} more; the timeline lists all of them"))
+    return Answer(question="Who requested what, with which outcome?", short=short, lines=tuple(lines))
 
 
-def _outcome_text(request: RequestSummary) -> str:
-    about = (
-        f" about generation {request.observed_generation}" if request.observed_generation is not None else ""
-    )
-    what = "sent what nobody knows" if request.kind is RequestKind.UNKNOWN else f"asked to {request.kind}"
-    text = f"{requester(request)} {what}{about}: {str(request.outcome).upper()} — {request.detail}"
+def _request_text(request: RequestSummary) -> str:
+    observed = request.observed_generation
+    about = f" of generation {observed}" if observed is not None else ""
+    what = f"requested {request.kind}{about}"
+    if request.kind is RequestKind.UNKNOWN:
+        what = "sent an unknown request"
+    text = f"{requester(request)} {what}: {str(request.outcome).upper()} — {request.detail}"
     if request.served_at is not None:
         text += f"; served {_seconds(request.decided_at, request.served_at)} later"
     elif request.outcome in (OutcomeKind.ACCEPTED, OutcomeKind.JOINED):
-        text += "; not served when this history ends, or was replaced"
+        text += "; superseded, or not served by the end of this history"
     return text
 
 
 def _boxes(timeline: Timeline) -> Answer:
-    lives = timeline.boxes
-    if not lives:
-        return Answer(question="How many boxes lived when?", short="no box was launched", lines=())
-    most = timeline.max_alive
+    question, boxes, most = "Which boxes ran when?", timeline.boxes, timeline.max_alive
+    if not boxes:
+        return Answer(question=question, short="no box was launched", lines=())
     more = "never more than one at once" if most == 1 else f"up to {most} AT ONCE"
-    number = "1 box" if len(lives) == 1 else f"{len(lives)} boxes"
+    tone = Tone.GOOD if most == 1 else Tone.BAD
     return Answer(
-        question="How many boxes lived when?",
-        short=f"{number}, {more}",
-        lines=tuple(
-            Line(
-                text=_lifetime_text(life),
-                at=life.begin,
-                tone=Tone.GOOD if most == 1 else Tone.BAD,
-            )
-            for life in lives
-        ),
+        question=question,
+        short=f"{len(boxes)} {'box' if len(boxes) == 1 else 'boxes'}, {more}",
+        lines=tuple(Line(text=_lifetime_text(it), at=it.begin, tone=tone) for it in boxes),
     )
 
 
-def _lifetime_text(lifetime: BoxLifetime) -> str:
-    since = "launched" if lifetime.begin_known else "was there before this history begins"
-    running = (
-        f", seen running {_seconds(lifetime.begin, lifetime.running_at)} later" if lifetime.running_at else ""
-    )
-    if lifetime.end is None:
-        end = "still there when this history ends"
-    else:
-        end = (
-            f"gone at {clock(lifetime.end)} after {_seconds(lifetime.begin, lifetime.end)}:"
-            f" {lifetime.ended_by}"
-        )
-    return f"{lifetime.instance_id} of generation {lifetime.generation}: {since}{running}; {end}"
+def _lifetime_text(box: BoxLifetime) -> str:
+    text = f"{box.instance_id} of generation {box.generation}: "
+    text += "launched" if box.begin_known else "launched before this history begins"
+    if box.running_at:
+        text += f", running {_seconds(box.begin, box.running_at)} later"
+    if box.end is None:
+        return f"{text}; still there when this history ends"
+    return f"{text}; terminated at {clock(box.end)} after {_seconds(box.begin, box.end)}: {box.ended_by}"
 
 
 def _tokens(generations: Sequence[Generation]) -> Answer:
-    minted = [it for it in generations if it.registered_at is not None]
-    short = "no token was minted: no box registered"
-    if minted:
-        times = [
-            f"generation {it.number}'s at {clock(it.registered_at)}" for it in minted if it.registered_at
-        ]
-        short = _join(times)
-    lines = tuple(line for generation in generations for line in _token(generation))
-    return Answer(question="When was the token minted?", short=short, lines=lines)
+    minted = [
+        f"generation {it.number}'s at {clock(it.registered_at)}" for it in generations if it.registered_at
+    ]
+    return Answer(
+        question="When was the token minted?",
+        short=_join(minted) if minted else "no token was minted: no box registered",
+        lines=tuple(line for generation in generations for line in _token(generation)),
+    )
 
 
 def _token(generation: Generation) -> Iterator[Line]:
-    number = generation.number
-    if generation.opened_at is not None and number > 1:
-        yield Line(
-            text=f"generation {number} opened: all tokens before it were revoked", at=generation.opened_at
-        )
+    name = f"generation {generation.number}"
+    if generation.opened_at is not None and generation.number > 1:
+        yield Line(text=f"{name} opened: all earlier tokens were revoked", at=generation.opened_at)
     if generation.registered_at is None:
-        yield Line(text=f"generation {number} never registered here: it got no token", tone=Tone.BAD)
+        yield Line(text=f"{name} has no registration in this history: it got no token", tone=Tone.BAD)
         return
     after = ""
     if generation.launched_at is not None:
-        after = f", {_seconds(generation.launched_at, generation.registered_at)} after its launch"
+        after = f" {_seconds(generation.launched_at, generation.registered_at)} after its launch"
     yield Line(
-        text=f"generation {number} registered for the first time{after}; the token was minted in the same "
-        "transaction",
+        text=f"{name} first registered{after}; the same transaction minted its token",
         at=generation.registered_at,
         tone=Tone.GOOD,
     )
     if generation.first_heartbeat_at is not None:
-        yield Line(
-            text=f"generation {number}'s first beat with it: from then on it is in use",
-            at=generation.first_heartbeat_at,
-            tone=Tone.GOOD,
-        )
+        text = f"{name} sent its first heartbeat with the token"
+        yield Line(text=text, at=generation.first_heartbeat_at, tone=Tone.GOOD)
     else:
-        yield Line(text=f"generation {number} never beat with it here", tone=Tone.BAD)
+        yield Line(text=f"{name} has no heartbeat with the token in this history", tone=Tone.BAD)
 
 
-def _why_so_long(timeline: Timeline, generation: Generation) -> Answer:
+def _duration(timeline: Timeline, generation: Generation) -> Answer:
     until = generation.online_at or generation.ended_at or timeline.end
     length = (until - generation.asked_at).total_seconds()
-    parts = sorted(generation.segments, key=lambda segment: -segment.seconds)
-    if generation.online_at is not None:
-        short = f"{length:.3f} s from {generation.asked_by} to online"
-    else:
-        short = f"it did not come online; {length:.3f} s from {generation.asked_by} to the end of it here"
-    if parts and length > 0:
-        short += f"; the most, {parts[0].seconds:.3f} s, went into {parts[0].what}"
+    short = f"{length:.3f} s from {generation.asked_by} to online"
+    if generation.online_at is None:
+        short = f"not online {length:.3f} s after {generation.asked_by}, when it or this history ended"
+    longest = max(generation.segments, key=lambda segment: segment.seconds, default=None)
+    if longest and length > 0:
+        short += f"; longest step: {longest.seconds:.3f} s, {longest.what}"
     return Answer(
         question=f"Why did generation {generation.number} take that long?",
         short=short,
         lines=tuple(
             Line(
-                text=f"{stretch.seconds:.3f} s {stretch.what}"
-                + (f" ({stretch.note})" if stretch.note else ""),
-                at=stretch.begin,
-                share=stretch.seconds / length if length > 0 else 0.0,
+                text=f"{it.seconds:.3f} s {it.what}" + (f" ({it.note})" if it.note else ""),
+                at=it.begin,
+                share=it.seconds / length if length > 0 else 0.0,
             )
-            for stretch in generation.segments
+            for it in generation.segments
         ),
     )
-
-
-def clock(at: datetime) -> str:
-    """The time of day, to the millisecond."""
-    return f"{at:%H:%M:%S.%f}"[:-3]
 
 
 def _seconds(begin: datetime, end: datetime) -> str:
     return f"{(end - begin).total_seconds():.3f} s"
 
 
-def _join(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _join(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -1,7 +1,4 @@
-"""Time on a page: true to scale, but for stretches in which nothing happened, which are squeezed and marked.
-
-Knows times and shares of a width; nothing of what is drawn.
-"""
+"""The time axis of the chart: true to scale, except that long pauses are compressed."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -10,15 +7,15 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 MAX_PAUSE_FACTOR = 8
-"""A pause longer than so many of the longer pauses (the 90th percentile) is squeezed to that length."""
+"""A pause longer than this multiple of the 90th percentile of all pauses is compressed to that length."""
 
 MIN_COMPRESSED_PAUSE = timedelta(milliseconds=250)
-"""No pause shorter than this is squeezed."""
+"""Shorter pauses are never compressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisSection:
-    """A part of the width that is true to scale in itself."""
+    """A part of the axis with a constant scale."""
 
     begin: datetime
     end: datetime
@@ -29,56 +26,50 @@ class AxisSection:
 
 @dataclass(frozen=True, slots=True)
 class TimeAxis:
-    """Where on the width, 0 to 1, an instant is."""
+    """Maps times to positions from 0 to 1."""
 
     sections: tuple[AxisSection, ...]
 
     def at(self, when: datetime) -> float:
-        """The instant's place; those outside are at the ends."""
-        index = bisect_left(self.sections, when, key=lambda piece: piece.end)
+        """The position of a time; times outside the axis are at its ends."""
+        index = bisect_left(self.sections, when, key=lambda section: section.end)
         if index == len(self.sections):
             return 1.0
-        piece = self.sections[index]
-        length = (piece.end - piece.begin) / timedelta(seconds=1)
-        into = max((when - piece.begin) / timedelta(seconds=1), 0.0)
-        return piece.left + (piece.right - piece.left) * (into / length if length else 0.0)
+        section = self.sections[index]
+        length = section.end - section.begin
+        share = max((when - section.begin) / length, 0.0) if length else 0.0
+        return section.left + (section.right - section.left) * share
 
     def when(self, position: float) -> datetime:
-        """The instant at a place."""
-        for piece in self.sections:
-            if position <= piece.right:
-                width = piece.right - piece.left
-                return piece.begin + (piece.end - piece.begin) * (
-                    (position - piece.left) / width if width else 0.0
-                )
+        """The time at a position."""
+        for section in self.sections:
+            if position <= section.right:
+                width = section.right - section.left
+                share = (position - section.left) / width if width else 0.0
+                return section.begin + (section.end - section.begin) * share
         return self.sections[-1].end
 
     @property
     def compressed(self) -> tuple[AxisSection, ...]:
-        """The pauses that are not true to scale."""
-        return tuple(piece for piece in self.sections if piece.compressed)
+        """The compressed pauses."""
+        return tuple(section for section in self.sections if section.compressed)
 
 
 def time_axis(times: Iterable[datetime]) -> TimeAxis:
-    """A scale over the instants at which something happened; at least one."""
+    """An axis for the times at which something happened; needs at least one."""
     points = sorted(set(times))
-    pauses = [later - earlier for earlier, later in pairwise(points)]
-    longest = (
-        max(MIN_COMPRESSED_PAUSE, MAX_PAUSE_FACTOR * sorted(pauses)[int(len(pauses) * 0.9)])
-        if pauses
-        else MIN_COMPRESSED_PAUSE
-    )
-    shown = [min(pause, longest) for pause in pauses]
-    total = sum(shown, timedelta()) or MIN_COMPRESSED_PAUSE
-    pieces, left = [], 0.0
-    for index, (pause, width) in enumerate(zip(pauses, shown, strict=True)):
-        right = left + width / total
-        pieces.append(
-            AxisSection(
-                begin=points[index], end=points[index + 1], left=left, right=right, compressed=pause > longest
-            )
-        )
+    pauses = sorted(later - earlier for earlier, later in pairwise(points))
+    longest = MIN_COMPRESSED_PAUSE
+    if pauses:
+        longest = max(longest, MAX_PAUSE_FACTOR * pauses[int(len(pauses) * 0.9)])
+    total = sum((min(pause, longest) for pause in pauses), timedelta()) or MIN_COMPRESSED_PAUSE
+    sections: list[AxisSection] = []
+    left = 0.0
+    for begin, end in pairwise(points):
+        right = left + min(end - begin, longest) / total
+        compressed = end - begin > longest
+        sections.append(AxisSection(begin=begin, end=end, left=left, right=right, compressed=compressed))
         left = right
-    if not pieces:
-        pieces = [AxisSection(begin=points[0], end=points[0], left=0.0, right=1.0, compressed=False)]
-    return TimeAxis(tuple(pieces))
+    if not sections:
+        sections = [AxisSection(begin=points[0], end=points[0], left=0.0, right=1.0, compressed=False)]
+    return TimeAxis(tuple(sections))

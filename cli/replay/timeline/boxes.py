@@ -1,6 +1,6 @@
-"""Boxes and generations: how long each lived, and what its way to `online` was spent on.
+"""Lifetimes of boxes, and milestones and time segments of generations.
 
-Reads calls and facts; a box counts as alive from the call that may have launched it, to the proof of its end.
+A box counts as alive from the call that may have launched it until its termination is confirmed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,49 +8,37 @@ from datetime import datetime
 from itertools import zip_longest
 
 from cli.replay.timeline.events import STATUS_ACTIVITY, Call, ParsedHistory
-from cli.replay.timeline.model import BoxLifetime, Generation, RequestSummary, Segment, StatusChange
+from cli.replay.timeline.model import (
+    BoxLifetime,
+    Generation,
+    RequestSummary,
+    Segment,
+    StatusChange,
+    requester,
+)
 from cli.replay.timeline.payloads import number_in, text_in, texts, time_in
 from cli.replay.timeline.requests import carried_instance
+from workflows.workspace.enums import Phase
+from workflows.workspace.phases import plan
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import Phase
-
-STEP_DESCRIPTIONS = {
-    "enroll": "reading the record",
-    "open_generation": "opening the generation, revoking the tokens before",
-    "close_workspace": "revoking the tokens",
-    "fence_instances": "terminating what ran before, and confirming it",
-    "launch": "launching the instance",
-    "address": "waiting for the instance to run, then writing the DNS name",
-    "ask_canary": "asking the agent a question",
-    "remove_address": "removing the DNS name",
-    "check_registration": "reading what the box did, since its deadline had passed",
-    "evict": "terminating a superseded box that still called",
-    "request_fleet_permit": "asking whether the fleet allows it",
-    "detach_volume": "seeing that no box before has the data volume",
-    "snapshot_volume": "asking for a snapshot of the data volume",
-    "attach_volume": "waiting for the instance to run, then attaching the data volume",
-    "delete_volume": "deleting the data volume",
-    "terminate_orphans": "terminating instances that are no box of this workspace",
-}
-"""What each step does, for people."""
 
 MIN_SEGMENT_SHARE = 0.05
-"""Of the way's length: shorter gaps between steps are added up."""
+"""Share of the total time; shorter gaps between activities are added up."""
 
 
 def box_lifetimes(history: ParsedHistory) -> tuple[BoxLifetime, ...]:
-    """Each instance once, in the order of their launches."""
+    """The lifetime of each instance, in the order of their launches."""
     calls = [call for call in history.calls if call.name != STATUS_ACTIVITY]
-    begun: dict[str, tuple[int, datetime, bool]] = {}
+    launches: dict[str, tuple[int, datetime, bool]] = {}
     if carried := carried_instance(history):
-        begun[carried[0]] = (carried[1], history.begin, False)
+        launches[carried[0]] = (carried[1], history.begin, False)
     for call in calls:
         instance = text_in(call.result, "instance_id")
-        if _launches(call) and instance not in begun:
-            begun[instance] = (number_in(call.arguments, "generation") or 0, _launch_time(call), True)
+        if _launches(call) and instance not in launches:
+            launches[instance] = (number_in(call.arguments, "generation") or 0, _launch_time(call), True)
     return tuple(
         _lifetime(instance, generation, begin, known, calls)
-        for instance, (generation, begin, known) in begun.items()
+        for instance, (generation, begin, known) in launches.items()
     )
 
 
@@ -59,7 +47,7 @@ def _launches(call: Call) -> bool:
 
 
 def _launch_time(call: Call) -> datetime:
-    """Of several attempts, the first may have launched the box and lost the answer."""
+    """With several attempts, the first may have launched the box and lost the response."""
     return call.started_at if call.attempt == 1 and call.started_at else call.scheduled_at
 
 
@@ -72,16 +60,16 @@ def _lifetime(
             continue
         if call.name == "address" and call.arguments.get("instance_id") == instance and not call.problem:
             if call.result.get("gone"):
-                end, ended_by = call.ended_at, "it ended by itself before it ran"
+                end, ended_by = call.ended_at, "it terminated before it was running"
             else:
                 running_at = running_at or call.ended_at
         elif call.name in ("fence_instances", "evict"):
             if instance in texts(call.result, "terminated"):
                 end, ended_by = call.ended_at, "EC2 confirmed its termination"
             elif instance in texts(call.arguments, "declared_dead"):
-                end, ended_by = call.ended_at, "a human declared it dead"
+                end, ended_by = call.ended_at, "an operator declared it dead"
             elif instance in texts(call.arguments, "proven_gone"):
-                end, ended_by = call.ended_at, "EC2 did not know it any longer, again and again"
+                end, ended_by = call.ended_at, "EC2 repeatedly did not find it"
     return BoxLifetime(
         instance_id=instance,
         generation=generation,
@@ -96,13 +84,13 @@ def _lifetime(
 def generations_of(
     history: ParsedHistory, requests: Sequence[RequestSummary], status_changes: Sequence[StatusChange]
 ) -> tuple[Generation, ...]:
-    """The generations that were opened in this history, or were current when it began, in order."""
+    """The generations that were opened in this history or current at its begin, in order."""
     numbers = {call.generation for call in history.calls if call.name == "open_generation" and call.result}
-    numbers |= {standing.generation for standing in status_changes}
-    told = sorted(number for number in numbers if number)
-    begins = {number: _requested(number, history, requests) for number in told}
+    numbers |= {change.generation for change in status_changes}
+    ordered = sorted(number for number in numbers if number)
+    begins = {number: _requested(number, history, requests) for number in ordered}
     found = []
-    for number, following in zip_longest(told, told[1:]):
+    for number, following in zip_longest(ordered, ordered[1:]):
         begin, by = begins[number]
         ended = begins[following][0] if following is not None else _closed_at(status_changes, begin)
         found.append(_generation(number, begin, by, ended, history, status_changes))
@@ -115,7 +103,7 @@ def _requested(
     for request in requests:
         opens = request.kind in (RequestKind.RECREATE, RequestKind.START)
         if opens and request.generation == number and request.outcome is OutcomeKind.ACCEPTED:
-            return request.decided_at, request.requested_by or "somebody unnamed"
+            return request.decided_at, requester(request)
     opening = [call for call in history.calls if call.name == "open_generation" and call.generation == number]
     if not opening:
         return history.begin, "before this history begins"
@@ -164,7 +152,7 @@ def _completed_at(calls: Iterable[Call], name: str) -> datetime | None:
 
 
 def _event_time(history: ParsedHistory, generation: int, kind: str) -> datetime | None:
-    """When it happened, by PostgreSQL's clock; or what an inquiry of the record brought to light."""
+    """When a box event happened by PostgreSQL's clock, from its signal or a check of the registration."""
     times = [
         time_in(message.arguments, "at") or message.at
         for message in history.messages
@@ -184,30 +172,35 @@ def _event_time(history: ParsedHistory, generation: int, kind: str) -> datetime 
 def _segments(
     calls: Iterable[Call], history: ParsedHistory, begin: datetime, until: datetime
 ) -> Iterator[Segment]:
-    """The way from `begin` to `until` without holes: steps, waits, and what lies between them."""
-    worth = MIN_SEGMENT_SHARE * (until - begin).total_seconds()
+    """The time from `begin` to `until` without gaps: activities, waits, and the time between them."""
+    threshold = MIN_SEGMENT_SHARE * (until - begin).total_seconds()
     at, between = begin, 0.0
     for call in sorted(calls, key=lambda call: call.scheduled_at):
         start, end = max(call.scheduled_at, at), min(call.ended_at or until, until)
         if end <= start:
             continue
-        if (gap := (start - at).total_seconds()) > worth:
+        if (gap := (start - at).total_seconds()) > threshold:
             yield Segment(begin=at, seconds=gap, what=_waiting(history, at, start))
         else:
             between += gap
         yield Segment(
             begin=start,
             seconds=(end - start).total_seconds(),
-            what=STEP_DESCRIPTIONS.get(call.name, call.name),
+            what=_doing(call.name),
             note=_note(call),
         )
         at = end
-    if (gap := (until - at).total_seconds()) > worth:
+    if (gap := (until - at).total_seconds()) > threshold:
         yield Segment(begin=at, seconds=gap, what=_waiting(history, at, until))
     else:
         between += gap
-    if between > worth:
-        yield Segment(begin=None, seconds=between, what="between the steps, all together")
+    if between > threshold:
+        yield Segment(begin=None, seconds=between, what="between the activities, in total")
+
+
+def _doing(activity: str) -> str:
+    step = plan.BY_ACTIVITY.get(activity)
+    return step.doing if step is not None else activity
 
 
 def _waiting(history: ParsedHistory, begin: datetime, end: datetime) -> str:
@@ -215,8 +208,8 @@ def _waiting(history: ParsedHistory, begin: datetime, end: datetime) -> str:
         if wait.begin < end and (wait.end is None or wait.end > begin) and wait.summary:
             return f"waiting for {wait.summary}"
     if begin == history.begin:
-        return "until a worker took it up"
-    return "no step ran: waiting for a worker, or for the box"
+        return "waiting for a worker"
+    return "no activity ran: waiting for a worker, or for the box"
 
 
 def _note(call: Call) -> str:
@@ -225,7 +218,7 @@ def _note(call: Call) -> str:
         notes.append(text_in(call.result, "instance_id") or text_in(call.arguments, "instance_id"))
     notes += texts(call.result, "terminated")
     if call.attempt > 1:
-        notes.append(f"{call.attempt} attempts, the one before failed with {call.previous_failure}")
+        notes.append(f"{call.attempt} attempts, the previous one failed with {call.previous_failure}")
     if call.problem:
         notes.append(f"FAILED: {call.problem}")
     if code := text_in(call.result, "capacity_code"):

@@ -1,10 +1,7 @@
-"""A history's events as the things that they tell of: calls, messages, facts, statuses, waits.
-
-Says what stands there, in the order of the events; what it means is told elsewhere.
-"""
+"""Parses the events of histories into activity calls, messages, timers and notes about runs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from temporalio.api.enums.v1 import EventType
@@ -14,12 +11,12 @@ from temporalio.api.history.v1 import HistoryEvent
 from cli.replay.timeline.payloads import first_object, text
 
 STATUS_ACTIVITY = "record_status"
-"""The activity that writes the record. What it is given is the best account of requests and phases."""
+"""The activity that writes the workspace record; its arguments contain requests, phase and conditions."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One activity, from being scheduled to its end."""
+    """One activity, from its scheduling to its end."""
 
     run: int
     event: int
@@ -28,26 +25,26 @@ class Call:
     arguments: dict[str, object]
     scheduled_at: datetime
     started_at: datetime | None = None
-    """Of the last attempt."""
+    """The start of the last attempt."""
     attempt: int = 1
     previous_failure: str = ""
-    """How the attempt before the last one failed."""
+    """The failure of the attempt before the last one."""
     ended_at: datetime | None = None
     ended_event: int | None = None
     result: dict[str, object] = field(default_factory=dict)
     problem: str = ""
-    """Why it failed; empty if it did not."""
+    """Its failure; empty if it succeeded."""
 
     @property
     def generation(self) -> int | None:
-        """The generation that it is about."""
+        """The generation in its result or arguments."""
         number = self.result.get("generation", self.arguments.get("generation"))
         return number if isinstance(number, int) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What somebody sent: a signal or an update."""
+    """A signal or an update."""
 
     run: int
     event: int
@@ -55,8 +52,8 @@ class Message:
     name: str
     update: bool
     arguments: dict[str, object]
-    answer: dict[str, object] | None = None
-    """What an update returned."""
+    response: dict[str, object] | None = None
+    """The result of an update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ class Wait:
     event: int
     begin: datetime
     until: datetime
-    """When it was to fire."""
+    """When it fires unless it is cancelled."""
     end: datetime | None
     fired: bool
     summary: str
@@ -75,7 +72,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something about the run itself."""
+    """An event of the run itself."""
 
     run: int
     event: int
@@ -86,7 +83,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedHistory:
-    """All that the runs of a chain tell, oldest first."""
+    """The parsed runs of a chain, oldest first."""
 
     workflow_id: str
     workflow_type: str
@@ -99,17 +96,17 @@ class ParsedHistory:
     waits: tuple[Wait, ...]
     notes: tuple[Note, ...]
     carried: dict[str, object]
-    """The state that the first run here took over from one that is not here."""
+    """The state that the first run received from a run that is not part of this history."""
     closed: bool
-    """Whether the last run has ended."""
+    """Whether the last run is closed."""
 
 
 def parse_history(runs: Sequence[Sequence[HistoryEvent]]) -> ParsedHistory:
-    """The runs of one chain, in order; each has at least its first event."""
+    """Parse the runs of one chain, oldest first; each has at least one event."""
     first = runs[0][0].workflow_execution_started_event_attributes
-    readers = [_RunParser(number) for number in range(1, len(runs) + 1)]
-    for reader, events in zip(readers, runs, strict=True):
-        reader.read(events)
+    parsers = [_RunParser(number) for number in range(1, len(runs) + 1)]
+    for parser, events in zip(parsers, runs, strict=True):
+        parser.read(events)
     times = [_at(event) for events in runs for event in events]
     carried = first_object(first.input).get("carried") if first.continued_execution_run_id else None
     return ParsedHistory(
@@ -119,17 +116,17 @@ def parse_history(runs: Sequence[Sequence[HistoryEvent]]) -> ParsedHistory:
         events=len(times),
         begin=min(times),
         end=max(times),
-        calls=tuple(call for reader in readers for call in reader.calls.values()),
-        messages=tuple(message for reader in readers for message in reader.messages.values()),
-        waits=tuple(wait for reader in readers for wait in reader.waits.values()),
-        notes=tuple(note for reader in readers for note in reader.notes),
+        calls=tuple(call for parser in parsers for call in parser.calls.values()),
+        messages=tuple(message for parser in parsers for message in parser.messages.values()),
+        waits=tuple(wait for parser in parsers for wait in parser.waits.values()),
+        notes=tuple(note for parser in parsers for note in parser.notes),
         carried=carried if isinstance(carried, dict) else {},
-        closed=readers[-1].closed,
+        closed=parsers[-1].closed,
     )
 
 
 class _RunParser:
-    """Reads one run."""
+    """Parses one run."""
 
     def __init__(self, run: int) -> None:
         self.run = run
@@ -171,10 +168,10 @@ class _RunParser:
                 self._end(failed.scheduled_event_id, event).problem = _failure(failed.failure)
             case EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
                 timed_out = event.activity_task_timed_out_event_attributes
-                self._end(timed_out.scheduled_event_id, event).problem = "it did not end in time"
+                self._end(timed_out.scheduled_event_id, event).problem = "timed out"
             case EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED:
                 canceled = event.activity_task_canceled_event_attributes
-                self._end(canceled.scheduled_event_id, event).problem = "it was no longer wanted"
+                self._end(canceled.scheduled_event_id, event).problem = "cancelled"
             case _:
                 return
 
@@ -191,21 +188,14 @@ class _RunParser:
                     event, _at(event), signal.signal_name, first_object(signal.input), update=False
                 )
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
-                asked = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
-                self._received(event, _at(event), asked.name, first_object(asked.args), update=True)
+                update = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
+                self._received(event, _at(event), update.name, first_object(update.args), update=True)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED:
                 done = event.workflow_execution_update_completed_event_attributes
                 message = self.messages.get(done.accepted_event_id)
                 if message is not None:
-                    self.messages[message.event] = Message(
-                        run=message.run,
-                        event=message.event,
-                        at=message.at,
-                        name=message.name,
-                        update=True,
-                        arguments=message.arguments,
-                        answer=first_object(done.outcome.success),
-                    )
+                    response = first_object(done.outcome.success)
+                    self.messages[message.event] = replace(message, response=response)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
                 self._received(event, _at(event), "cancel", {}, update=False)
             case _:
@@ -240,16 +230,7 @@ class _RunParser:
                 return
 
     def _waited(self, started: int, event: HistoryEvent, *, fired: bool) -> None:
-        wait = self.waits[started]
-        self.waits[started] = Wait(
-            run=wait.run,
-            event=wait.event,
-            begin=wait.begin,
-            until=wait.until,
-            end=_at(event),
-            fired=fired,
-            summary=wait.summary,
-        )
+        self.waits[started] = replace(self.waits[started], end=_at(event), fired=fired)
 
     def _run(self, event: HistoryEvent) -> None:
         match event.event_type:
@@ -265,13 +246,13 @@ class _RunParser:
                 self._close(event, f"the workflow FAILS: {_failure(ended.failure)}", bad=True)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:
                 self._close(
-                    event, "the workflow is TERMINATED from outside; nothing was cleaned up", bad=True
+                    event, "the workflow is TERMINATED by an operator; nothing was cleaned up", bad=True
                 )
             case EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
                 task = event.workflow_task_failed_event_attributes
                 self._note(event, f"a workflow task FAILED: {_failure(task.failure)}", bad=True)
             case EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT:
-                self._note(event, "a workflow task timed out: no worker finished it", bad=True)
+                self._note(event, "a workflow task timed out: no worker completed it", bad=True)
             case _:
                 return
 

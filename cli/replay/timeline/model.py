@@ -1,38 +1,36 @@
-"""The values that a story is made of: requests, generations, boxes, standings, and lines of a timeline.
-
-They hold what was read; how it is put into words or drawn is others' work.
-"""
+"""The values of a timeline: requests, generations, boxes, status changes and entries."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from workers.history.state_snapshot import StateSnapshot
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import Condition, LastError, Phase
+from workflows.workspace.state import Condition, LastError
 
 
 class Lane(StrEnum):
-    """What a line of the timeline is about."""
+    """The subject of an entry."""
 
     REQUEST = "request"
     STEP = "step"
-    """The control plane's own work in PostgreSQL, and its question to the agent."""
+    """Activities that use PostgreSQL or probe the agent."""
     AWS = "aws"
-    """Calls of EC2 and Route 53."""
+    """Activities that call EC2 or Route 53."""
     BOX = "box"
     STATUS = "status"
     ERROR = "error"
     WAIT = "wait"
     RUN = "run"
     AUDIT = "audit"
-    """What a caller of the register API was told; from the database."""
+    """Calls to the register API, from the audit log."""
     WORK = "work"
-    """Delegations; from the database."""
+    """Delegations, from the database."""
 
 
 class Tone(StrEnum):
-    """Whether a line is good news."""
+    """Whether an entry is good news."""
 
     PLAIN = "plain"
     GOOD = "good"
@@ -50,13 +48,13 @@ class Entry:
     tone: Tone = Tone.PLAIN
     run: int | None = None
     event: int | None = None
-    """The event that tells of it; none for what stands in the database only."""
+    """The history event of the entry; None if it comes from the database."""
     details: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
-    """What the workspace was from one instant on."""
+    """The status of the workspace from `at` until the next change."""
 
     at: datetime
     phase: Phase
@@ -67,7 +65,7 @@ class StatusChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSummary:
-    """A request, and what became of it."""
+    """A request and its outcome."""
 
     request_id: str
     kind: RequestKind
@@ -81,34 +79,34 @@ class RequestSummary:
     retry_at: datetime | None
     decided_at: datetime
     arrived_at: datetime | None
-    """When its message reached the workflow; none for the lifecycle's own."""
+    """When its message reached the workflow; None for a request of the workflow itself."""
     run: int | None
     event: int | None
     served_at: datetime | None
-    """When what it asked for was there: the generation online, the workspace stopped or deleted."""
+    """When its goal was reached: the generation online, the workspace stopped or deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxLifetime:
-    """One instance: from the call that launched it to the proof that it has ended."""
+    """One instance, from its launch to its confirmed termination."""
 
     instance_id: str
     generation: int
     begin: datetime
     begin_known: bool
-    """False if it was there before the history begins."""
+    """False if the instance was launched before the history begins."""
     running_at: datetime | None
     end: datetime | None
-    """None: it was still there when the history ends."""
+    """None if the instance still existed when the history ends."""
     ended_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A part of a generation's way to `online`, and what it was spent on."""
+    """A part of the time from request to online, and its use."""
 
     begin: datetime | None
-    """None for a sum of many short ones."""
+    """None for the sum of several short parts."""
     seconds: float
     what: str
     note: str = ""
@@ -116,15 +114,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One provisioning, with its milestones as far as the history has them."""
+    """One generation, with the milestones that the history contains."""
 
     number: int
     asked_at: datetime
-    """When the request for it was accepted, or the workflow started."""
+    """When its request was accepted, or the workflow started."""
     asked_by: str
     opened_at: datetime | None
     launched_at: datetime | None
-    """The earliest that its box can have been launched."""
+    """The earliest possible launch of its box."""
     addressed_at: datetime | None
     registered_at: datetime | None
     """Its first successful register call, which minted the token."""
@@ -132,23 +130,23 @@ class Generation:
     canary_at: datetime | None
     online_at: datetime | None
     ended_at: datetime | None
-    """When the next one was asked for, or the workspace was stopped or deleted."""
+    """When the next generation was requested, or the workspace was stopped or deleted."""
     segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayVerdict:
-    """Whether a run is deterministic under the present code."""
+    """Whether a run is deterministic with the current code."""
 
     run: int
     events: int
     problem: str | None
-    """What differs: the event, what it records, what the code does instead."""
+    """The first difference: its event, the recorded command, the command of the code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """All of it."""
+    """The timeline of a workspace."""
 
     workspace_id: str
     workflow_type: str
@@ -164,13 +162,23 @@ class Timeline:
     status_changes: tuple[StatusChange, ...]
     snapshots: tuple[StateSnapshot, ...]
     database_note: str
-    """What the database added, or why it did not."""
+    """What was added from the database, or why nothing was."""
 
     @property
     def max_alive(self) -> int:
-        """How many boxes were alive at once, at the most."""
-        return max((_alive_at(self.boxes, life.begin) for life in self.boxes), default=0)
+        """The largest number of boxes that existed at the same time."""
+        return max((_alive_at(self.boxes, lifetime.begin) for lifetime in self.boxes), default=0)
 
 
 def _alive_at(boxes: tuple[BoxLifetime, ...], at: datetime) -> int:
-    return sum(life.begin <= at and (life.end is None or at < life.end) for life in boxes)
+    return sum(it.begin <= at and (it.end is None or at < it.end) for it in boxes)
+
+
+def clock(at: datetime) -> str:
+    """The time of day with milliseconds."""
+    return f"{at:%H:%M:%S.%f}"[:-3]
+
+
+def requester(request: RequestSummary) -> str:
+    """The name that the sender gave."""
+    return request.requested_by or "an unnamed requester"

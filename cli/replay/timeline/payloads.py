@@ -1,6 +1,6 @@
-"""Payloads as plain values: objects, lists, texts and times.
+"""Reads payloads as plain values: objects, lists, texts and times.
 
-Knows no message; what isn't what was expected becomes empty, since anybody may send anything.
+A value of another type is read as empty, because senders may send anything.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from workflows.shared.data_converter import DATA_CONVERTER
 
 
 def first_object(payloads: Payloads) -> dict[str, object]:
-    """The first value, where it is an object."""
+    """The first value if it is an object, else an empty one."""
     if not payloads.payloads:
         return {}
     value = DATA_CONVERTER.payload_converter.from_payloads(payloads.payloads)[0]
@@ -20,47 +20,47 @@ def first_object(payloads: Payloads) -> dict[str, object]:
 
 
 def text(payload: Payload) -> str:
-    """A single payload, where it is a text."""
+    """The payload's value if it is a string, else an empty one."""
     if not payload.data:
         return ""
     value = DATA_CONVERTER.payload_converter.from_payloads([payload])[0]
     return value if isinstance(value, str) else ""
 
 
-def objects(given: Mapping[str, object], key: str) -> list[dict[str, object]]:
-    """A list of objects."""
-    value = given.get(key)
+def objects(values: Mapping[str, object], key: str) -> list[dict[str, object]]:
+    """The objects of a list member."""
+    value = values.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list | tuple) else []
 
 
-def object_in(given: Mapping[str, object], key: str) -> dict[str, object]:
-    """An object in an object."""
-    value = given.get(key)
+def object_in(values: Mapping[str, object], key: str) -> dict[str, object]:
+    """An object member, or an empty one."""
+    value = values.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def texts(given: Mapping[str, object], key: str) -> list[str]:
-    """A list of texts."""
-    value = given.get(key)
+def texts(values: Mapping[str, object], key: str) -> list[str]:
+    """The strings of a list member."""
+    value = values.get(key)
     return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
 
 
-def text_in(given: Mapping[str, object], key: str) -> str:
-    """A text, or an empty one."""
-    value = given.get(key)
+def text_in(values: Mapping[str, object], key: str) -> str:
+    """A string member, or an empty one."""
+    value = values.get(key)
     return value if isinstance(value, str) else ""
 
 
-def number_in(given: Mapping[str, object], key: str) -> int | None:
-    """A whole number."""
-    value = given.get(key)
+def number_in(values: Mapping[str, object], key: str) -> int | None:
+    """An integer member, or None."""
+    value = values.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def time_in(given: Mapping[str, object], key: str) -> datetime | None:
-    """An instant, in UTC."""
+def time_in(values: Mapping[str, object], key: str) -> datetime | None:
+    """A time member in UTC, or None."""
     try:
-        found = datetime.fromisoformat(text_in(given, key))
+        found = datetime.fromisoformat(text_in(values, key))
     except ValueError:
         return None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

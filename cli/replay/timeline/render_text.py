@@ -1,29 +1,26 @@
-"""The story for a terminal: the verdict, the answers, the timeline, in absolute and relative time.
-
-Builds text; it writes nothing anywhere.
-"""
+"""Renders the timeline as text: replay verdicts, answers, and entries with absolute and relative times."""
 
 from collections.abc import Iterator
 from datetime import datetime
 
-from cli.replay.timeline.answers import answers, clock
-from cli.replay.timeline.model import ReplayVerdict, Timeline
+from cli.replay.timeline.answers import answers
+from cli.replay.timeline.model import ReplayVerdict, Timeline, clock
 
 
 def render(timeline: Timeline) -> str:
-    """Everything."""
+    """The whole text."""
     return "\n".join([*verdicts(timeline), *_answers(timeline), "", *_timeline(timeline)]) + "\n"
 
 
 def verdicts(timeline: Timeline) -> Iterator[str]:
-    """A line for each run: whether the present code would do the same."""
+    """A line for each run: whether it is deterministic with the current code."""
     for verdict in timeline.verdicts:
         which = f"{timeline.workspace_id}, run {verdict.run} of {len(timeline.verdicts)}"
         yield f"{which}: {verdict.events} events, {verdict_text(verdict)}"
 
 
 def verdict_text(verdict: ReplayVerdict) -> str:
-    """In words."""
+    """The verdict as text."""
     if verdict.problem is None:
         return "deterministic under this code"
     return f"NOT DETERMINISTIC: {verdict.problem}"
@@ -32,7 +29,7 @@ def verdict_text(verdict: ReplayVerdict) -> str:
 def _answers(timeline: Timeline) -> Iterator[str]:
     for answer in answers(timeline):
         yield ""
-        yield f"{answer.question} {answer.short[:1].upper()}{answer.short[1:]}."
+        yield f"{answer.question} {answer.sentence}"
         for line in answer.lines:
             at = clock(line.at) if line.at is not None else " " * 12
             share = f"{line.share:4.0%} " if line.share is not None else ""
@@ -41,10 +38,10 @@ def _answers(timeline: Timeline) -> Iterator[str]:
 
 def _timeline(timeline: Timeline) -> Iterator[str]:
     if not timeline.entries:
-        yield "nothing happened"
+        yield "the history has no entries"
         return
     start = timeline.entries[0].at
-    yield f"{start:%Y-%m-%d} (UTC; what boxes did by PostgreSQL's clock, all else by Temporal's)"
+    yield f"{start:%Y-%m-%d} (UTC; events of boxes by PostgreSQL's clock, all others by Temporal's)"
     if timeline.database_note:
         yield timeline.database_note
     day = start.date()

@@ -1,7 +1,4 @@
-"""Who asked, and what became of each request: outcomes from the record, arrivals from the messages.
-
-Decides nothing again: an outcome is told as it was given.
-"""
+"""Matches requests with their messages: outcomes from records and states, arrival times from messages."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,8 +9,8 @@ from cli.replay.timeline.events import STATUS_ACTIVITY, Message, ParsedHistory
 from cli.replay.timeline.model import RequestSummary, StatusChange
 from cli.replay.timeline.payloads import object_in, objects
 from workers.history.state_snapshot import StateSnapshot
+from workflows.workspace.enums import Phase
 from workflows.workspace.requests import OutcomeKind, Request, RequestKind
-from workflows.workspace.state import Phase
 
 _REQUEST = TypeAdapter(Request)
 
@@ -37,26 +34,26 @@ _SERVED_PHASES = {
 }
 
 CLOCK_TOLERANCE = timedelta(milliseconds=1)
-"""A workflow's clock is its task's, which begins after the message; times are cut to microseconds."""
+"""Difference between a message's time and the workflow's clock: times are truncated to microseconds."""
 
 
 def requests_of(
     history: ParsedHistory, snapshots: Sequence[StateSnapshot], status_changes: Sequence[StatusChange]
 ) -> tuple[tuple[RequestSummary, ...], tuple[Message, ...]]:
-    """The decided requests in order, and the request messages that no decision is known of."""
+    """The decided requests, oldest first, and the request messages without a known decision."""
     decided = sorted(_decided(history, snapshots).values(), key=lambda request: request.at)
     waiting = [message for message in history.messages if is_request(message)]
-    asked = []
+    summaries = []
     for request in decided:
         message = _arrival(request, waiting)
         if message is not None:
             waiting.remove(message)
-        asked.append(_summary(request, message, status_changes))
-    return tuple(asked), tuple(waiting)
+        summaries.append(_summary(request, message, status_changes))
+    return tuple(summaries), tuple(waiting)
 
 
 def is_request(message: Message) -> bool:
-    """Whether a message becomes a request: all but news of the box, and freezes, do."""
+    """Whether a message is a request: all are, except box events and freezes."""
     return message.name not in ("box_changed", "freeze")
 
 
@@ -66,13 +63,13 @@ def _decided(history: ParsedHistory, snapshots: Sequence[StateSnapshot]) -> dict
         try:
             request = _REQUEST.validate_python(dict(raw))
         except ValidationError:
-            continue  # of a release whose requests this one doesn't know; the message itself is told
+            continue  # written by another release; the message itself becomes an entry
         found.setdefault(request.request_id, request)
-    for moment in _last_of_each_run(snapshots):
-        for request in moment.state.requests:
+    for snapshot in _last_of_each_run(snapshots):
+        for request in snapshot.requests:
             found.setdefault(request.request_id, request)
     earliest = history.begin - CLOCK_TOLERANCE
-    # A run that continues carries old requests along; they belong to the runs before.
+    # A continued run carries the requests of earlier runs.
     return {key: request for key, request in found.items() if request.at >= earliest}
 
 
@@ -81,38 +78,38 @@ def _raw_requests(history: ParsedHistory) -> Iterator[Mapping[str, object]]:
         if call.name == STATUS_ACTIVITY:
             yield from objects(call.arguments, "requests")
     for message in history.messages:
-        if message.update and message.answer:
-            yield message.answer
+        if message.update and message.response:
+            yield message.response
 
 
 def _last_of_each_run(snapshots: Sequence[StateSnapshot]) -> Iterable[StateSnapshot]:
-    return {moment.run: moment for moment in snapshots}.values()
+    return {snapshot.run: snapshot for snapshot in snapshots}.values()
 
 
 def _arrival(request: Request, waiting: Iterable[Message]) -> Message | None:
-    """The message that asked: the oldest that fits and had come by then."""
+    """The message of a request: the oldest one that matches and had arrived when it was decided."""
     for message in waiting:
-        # An update's event is written with its answer: only a signal's time is that of its arrival.
-        came = message.update or message.at <= request.at + CLOCK_TOLERANCE
-        if came and _matches(request, message):
+        # An update's event is written with its response; only a signal's event has its arrival time.
+        arrived = message.update or message.at <= request.at + CLOCK_TOLERANCE
+        if arrived and _matches(request, message):
             return message
     return None
 
 
 def _matches(request: Request, message: Message) -> bool:
-    if message.update and message.answer is not None:
-        return message.answer.get("request_id") == request.request_id
+    if message.update and message.response is not None:
+        return message.response.get("request_id") == request.request_id
     kind = _KINDS.get(message.name, RequestKind.UNKNOWN)
     if kind is not request.kind:
         return False
     if request.outcome is OutcomeKind.REJECTED and "malformed" in request.detail:
-        return True  # such a request has none of the message's members
-    named = message.arguments.get("request_id")
+        return True  # a malformed request has no members to compare
+    request_id = message.arguments.get("request_id")
     return (
         message.arguments.get("requested_by", "") == request.requested_by
         and message.arguments.get("reason", "") == request.reason
         and message.arguments.get("observed_generation") == request.observed_generation
-        and (named is None or named == request.request_id)
+        and request_id in (None, request.request_id)
     )
 
 
@@ -142,18 +139,14 @@ def _served_at(request: Request, status_changes: Sequence[StatusChange]) -> date
     wanted = _SERVED_PHASES.get(request.kind)
     if wanted is None or request.outcome not in (OutcomeKind.ACCEPTED, OutcomeKind.JOINED):
         return None
-    for standing in status_changes:
-        if standing.at >= request.at and standing.phase is wanted:
-            return (
-                standing.at
-                if wanted is not Phase.ONLINE or standing.generation == request.generation
-                else None
-            )
-    return None
+    reached = next((it for it in status_changes if it.at >= request.at and it.phase is wanted), None)
+    if reached is None or (wanted is Phase.ONLINE and reached.generation != request.generation):
+        return None
+    return reached.at
 
 
 def carried_instance(history: ParsedHistory) -> tuple[str, int] | None:
-    """The instance that the first run here took over, and its generation."""
+    """The instance and generation in the state that the first run received."""
     instance = object_in(history.carried, "box").get("instance_id")
     generation = history.carried.get("generation")
     return (instance, generation) if isinstance(instance, str) and isinstance(generation, int) else None

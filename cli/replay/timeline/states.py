@@ -1,7 +1,4 @@
-"""The state at a point: finding the point, and showing all that the workflow remembered then.
-
-Takes the states that the replay saw; where it saw none, there is none to show.
-"""
+"""Status changes over time, and the state at a point that `--at` names."""
 
 import json
 import re
@@ -9,48 +6,142 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from cli.replay.timeline.answers import clock
-from cli.replay.timeline.model import Entry, Timeline
+from cli.replay.timeline.events import STATUS_ACTIVITY, ParsedHistory
+from cli.replay.timeline.model import Entry, Lane, StatusChange, Timeline, Tone, clock
+from cli.replay.timeline.payloads import objects
 from workers.history.state_snapshot import StateSnapshot
-from workflows.workspace import conditions, status
-from workflows.workspace.state import State
+from workflows.workspace.enums import Phase
+from workflows.workspace.state import Condition, LastError
 
-STATE = TypeAdapter(State)
+_ERROR = TypeAdapter(LastError | None)
+_CONDITION = TypeAdapter(Condition)
+
+_TONES = {
+    Phase.ONLINE: Tone.GOOD,
+    Phase.DEGRADED: Tone.BAD,
+    Phase.FAILED: Tone.BAD,
+    Phase.STOPPED: Tone.IDLE,
+    Phase.DELETED: Tone.IDLE,
+}
 
 
 class PointNotFound(ValueError):
-    """The text names no point of this history; says what does."""
+    """`--at` names no point of this history; the message says which forms are valid."""
+
+
+def tone_of(phase: Phase) -> Tone:
+    """Whether a phase is good news."""
+    return _TONES.get(phase, Tone.PLAIN)
+
+
+def status_changes_of(history: ParsedHistory, snapshots: Sequence[StateSnapshot]) -> tuple[StatusChange, ...]:
+    """The status changes, oldest first: from replayed states, and after a failed replay from records."""
+    statuses = [_from_snapshot(snapshot) for snapshot in snapshots]
+    last = max((it.at for it in statuses), default=None)
+    statuses += [it for it in _recorded(history) if last is None or it.at > last]
+    changes: list[StatusChange] = []
+    for it in statuses:
+        if not changes or _content(changes[-1]) != _content(it):
+            changes.append(it)
+    return tuple(changes)
+
+
+def _content(change: StatusChange) -> tuple[object, ...]:
+    conditions = tuple((it.type, it.status, it.reason) for it in change.conditions)
+    return change.phase, change.generation, change.last_error, conditions
+
+
+def _from_snapshot(snapshot: StateSnapshot) -> StatusChange:
+    return StatusChange(
+        at=snapshot.at,
+        phase=snapshot.phase,
+        generation=snapshot.generation,
+        conditions=snapshot.conditions,
+        last_error=snapshot.last_error,
+    )
+
+
+def _recorded(history: ParsedHistory) -> Iterator[StatusChange]:
+    for call in history.calls:
+        if call.name == STATUS_ACTIVITY:
+            change = _from_record(call.arguments, call.scheduled_at)
+            if change is not None:
+                yield change
+
+
+def _from_record(arguments: dict[str, object], at: datetime) -> StatusChange | None:
+    try:
+        return StatusChange(
+            at=at,
+            phase=Phase(str(arguments.get("phase"))),
+            generation=int(str(arguments.get("generation"))),
+            conditions=tuple(_CONDITION.validate_python(it) for it in objects(arguments, "conditions")),
+            last_error=_ERROR.validate_python(arguments.get("last_error")),
+        )
+    except (ValueError, ValidationError):
+        return None  # written by a release with other phases or conditions
+
+
+def status_entries(changes: Sequence[StatusChange]) -> Iterator[Entry]:
+    """An entry for each change of phase, generation or error."""
+    before: StatusChange | None = None
+    for change in changes:
+        error, old = change.last_error, before.last_error if before else None
+        if before is None or (before.phase, before.generation) != (change.phase, change.generation):
+            yield Entry(
+                at=change.at,
+                lane=Lane.STATUS,
+                text=f"{change.phase}, generation {change.generation}",
+                tone=tone_of(change.phase),
+                details=tuple((it.type, f"{it.status}: {it.message}") for it in change.conditions),
+            )
+        if error is not None and (old is None or (old.code, old.count) != (error.code, error.count)):
+            times = f", {error.count} times so far" if error.count > 1 else ""
+            yield Entry(
+                at=change.at,
+                lane=Lane.ERROR,
+                text=f"{error.code} in {error.phase}{times}: {error.message}",
+                tone=Tone.BAD,
+                details=(
+                    ("what to do", error.hint),
+                    ("retried automatically", "yes" if error.retryable else "no"),
+                ),
+            )
+        elif error is None and old is not None:
+            text = f"{old.code} in {old.phase} is resolved"
+            yield Entry(at=change.at, lane=Lane.ERROR, text=text, tone=Tone.GOOD)
+        before = change
 
 
 def snapshot_at(timeline: Timeline, text: str) -> StateSnapshot:
-    """The moment that `--at` names: an event (`57`, or `2:57` of the second run), or a time.
+    """The state at the point that `--at` names: an event (`57`, or `2:57` of the second run), or a time.
 
     Raises `PointNotFound`.
     """
     if not timeline.snapshots:
         raise PointNotFound(
-            "the replay saw no state: of a delegation there is none, and none after a failure"
+            "the replay produced no state: a delegation has none, and a failed replay neither"
         )
     if found := re.fullmatch(r"(?:(\d+):)?(\d+)", text):
         run = int(found[1]) if found[1] else _only_run(timeline)
-        reached = [it for it in timeline.snapshots if (it.run, it.event) <= (run, int(found[2]))]
-        in_run = [it for it in reached if it.run == run]
-        if not in_run:
-            raise PointNotFound(f"run {run} had done nothing by event {found[2]}; its first task is later")
-        return in_run[-1]
+        event = int(found[2])
+        passed = [it for it in timeline.snapshots if it.run == run and it.event <= event]
+        if not passed:
+            raise PointNotFound(f"run {run} has no state at event {event}; its first workflow task is later")
+        return passed[-1]
     when = _time(timeline, text)
     passed = [it for it in timeline.snapshots if it.at <= when]
     if not passed:
         raise PointNotFound(
-            f"nothing had happened by {when:%Y-%m-%d %H:%M:%S}; it begins at {clock(timeline.begin)}"
+            f"there is no state at {when:%Y-%m-%d %H:%M:%S}; the history begins at {clock(timeline.begin)}"
         )
     return passed[-1]
 
 
 def snapshot_after(entry: Entry, snapshots: Sequence[StateSnapshot]) -> StateSnapshot | None:
-    """The state once a line of the timeline was worked through, or as it was at the time."""
+    """The state after an entry's event was processed; without an event, the state at its time."""
     if entry.event is not None and entry.run is not None:
         index = bisect_left(snapshots, (entry.run, entry.event), key=lambda it: (it.run, it.event))
         return snapshots[min(index, len(snapshots) - 1)] if snapshots else None
@@ -59,9 +150,9 @@ def snapshot_after(entry: Entry, snapshots: Sequence[StateSnapshot]) -> StateSna
 
 
 def _only_run(timeline: Timeline) -> int:
-    runs = {moment.run for moment in timeline.snapshots}
+    runs = {snapshot.run for snapshot in timeline.snapshots}
     if len(runs) > 1:
-        raise PointNotFound(f"there are {len(runs)} runs; name one of their events as RUN:EVENT")
+        raise PointNotFound(f"there are {len(runs)} runs; name an event as RUN:EVENT")
     return next(iter(runs))
 
 
@@ -81,38 +172,18 @@ def _time(timeline: Timeline, text: str) -> datetime:
         if when >= timeline.begin:
             return when
     raise PointNotFound(
-        f"{text!r} is no point: give an event (57, or RUN:EVENT), a time of day, a time with its date, "
+        f"invalid --at value {text!r}: give an event (57, or RUN:EVENT), a time of day, a date and time, "
         "or +SECONDS since the beginning"
     )
 
 
 def lines(snapshot: StateSnapshot) -> Iterator[str]:
-    """The state in words, then all of it as it is carried."""
-    state = snapshot.state
+    """The state as text, followed by the whole state as JSON."""
     yield (
-        f"after event {snapshot.event} of run {snapshot.run}, at {snapshot.at:%Y-%m-%d}"
-        f" {clock(snapshot.at)} UTC: "
-        f"{conditions.phase(state)}, generation {state.generation}"
+        f"after event {snapshot.event} of run {snapshot.run}, at {snapshot.at:%Y-%m-%d} "
+        f"{clock(snapshot.at)} UTC: {snapshot.phase}, generation {snapshot.generation}"
     )
-    for name, value in describe_state(snapshot):
+    for name, value in snapshot.describe():
         yield f"  {name:17} {value}"
     yield ""
-    yield json.dumps(STATE.dump_python(state, mode="json"), indent=2)
-
-
-def describe_state(snapshot: StateSnapshot) -> Iterator[tuple[str, str]]:
-    """What is told of a state in words."""
-    state = snapshot.state
-    yield "now", status.waiting_for(state, snapshot.running)
-    yield "instance", f"{state.box.instance_id or 'none'}, {state.box.private_ip or 'no address'}"
-    if state.provisioning is not None:
-        waiting = ", ".join(name or "somebody unnamed" for name in state.provisioning.requesters) or "nobody"
-        yield (
-            "in flight",
-            f"generation {state.provisioning.generation} since {clock(state.provisioning.since)} for"
-            f" {waiting}",
-        )
-    for error in state.errors:
-        yield "error", f"{error.code} in {error.phase}, {error.count}×: {error.message}"
-    for it in state.conditions:
-        yield str(it.type), f"{it.status}: {it.message}"
+    yield json.dumps(snapshot.as_json(), indent=2)

@@ -1,19 +1,25 @@
-"""The story as lanes: bars from an instant to another, and marks, row by row.
-
-Says what lies beside what; how it looks is the page's.
-"""
+"""The rows of the chart: bars for spans of time, and marks for instants."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cli.replay.timeline.lines import outcome_tone, requester
-from cli.replay.timeline.model import BoxLifetime, Entry, Lane, RequestSummary, StatusChange, Timeline, Tone
-from cli.replay.timeline.status_changes import tone_of
-from workflows.workspace.state import ConditionStatus, ConditionType
+from cli.replay.timeline.entries import outcome_tone
+from cli.replay.timeline.model import (
+    BoxLifetime,
+    Entry,
+    Lane,
+    RequestSummary,
+    StatusChange,
+    Timeline,
+    Tone,
+    requester,
+)
+from cli.replay.timeline.states import tone_of
+from workflows.workspace.enums import ConditionStatus, ConditionType
 
 MAX_REQUEST_ROWS = 12
-"""More requests than this share rows, by their outcomes."""
+"""With more requests, there is a row for each outcome instead of each request."""
 
 _STATUS_TONES = {
     ConditionStatus.TRUE: Tone.GOOD,
@@ -21,19 +27,21 @@ _STATUS_TONES = {
     ConditionStatus.UNKNOWN: Tone.IDLE,
 }
 
+Label = tuple[str, Tone, str]
+"""Label, tone and tooltip of a bar."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """Something that lasted; a mark, if it ends where it begins."""
+    """A span of time; a mark if it ends where it begins."""
 
     begin: datetime
     end: datetime
     label: str
     tooltip: str
-    """The whole of it, in a sentence."""
     tone: Tone = Tone.PLAIN
     open_end: bool = False
-    """It went on when the history ended."""
+    """Whether the span continues after the history ends."""
 
     @property
     def is_mark(self) -> bool:
@@ -51,177 +59,168 @@ class TimelineRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowGroup:
-    """Rows about the same thing."""
+    """Rows of the same subject."""
 
     name: str
     rows: tuple[TimelineRow, ...]
 
 
 def row_groups(timeline: Timeline) -> tuple[RowGroup, ...]:
-    """All that is drawn, from the requests to the conditions; what is empty is left out."""
-    found = (
-        RowGroup(name="Requests", rows=_requests(timeline)),
-        RowGroup(name="Workspace", rows=(_phases(timeline.status_changes, timeline.end),)),
-        RowGroup(name="Instance", rows=_stacked("boxes", _boxes(timeline.boxes, timeline.end))),
-        RowGroup(name="Registration", rows=(TimelineRow(name="token", bars=tuple(_tokens(timeline))),)),
-        RowGroup(name="DNS", rows=(TimelineRow(name="address", bars=tuple(_addresses(timeline))),)),
-        RowGroup(name="Conditions", rows=tuple(_conditions(timeline.status_changes, timeline.end))),
-        RowGroup(name="Waits", rows=(_marks("timers", timeline.entries, Lane.WAIT),)),
-        RowGroup(name="Register API", rows=_by_tone("calls", timeline.entries, Lane.AUDIT)),
-        RowGroup(name="Delegations", rows=(_marks("work", timeline.entries, Lane.WORK),)),
+    """All rows of the chart, without empty ones."""
+    changes, entries, end = timeline.status_changes, timeline.entries, timeline.end
+    groups = (
+        ("Requests", _requests(timeline.requests)),
+        ("Workspace", [_row("phase", _spans(changes, end, _phase_label))]),
+        ("Instance", _stacked("boxes", _boxes(timeline.boxes, end))),
+        ("Registration", [_row("token", _tokens(timeline))]),
+        ("DNS", [_row("address", _addresses(timeline))]),
+        ("Conditions", [_row(it, _spans(changes, end, _condition_label(it))) for it in ConditionType]),
+        ("Waits", [_row("timers", _marks(entries, Lane.WAIT))]),
+        ("Register API", _calls([entry for entry in entries if entry.lane is Lane.AUDIT])),
+        ("Delegations", [_row("work", _marks(entries, Lane.WORK))]),
     )
-    kept = (RowGroup(name=band.name, rows=tuple(row for row in band.rows if row.bars)) for band in found)
-    return tuple(band for band in kept if band.rows)
+    kept = (RowGroup(name=name, rows=tuple(row for row in rows if row.bars)) for name, rows in groups)
+    return tuple(group for group in kept if group.rows)
 
 
-def _requests(timeline: Timeline) -> tuple[TimelineRow, ...]:
-    if len(timeline.requests) <= MAX_REQUEST_ROWS:
-        return tuple(
-            TimelineRow(name=requester(request), bars=(_request(request),)) for request in timeline.requests
-        )
-    outcomes = dict.fromkeys(request.outcome for request in timeline.requests)
-    return tuple(
-        TimelineRow(
-            name=f"{sum(request.outcome is outcome for request in timeline.requests)} {outcome}",
-            bars=tuple(
-                _point(_request(request)) for request in timeline.requests if request.outcome is outcome
-            ),
-        )
-        for outcome in outcomes
-    )
+def instants(timeline: Timeline) -> Iterator[datetime]:
+    """All times at which something happened."""
+    yield timeline.begin
+    yield timeline.end
+    yield from (entry.at for entry in timeline.entries)
+    yield from (generation.asked_at for generation in timeline.generations)
+
+
+def _row(name: str, bars: Iterable[Bar]) -> TimelineRow:
+    return TimelineRow(name=name, bars=tuple(bars))
+
+
+def _mark(at: datetime, tooltip: str, tone: Tone) -> Bar:
+    return Bar(begin=at, end=at, label="", tooltip=tooltip, tone=tone)
+
+
+def _marks(entries: Iterable[Entry], lane: Lane) -> Iterator[Bar]:
+    return (_mark(entry.at, entry.text, entry.tone) for entry in entries if entry.lane is lane)
+
+
+def _requests(requests: Sequence[RequestSummary]) -> list[TimelineRow]:
+    if len(requests) <= MAX_REQUEST_ROWS:
+        return [_row(requester(request), [_request(request)]) for request in requests]
+    rows = []
+    for outcome in dict.fromkeys(request.outcome for request in requests):
+        bars = [_request(request) for request in requests if request.outcome is outcome]
+        rows.append(_row(f"{len(bars)} {outcome}", (_mark(it.begin, it.tooltip, it.tone) for it in bars)))
+    return rows
 
 
 def _request(request: RequestSummary) -> Bar:
-    end = request.served_at or request.decided_at
-    served = f", served at {end:%H:%M:%S}" if request.served_at else ""
+    served = f", served at {request.served_at:%H:%M:%S}" if request.served_at else ""
     return Bar(
         begin=request.decided_at,
-        end=end,
+        end=request.served_at or request.decided_at,
         label=f"{request.kind}: {request.outcome}",
         tooltip=f"{request.kind} by {requester(request)}: {request.outcome} — {request.detail}{served}",
         tone=outcome_tone(request.outcome),
     )
 
 
-def _point(bar: Bar) -> Bar:
-    return Bar(begin=bar.begin, end=bar.begin, label="", tooltip=bar.tooltip, tone=bar.tone)
+def _phase_label(change: StatusChange) -> Label:
+    return str(change.phase), tone_of(change.phase), f"{change.phase}, generation {change.generation}"
 
 
-def _phases(status_changes: Sequence[StatusChange], end: datetime) -> TimelineRow:
-    def said(change: StatusChange) -> tuple[str, Tone, str]:
-        text = f"{change.phase}, generation {change.generation}"
-        return str(change.phase), tone_of(change.phase), text
+def _condition_label(type_: ConditionType) -> Callable[[StatusChange], Label | None]:
+    def label(change: StatusChange) -> Label | None:
+        for it in change.conditions:
+            if it.type is type_:
+                return it.reason, _STATUS_TONES[it.status], f"{it.type} is {it.status}: {it.message}"
+        return None
 
-    return TimelineRow(name="phase", bars=tuple(_spans(status_changes, end, said)))
-
-
-def _conditions(status_changes: Sequence[StatusChange], end: datetime) -> Iterator[TimelineRow]:
-    for type_ in ConditionType:
-
-        def said(change: StatusChange, type_: ConditionType = type_) -> tuple[str, Tone, str] | None:
-            for it in change.conditions:
-                if it.type is type_:
-                    return it.reason, _STATUS_TONES[it.status], f"{it.type} is {it.status}: {it.message}"
-            return None
-
-        yield TimelineRow(name=type_, bars=tuple(_spans(status_changes, end, said)))
+    return label
 
 
 def _spans(
-    status_changes: Sequence[StatusChange],
-    end: datetime,
-    said: Callable[[StatusChange], tuple[str, Tone, str] | None],
+    changes: Sequence[StatusChange], end: datetime, label_of: Callable[[StatusChange], Label | None]
 ) -> Iterator[Bar]:
-    """A bar for as long as the same is said."""
-    since: datetime | None = None
-    saying: tuple[str, Tone, str] | None = None
-    for standing in status_changes:
-        now = said(standing)
-        if now == saying:
-            continue
-        if saying is not None and since is not None:
-            yield _span(since, standing.at, saying)
-        since, saying = standing.at, now
-    if saying is not None and since is not None:
-        yield _span(since, max(end, since), saying, open_end=True)
-
-
-def _span(begin: datetime, end: datetime, saying: tuple[str, Tone, str], *, open_end: bool = False) -> Bar:
-    label, tone, told = saying
-    return Bar(begin=begin, end=end, label=label, tooltip=told, tone=tone, open_end=open_end)
+    """A bar for each span with the same label; the last one is open."""
+    begins: list[tuple[datetime, Label | None]] = []
+    for change in changes:
+        label = label_of(change)
+        if not begins or begins[-1][1] != label:
+            begins.append((change.at, label))
+    for index, (begin, label) in enumerate(begins):
+        if label is not None:
+            last = index + 1 == len(begins)
+            until = max(end, begin) if last else begins[index + 1][0]
+            text, tone, tooltip = label
+            yield Bar(begin=begin, end=until, label=text, tooltip=tooltip, tone=tone, open_end=last)
 
 
 def _boxes(lifetimes: Iterable[BoxLifetime], end: datetime) -> Iterator[Bar]:
-    for life in lifetimes:
-        gone = f"gone at {life.end:%H:%M:%S}: {life.ended_by}" if life.end else "still there at the end"
+    for it in lifetimes:
+        fate = f"terminated at {it.end:%H:%M:%S}: {it.ended_by}" if it.end else "still there at the end"
         yield Bar(
-            begin=life.begin,
-            end=life.end or max(end, life.begin),
-            label=f"generation {life.generation} · {life.instance_id}",
-            tooltip=f"{life.instance_id} of generation {life.generation}, from {life.begin:%H:%M:%S}; {gone}",
-            tone=Tone.GOOD if life.end is None else Tone.PLAIN,
-            open_end=life.end is None,
+            begin=it.begin,
+            end=it.end or max(end, it.begin),
+            label=f"generation {it.generation} · {it.instance_id}",
+            tooltip=f"{it.instance_id} of generation {it.generation}, from {it.begin:%H:%M:%S}; {fate}",
+            tone=Tone.GOOD if it.end is None else Tone.PLAIN,
+            open_end=it.end is None,
         )
 
 
 def _tokens(timeline: Timeline) -> Iterator[Bar]:
-    """None yet, minted, in use: for each generation from its opening to its end."""
+    """For each generation: no token yet, token minted, token in use."""
     for generation in timeline.generations:
-        end, mark = generation.ended_at or timeline.end, f"generation {generation.number}"
-        instants = (
-            (generation.opened_at, "no token yet", Tone.IDLE, "its box has not registered"),
-            (generation.registered_at, "minted", Tone.PLAIN, "its box registered, which minted the token"),
-            (generation.first_heartbeat_at, "token in use", Tone.GOOD, "its box beat with the token"),
+        end = generation.ended_at or timeline.end
+        milestones = (
+            (generation.opened_at, "no token yet", Tone.IDLE, "the box has not registered"),
+            (generation.registered_at, "minted", Tone.PLAIN, "the box registered, which minted the token"),
+            (
+                generation.first_heartbeat_at,
+                "token in use",
+                Tone.GOOD,
+                "the box sends heartbeats with the token",
+            ),
         )
-        reached = [
-            (at, label, tone, told) for at, label, tone, told in instants if at is not None and at <= end
-        ]
-        for index, (at, label, tone, told) in enumerate(reached):
-            following = reached[index + 1][0] if index + 1 < len(reached) else end
-            yield Bar(
-                begin=at,
-                end=max(following, at),
-                label=label,
-                tooltip=f"{mark}: {told}",
-                tone=tone,
-                open_end=generation.ended_at is None and index + 1 == len(reached),
-            )
+        reached = [it for it in milestones if it[0] is not None and it[0] <= end]
+        for index, (at, label, tone, text) in enumerate(reached):
+            last = index + 1 == len(reached)
+            until = end if last else reached[index + 1][0]
+            if at is not None and until is not None:
+                yield Bar(
+                    begin=at,
+                    end=max(until, at),
+                    label=label,
+                    tooltip=f"generation {generation.number}: {text}",
+                    tone=tone,
+                    open_end=last and generation.ended_at is None,
+                )
 
 
 def _addresses(timeline: Timeline) -> Iterator[Bar]:
-    written = [it for it in timeline.generations if it.addressed_at is not None]
-    for index, generation in enumerate(written):
-        following = written[index + 1].addressed_at if index + 1 < len(written) else None
-        begin, end = generation.addressed_at, following or timeline.end
-        if begin is not None:
-            yield Bar(
-                begin=begin,
-                end=max(end, begin),
-                label=f"generation {generation.number}",
-                tooltip=f"the DNS name points to generation {generation.number}'s box since {begin:%H:%M:%S}",
-                open_end=following is None,
-            )
+    written = [(it.number, it.addressed_at) for it in timeline.generations if it.addressed_at is not None]
+    for index, (number, begin) in enumerate(written):
+        last = index + 1 == len(written)
+        yield Bar(
+            begin=begin,
+            end=max(timeline.end if last else written[index + 1][1], begin),
+            label=f"generation {number}",
+            tooltip=f"the DNS name points to the box of generation {number} since {begin:%H:%M:%S}",
+            open_end=last,
+        )
 
 
-def _marks(name: str, entries: Iterable[Entry], lane: Lane) -> TimelineRow:
-    return TimelineRow(name=name, bars=tuple(_mark(entry) for entry in entries if entry.lane is lane))
+def _calls(entries: Sequence[Entry]) -> list[TimelineRow]:
+    """A row for each tone, so that refused calls stand apart."""
+    names = {Tone.GOOD: "calls", Tone.PLAIN: "calls", Tone.IDLE: "calls", Tone.BAD: "refused"}
+    return [
+        _row(name, (_mark(it.at, it.text, it.tone) for it in entries if it.tone is tone))
+        for tone, name in names.items()
+    ]
 
 
-def _by_tone(name: str, entries: Iterable[Entry], lane: Lane) -> tuple[TimelineRow, ...]:
-    told = [entry for entry in entries if entry.lane is lane]
-    rows = ((Tone.GOOD, name), (Tone.PLAIN, name), (Tone.IDLE, name), (Tone.BAD, "refused"))
-    return tuple(
-        TimelineRow(name=title, bars=tuple(_mark(entry) for entry in told if entry.tone is tone))
-        for tone, title in rows
-    )
-
-
-def _mark(entry: Entry) -> Bar:
-    return Bar(begin=entry.at, end=entry.at, label="", tooltip=entry.text, tone=entry.tone)
-
-
-def _stacked(name: str, bars: Iterable[Bar]) -> tuple[TimelineRow, ...]:
-    """As few rows as there are bars at once: two boxes at a time would stand in two rows."""
+def _stacked(name: str, bars: Iterable[Bar]) -> list[TimelineRow]:
+    """The bars in as few rows as possible without overlap: two boxes at once take two rows."""
     rows: list[list[Bar]] = []
     for bar in sorted(bars, key=lambda bar: bar.begin):
         free = next((row for row in rows if row[-1].end <= bar.begin), None)
@@ -229,13 +228,4 @@ def _stacked(name: str, bars: Iterable[Bar]) -> tuple[TimelineRow, ...]:
             rows.append([bar])
         else:
             free.append(bar)
-    return tuple(TimelineRow(name=name, bars=tuple(row)) for row in rows)
-
-
-def instants(timeline: Timeline) -> Iterator[datetime]:
-    """All times that something happened at."""
-    yield timeline.begin
-    yield timeline.end
-    yield from (entry.at for entry in timeline.entries)
-    for generation in timeline.generations:
-        yield generation.asked_at
+    return [_row(name, row) for row in rows]

@@ -29,17 +29,17 @@ class Caller:
         return await self.reader.readexactly(length)
 
     async def say(self, *pieces: bytes) -> None:
-        """Send it; `ConnectionError` once nobody listens any more."""
+        """Send bytes. Raises `ConnectionError` once the client is gone."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
 
     async def answer(self, body: bytes, *, status: str = "200 OK") -> None:
-        """A whole answer."""
+        """Send a complete response."""
         await self.say(head(status, f"content-length: {len(body)}"), body)
 
     async def drip(self, byte: bytes = b" ") -> None:
-        """Byte after byte, until nobody listens."""
+        """Send byte after byte until the client is gone."""
         while True:
             await self.say(byte)
             await asyncio.sleep(0.05)
@@ -50,16 +50,16 @@ Behaviour = Callable[["Agent", Caller], Awaitable[None]]
 
 @dataclass(slots=True)
 class Agent:
-    """A box's agent: what it was asked, and how often it was called."""
+    """A box's agent, with its received requests and the number of calls."""
 
     behaviour: Behaviour
     port: int = 0
     asked: list[bytes] = field(default_factory=list)
     callers: int = 0
     came: asyncio.Event = field(default_factory=asyncio.Event)
-    """Somebody has called."""
+    """Set when a client has connected."""
     stuck: asyncio.Event = field(default_factory=asyncio.Event)
-    """It has got the request, or begun to; from here on it comes to no end by itself."""
+    """Set when the request has begun to arrive. From here on, only the client ends the call."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """A conversation is over."""
 
@@ -70,7 +70,7 @@ class Agent:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.callers += 1
         self.came.set()
-        # Whoever is cut off has been treated as it deserves; the test looks at what the caller makes of it.
+        # The client cut the connection: tests check what the client does then.
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self.behaviour(self, Caller(reader, writer))
@@ -101,12 +101,12 @@ async def agent(behaviour: Behaviour) -> AsyncIterator[Agent]:
 
 
 def head(status: str, *headers: str) -> bytes:
-    """The head of an answer."""
+    """The head of a response."""
     return "\r\n".join((f"HTTP/1.1 {status}", *headers, "", "")).encode()
 
 
 def done(text: str) -> bytes:
-    """A finished answer."""
+    """A finished result."""
     message = {
         "kind": "message",
         "role": "agent",
@@ -117,7 +117,7 @@ def done(text: str) -> bytes:
 
 
 async def obliging(it: Agent, caller: Caller) -> None:
-    """Answers as an agent should."""
+    """Answer as an agent should."""
     it.asked.append(await caller.request())
     await caller.answer(done("done"))
 

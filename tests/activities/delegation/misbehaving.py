@@ -1,4 +1,4 @@
-"""Agents that are slow, vast or senseless, each in a way of its own."""
+"""Agents that respond slowly, endlessly, or with garbage."""
 
 import asyncio
 
@@ -57,7 +57,7 @@ async def interim_answers_without_end(it: Agent, caller: Caller) -> None:
     it.stuck.set()
     while True:
         await caller.say(head("103 Early Hints", "link: </style>"))
-        await asyncio.sleep(0)  # the machine has others to serve
+        await asyncio.sleep(0)  # let other tasks run
 
 
 async def redirect_to_nowhere(_: Agent, caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""What an answer to a delegation amounts to: processed only with a finished result; never an exception."""
+"""Parsing of responses to delegations: processed only with a finished result, and never an exception."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_a_message_of_the_agent_is_the_finished_result() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "heard"),
+    ("state", "reply"),
     [
         ("completed", Reply.PROCESSED),
         ("working", Reply.IN_PROGRESS),
@@ -54,14 +54,14 @@ def test_a_message_of_the_agent_is_the_finished_result() -> None:
         (1, Reply.ACCEPTED),
     ],
 )
-def test_each_state_of_a_task_is_heard(state: object, heard: Reply) -> None:
+def test_each_state_of_a_task_is_parsed(state: object, reply: Reply) -> None:
     found = parse_reply(200, task(state))
-    assert found.reply is heard
-    assert (found.error != "") == (heard is Reply.FAILED)
+    assert found.reply is reply
+    assert (found.error != "") == (reply is Reply.FAILED)
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 206, 299])
-def test_another_2xx_is_a_delivery_whatever_it_carries(status: int) -> None:
+def test_another_2xx_is_a_delivery_whatever_its_body(status: int) -> None:
     for body in (b"", b"queued", answer(MESSAGE), task("completed"), b'{"error": {"code": 1}}'):
         assert parse_reply(status, body) == TAKEN
 
@@ -92,12 +92,12 @@ def test_another_2xx_is_a_delivery_whatever_it_carries(status: int) -> None:
         answer({"role": "agent", "parts": [[], "42", None, {}]}),
     ],
 )
-def test_what_is_no_finished_result_is_a_delivery_and_no_more(body: bytes) -> None:
+def test_an_unfinished_result_is_only_a_delivery(body: bytes) -> None:
     assert parse_reply(200, body) == TAKEN
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_box_has_not_taken_it(status: int) -> None:
+def test_a_busy_box_is_unavailable(status: int) -> None:
     found = parse_reply(status, answer(MESSAGE))
     assert found == ParsedReply(reply=Reply.UNAVAILABLE, error=f"the box answered with HTTP {status}")
 
@@ -120,18 +120,18 @@ def test_any_other_status_is_a_refusal(status: int) -> None:
         ([], ""),
     ],
 )
-def test_an_error_of_the_agent_is_a_refusal_without_its_words(error: object, number: str) -> None:
+def test_an_error_of_the_agent_is_a_refusal_without_its_text(error: object, number: str) -> None:
     body = json.dumps({"jsonrpc": "2.0", "error": error, "result": MESSAGE}).encode()
     found = parse_reply(200, body)
     assert found == ParsedReply(reply=Reply.REFUSED, error=f"the agent answered with JSON-RPC error{number}")
 
 
-def test_a_null_error_beside_a_result_is_none() -> None:
+def test_a_null_error_with_a_result_is_no_error() -> None:
     body = json.dumps({"error": None, "result": MESSAGE}).encode()
     assert parse_reply(200, body).reply is Reply.PROCESSED
 
 
-def test_the_preview_is_what_artifacts_status_and_message_say() -> None:
+def test_the_preview_joins_artifacts_status_and_message() -> None:
     status = {"state": "completed", "message": {"role": "agent", "parts": [{"text": "done"}]}}
     result = {
         "kind": "task",
@@ -141,7 +141,7 @@ def test_the_preview_is_what_artifacts_status_and_message_say() -> None:
     assert parse_reply(200, answer(result)) == ParsedReply(reply=Reply.PROCESSED, preview="42\ndone")
 
 
-def test_a_failed_task_keeps_what_the_agent_said_of_it() -> None:
+def test_a_failed_task_keeps_the_text_of_the_agent() -> None:
     status = {"state": "failed", "message": {"parts": [{"text": "the disk is full"}]}}
     found = parse_reply(200, answer({"kind": "task", "status": status}))
     assert (found.reply, found.preview) == (Reply.FAILED, "the disk is full")
@@ -155,13 +155,13 @@ def test_a_preview_is_bounded_and_without_nul() -> None:
     assert len(found.preview) == PREVIEW_CHARS == 500
 
 
-def test_a_large_result_is_one_piece_whatever_its_text_holds() -> None:
+def test_a_large_text_is_one_token_whatever_its_content() -> None:
     text = ', "[{\\' * MAX_JSON_TOKENS
     assert parse_reply(200, answer({**MESSAGE, "parts": [{"text": text}]})).preview == text[:PREVIEW_CHARS]
 
 
 @pytest.mark.parametrize("crumb", ["[],", "{},", "0,", '"",', '{"a":{}},', '"\\\\",'])
-def test_a_result_in_crumbs_is_not_read(crumb: str) -> None:
+def test_a_result_with_too_many_tokens_is_not_parsed(crumb: str) -> None:
     def of(crumbs: int) -> bytes:
         return answer(MESSAGE)[:-1] + f', "x": [{crumb * crumbs}0]}}'.encode()
 
@@ -175,16 +175,16 @@ def test_a_result_of_other_media_is_processed_without_a_preview() -> None:
 
 
 @pytest.mark.parametrize("state", [[], {}, ["completed"], {"state": "completed"}])
-def test_a_state_of_any_type_is_heard(state: object) -> None:
+def test_a_reply_with_a_state_of_any_type_is_parsed(state: object) -> None:
     assert parse_reply(200, task(state)) == TAKEN
 
 
 @pytest.mark.parametrize("state", [[], {}])
-def test_a_state_of_any_type_is_judged(state: object) -> None:
+def test_a_canary_response_with_a_state_of_any_type_is_parsed(state: object) -> None:
     assert parse_canary_response(200, task(state)).code == "canary_error"
 
 
-def test_a_preview_can_be_written_down() -> None:
+def test_a_preview_can_be_stored() -> None:
     body = rb'{"result": {"role": "agent", "parts": [{"text": "half \ud83d"}]}}'
     parse_reply(200, body).preview.encode()
 
@@ -194,7 +194,7 @@ def test_the_number_of_an_error_is_bounded() -> None:
     assert len(found.error) < 500
 
 
-# Objects and lists stand everywhere but as the state of a task, which is shown above.
+# Objects and lists as the state of a task have their own tests above.
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda it: (
@@ -227,7 +227,7 @@ results = st.fixed_dictionaries(
 
 
 @given(statuses, st.binary(max_size=200))
-def test_no_bytes_break_the_ear(status: int, body: bytes) -> None:
+def test_no_bytes_break_the_parser_of_replies(status: int, body: bytes) -> None:
     assert parse_reply(status, body).reply is not Reply.PROCESSED
 
 
@@ -246,6 +246,6 @@ def test_only_a_finished_result_is_processed(status: int, result: dict[str, obje
 
 
 @given(json_values, st.integers(0, 3_000))
-def test_no_depth_breaks_the_ear(value: object, depth: int) -> None:
+def test_no_depth_breaks_the_parser_of_replies(value: object, depth: int) -> None:
     body = b'{"result": {"parts": ' + b"[" * depth + json.dumps(value).encode() + b"]" * depth + b"}}"
     assert parse_reply(200, body) == TAKEN

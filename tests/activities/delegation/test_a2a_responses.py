@@ -1,4 +1,4 @@
-"""Which answers of an agent count as finished."""
+"""Parsing of responses to canaries: which count as finished."""
 
 import json
 
@@ -30,14 +30,14 @@ def test_a_finished_result_is_an_answer(result: object) -> None:
 
 
 @pytest.mark.parametrize("state", ["submitted", "working", "input-required", "unknown"])
-def test_a_task_on_its_way_is_not_finished(state: str) -> None:
+def test_a_task_in_progress_is_not_finished(state: str) -> None:
     result = parse_canary_response(200, answer({"kind": "task", "status": {"state": state}}))
     assert not result.answered
     assert result.code == "canary_not_finished"
 
 
 @pytest.mark.parametrize("state", ["failed", "rejected", "canceled", "auth-required", "nonsense", None, 3])
-def test_a_task_that_went_wrong_is_an_error(state: object) -> None:
+def test_a_failed_task_is_an_error(state: object) -> None:
     result = parse_canary_response(200, answer({"kind": "task", "status": {"state": state}}))
     assert not result.answered
     assert result.code == "canary_error"
@@ -86,12 +86,12 @@ def test_an_empty_message_is_not_finished(parts: list[object]) -> None:
     assert (result.answered, result.code) == (False, "canary_not_finished")
 
 
-def test_the_words_of_the_agent_are_not_repeated() -> None:
+def test_the_text_of_the_agent_is_not_repeated() -> None:
     error = {"jsonrpc": "2.0", "error": {"code": -32000, "message": "token ob1.k1.1.abc", "data": "s3cret"}}
     result = parse_canary_response(200, json.dumps(error).encode())
     assert result.detail == "the agent answered with JSON-RPC error -32000"
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_the_judge(body: bytes) -> None:
+def test_no_bytes_break_the_parser_of_canary_responses(body: bytes) -> None:
     assert not parse_canary_response(200, body).answered

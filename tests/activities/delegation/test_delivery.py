@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 from psycopg.rows import dict_row
 from temporalio.testing import ActivityEnvironment
@@ -68,14 +68,14 @@ def megabyte_of(text: str) -> str:
 
 
 WITHIN = timedelta(seconds=30)
-"""Enough for a megabyte on a busy machine. Nobody waits for its end: the clock of the loop leaps over it."""
+"""Enough for a megabyte on a busy machine. Tests skip it: they advance the clock of the event loop."""
 
 UNHURRIED = 60
 """So much longer than in production is the pause between two tries: none overtakes a test."""
 
 
 class HeedfulSender(A2aClient):
-    """Says when the head of an answer has been read, and when there is no place left for large ones."""
+    """Signals when the head of a response was read, and when no slot for large responses is left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class HeedfulSender(A2aClient):
     @override
     async def _read(
         self,
-        response: httpx.Response,
+        response: httpx2.Response,
         bounds: ResponseLimits,
         deadline: asyncio.Timeout,
         place: AsyncExitStack,
@@ -154,8 +154,8 @@ def post_within(pool: Pool, within: timedelta) -> Post:
 
 @pytest.fixture
 async def post(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Post:
-    """Patient with agents, and with the next try."""
-    monkeypatch.setattr(delivery, "pause", lambda tries: UNHURRIED * backoff(tries))
+    """Deliveries with long timeouts and long backoffs."""
+    monkeypatch.setattr(delivery, "backoff", lambda tries: UNHURRIED * backoff(tries))
     return post_within(pool, WITHIN)
 
 
@@ -164,7 +164,7 @@ Leap = Callable[[timedelta], None]
 
 @pytest.fixture
 async def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
-    """Lets that much time pass for whatever waits in this event loop, when the test says so.
+    """Advances the clock of this event loop by a given time.
 
     What is to happen before a deadline happens before it, then, however slow the machine is.
     """
@@ -192,7 +192,7 @@ async def test_a_megabyte_of_unicode_arrives_byte_for_byte_under_its_own_id(post
     assert message["metadata"] == {"delegation_id": it, "attempt": 1, "generation": 1}
 
 
-async def test_of_an_answer_of_ten_megabytes_the_ledger_keeps_500_characters(post: Post) -> None:
+async def test_500_characters_of_a_response_of_ten_megabytes_are_stored(post: Post) -> None:
     answer = done("größer, " * (10 * MEGABYTE // len(json.dumps("größer, ")[1:-1])))
 
     async def verbose(_: Agent, caller: Caller) -> None:
@@ -208,7 +208,7 @@ async def test_of_an_answer_of_ten_megabytes_the_ledger_keeps_500_characters(pos
     assert len(str(row)) < 3000
 
 
-async def test_an_answer_without_end_is_not_read_to_its_end_and_counts_as_delivered(post: Post) -> None:
+async def test_an_endless_response_is_cut_off_and_counts_as_delivered(post: Post) -> None:
     sent = 0
 
     async def endless(_: Agent, caller: Caller) -> None:
@@ -222,7 +222,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end_and_counts_as_delive
     async with agent(endless) as box:
         it = await post.work(box)
         assert (await post.advance(it)).state is DELIVERED
-        await asyncio.wait_for(box.left.wait(), 60)  # it was hung up on
+        await asyncio.wait_for(box.left.wait(), 60)  # the client hung up
     assert delivery.MAX_RESPONSE_BYTES <= sent + 65_536 < delivery.MAX_RESPONSE_BYTES + 16 * MEGABYTE, (
         "buffers hold some"
     )
@@ -231,9 +231,9 @@ async def test_an_answer_without_end_is_not_read_to_its_end_and_counts_as_delive
 
 @pytest.mark.parametrize(
     ("behaviour", "state", "error"),
-    [(drip_body, DELIVERED, None), (drip_head, QUEUED, "no answer within 30 s")],
+    [(drip_body, DELIVERED, None), (drip_head, QUEUED, "no response within 30 s")],
 )
-async def test_who_drips_is_cut_off_and_work_for_others_is_done_meanwhile(
+async def test_a_slow_box_is_cut_off_and_does_not_block_others(
     post: Post, leap: Leap, behaviour: Behaviour, state: DelegationState, error: str | None
 ) -> None:
     async with agent(behaviour) as slow, agent(obliging) as quick:
@@ -252,8 +252,8 @@ async def test_who_drips_is_cut_off_and_work_for_others_is_done_meanwhile(
     assert (await post.row(dripping))["error"] == error
 
 
-NO_ANSWER = "no answer within 30 s"
-NOT_HTTP = "the box's answer is not HTTP"
+NO_ANSWER = "no response within 30 s"
+NOT_HTTP = "the response of the box is not HTTP"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ NOT_HTTP = "the box's answer is not HTTP"
         (redirect_to_nowhere, "the box answered with HTTP 307"),
     ],
 )
-async def test_who_took_it_and_gave_no_answer_has_had_one_of_five_attempts(
+async def test_a_delivery_without_a_response_counts_as_one_of_five_attempts(
     post: Post, leap: Leap, behaviour: Behaviour, error: str
 ) -> None:
     async with agent(behaviour) as box:
@@ -284,7 +284,7 @@ async def test_who_took_it_and_gave_no_answer_has_had_one_of_five_attempts(
 
 
 @pytest.mark.parametrize("behaviour", [hang_up, say_too_little, half_an_excuse])
-async def test_who_hangs_up_or_is_busy_was_not_reached(post: Post, behaviour: Behaviour) -> None:
+async def test_a_box_that_hangs_up_or_is_busy_was_not_reached(post: Post, behaviour: Behaviour) -> None:
     async with agent(behaviour) as box:
         it = await post.work(box)
         advanced = await post.advance(it)
@@ -294,7 +294,7 @@ async def test_who_hangs_up_or_is_busy_was_not_reached(post: Post, behaviour: Be
 
 
 @pytest.mark.parametrize("behaviour", [empty_answer, senseless_answer, broken_chunks, half_an_answer])
-async def test_a_200_without_sense_is_a_delivery_and_no_more(post: Post, behaviour: Behaviour) -> None:
+async def test_an_unreadable_200_is_only_a_delivery(post: Post, behaviour: Behaviour) -> None:
     async with agent(behaviour) as box:
         it = await post.work(box)
         assert (await post.advance(it)).state is DELIVERED
@@ -302,7 +302,7 @@ async def test_a_200_without_sense_is_a_delivery_and_no_more(post: Post, behavio
     assert (row["attempts"], row["error"], row["response_preview"]) == (1, None, None)
 
 
-async def test_large_answers_that_drip_do_not_keep_the_places_of_others(
+async def test_slow_large_responses_do_not_hold_their_slots(
     pool: Pool, leap: Leap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(a2a, "LARGE_RESPONSE_TIMEOUT", timedelta(minutes=2))
@@ -322,12 +322,12 @@ async def test_large_answers_that_drip_do_not_keep_the_places_of_others(
         await eventually(lambda: asyncio.sleep(0, post.sender.is_full), bool, seconds=60)
         it = await post.work(well)
         leap(timedelta(minutes=2))
-        # Long before the half hour of the slow is over, which is its own as well.
+        # Long before the response timeout of half an hour.
         assert (await asyncio.wait_for(post.advance(it), 60)).state is PROCESSED
         assert {(await one).state for one in dripping} == {DELIVERED}
 
 
-async def test_of_a_crowd_at_a_silent_box_most_come_again_and_keep_nobody_else_waiting(post: Post) -> None:
+async def test_a_backlog_for_an_unresponsive_box_is_retried_and_does_not_block_others(post: Post) -> None:
     spoken = asyncio.Event()
 
     async def thoughtful(_: Agent, caller: Caller) -> None:
@@ -337,20 +337,20 @@ async def test_of_a_crowd_at_a_silent_box_most_come_again_and_keep_nobody_else_w
 
     async with agent(thoughtful) as slow, agent(obliging) as quick:
         target = await post.box(slow)
-        crowd = [await post.work(slow, target=target) for _ in range(per_target_limiter.MAX_PER_TARGET + 5)]
-        looks = [asyncio.create_task(post.advance(it)) for it in crowd]
-        gone = [await one for one in itertools.islice(asyncio.as_completed(looks), 5)]
-        assert {(it.over, it.state, it.attempt) for it in gone} == {(False, QUEUED, 0)}
-        assert all(1 <= it.wait_seconds <= 30 for it in gone)
+        backlog = [await post.work(slow, target=target) for _ in range(per_target_limiter.MAX_PER_TARGET + 5)]
+        attempts = [asyncio.create_task(post.advance(it)) for it in backlog]
+        deferred = [await one for one in itertools.islice(asyncio.as_completed(attempts), 5)]
+        assert {(it.over, it.state, it.attempt) for it in deferred} == {(False, QUEUED, 0)}
+        assert all(1 <= it.wait_seconds <= 30 for it in deferred)
         assert (await post.advance(await post.work(quick))).state is PROCESSED
         spoken.set()
-        states = [(await one).state for one in looks]
+        states = [(await one).state for one in attempts]
         assert sorted(states) == [PROCESSED] * per_target_limiter.MAX_PER_TARGET + [QUEUED] * 5
-        for it in crowd:
+        for it in backlog:
             assert (await post.advance(it)).state is PROCESSED
-    assert slow.callers == len(crowd)
+    assert slow.callers == len(backlog)
 
 
-def test_a_crowd_looks_ever_less_often() -> None:
+def test_a_backlog_polls_ever_less_often() -> None:
     ages = [timedelta(seconds=seconds) for seconds in (0, 1, 8, 60, 600, 20_000)]
     assert [per_target_limiter.retry_after(age).total_seconds() for age in ages] == [1, 1, 2, 15, 30, 30]

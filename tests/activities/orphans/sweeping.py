@@ -10,7 +10,8 @@ from tests.activities.workspace.zone import change
 from tests.activities.world import World
 from workflows.orphans import contract
 from workflows.orphans.rules import OrphanAction, OrphanPolicy
-from workflows.workspace.state import Intent
+from workflows.workspace.contract import TerminateOrphans
+from workflows.workspace.enums import Intent
 
 ALIVE = ("pending", "running")
 
@@ -19,9 +20,9 @@ PASSES = itertools.count(1)
 
 
 def of_plane(world: World, owner: str, **policy: object) -> World:
-    hurried = OrphanPolicy(min_age=timedelta(), retry_after=timedelta(minutes=5))
+    policy_without_age = OrphanPolicy(min_age=timedelta(), retry_after=timedelta(minutes=5))
     return world.with_config(
-        replace(world.config, owner=owner, orphans=replace(hurried, **policy))  # type: ignore[arg-type]
+        replace(world.config, owner=owner, orphans=replace(policy_without_age, **policy))  # type: ignore[arg-type]
     )
 
 
@@ -29,7 +30,7 @@ def with_policy(world: World, **policy: object) -> World:
     return of_plane(world, world.config.owner, **policy)
 
 
-async def look(world: World, *, pass_id: str | None = None, used: int = 0) -> contract.OrphansFound:
+async def run_pass(world: World, *, pass_id: str | None = None, used: int = 0) -> contract.OrphansFound:
     request = contract.FindOrphans(pass_id=pass_id or f"pass {next(PASSES)}", used=used)
     return await world.run(contract.find_orphan_instances, request)
 
@@ -44,7 +45,7 @@ def verdicts(found: contract.OrphansFound) -> dict[str, OrphanAction]:
 
 async def planted(world: World, workspace_id: str | None = None, *, generation: int = 1) -> str:
     other = replace(world, workspace_id=workspace_id or world.workspace_id)
-    return await other.stranger(owner=world.config.owner, generation=generation)
+    return await other.unrecorded_instance(owner=world.config.owner, generation=generation)
 
 
 async def protect(world: World, instance_id: str) -> None:
@@ -58,21 +59,19 @@ async def deleted(world: World) -> None:
     await world.rows("UPDATE workspaces SET deleted_at = now() WHERE workspace_id = %(workspace_id)s")
 
 
-async def facts(world: World) -> list[dict[str, object]]:
+async def events(world: World) -> list[dict[str, object]]:
     return await world.rows(
         "SELECT kind, generation, detail FROM workspace_outbox WHERE workspace_id = %(workspace_id)s"
         " ORDER BY event_id"
     )
 
 
-def end(world: World, *instances: str, generation: int | None = None) -> contract.TerminateOrphans:
-    return contract.TerminateOrphans(
-        workspace_id=world.workspace_id, instances=instances, generation=generation
-    )
+def end(world: World, *instances: str, generation: int | None = None) -> TerminateOrphans:
+    return TerminateOrphans(workspace_id=world.workspace_id, instances=instances, generation=generation)
 
 
 async def named(world: World, workspace_id: str, *, owner: str | None = None, at: str = "") -> str:
-    """A name with our claim, as an address would have written it."""
+    """Create a name with a claim, as `address` would."""
     host = at or world.config.zone.name_of(workspace_id)
     claim = Claim(owner=owner or world.config.owner, workspace_id=workspace_id, generation=1, attempt=1)
     await change(world, "CREATE", host, "A", "10.0.0.9")

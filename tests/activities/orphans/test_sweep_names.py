@@ -15,7 +15,7 @@ from workflows.workspace import contract
 pytestmark = pytest.mark.anyio
 
 
-async def test_names_of_workspaces_that_are_gone_are_removed_and_others_are_not(swept: World) -> None:
+async def test_names_of_deleted_workspaces_are_removed_and_others_are_not(swept: World) -> None:
     await swept.opened()
     ws = swept.workspace_id
     gone = replace(swept, workspace_id=f"{ws}-gone")
@@ -45,12 +45,12 @@ async def test_names_of_workspaces_that_are_gone_are_removed_and_others_are_not(
 
 
 async def test_names_are_as_old_as_their_first_sighting(swept: World) -> None:
-    patient = with_policy(swept, min_age=timedelta(minutes=5))
-    await patient.opened()
-    nobody = await named(patient, f"{patient.workspace_id}-nobody")
-    await look_at_names(patient)
-    assert verdicts(await look_at_names(patient)) == {nobody: OrphanAction.YOUNG}
-    await patient.rows(
+    waiting = with_policy(swept, min_age=timedelta(minutes=5))
+    await waiting.opened()
+    nobody = await named(waiting, f"{waiting.workspace_id}-nobody")
+    await look_at_names(waiting)
+    assert verdicts(await look_at_names(waiting)) == {nobody: OrphanAction.YOUNG}
+    await waiting.rows(
         "UPDATE orphans SET first_seen = first_seen - interval '5 min' WHERE name = %(name)s", name=nobody
     )
-    assert verdicts(await look_at_names(patient)) == {nobody: OrphanAction.END}
+    assert verdicts(await look_at_names(waiting)) == {nobody: OrphanAction.END}

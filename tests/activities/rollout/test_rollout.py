@@ -1,22 +1,22 @@
-"""What a roll leaves in the database: its plan, the image, and one look at all members."""
+"""Rollouts in the database: the plan, the image, and the survey of all members."""
 
 from dataclasses import dataclass
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.fleet.permits_and_watchdog import Fleet
+from activities.fleet.health import FleetHealth
 from activities.rollout.rollout import Rollouts
 from activities.workspace import box_spec
-from store.fleet import recreate_permits as counting
+from store.fleet import recreate_permits
 from store.rollout import rollouts
 from tests.activities.world import World
 from workflows.fleet.rules import decide
 from workflows.rollout import contract as rollout_contract
 from workflows.rollout.rules import Member, Outcome, Rollout, RolloutState
 from workflows.workspace import contract as workspace_contract
+from workflows.workspace.enums import Intent
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +65,7 @@ async def next_image(world: World, *, after: int) -> object:
     return box_spec.load(row["spec"]).image_id  # type: ignore[arg-type]
 
 
-async def test_the_next_generation_has_the_image_of_the_roll_and_so_have_all_after_it(world: World) -> None:
+async def test_all_later_generations_have_the_image_of_the_rollout(world: World) -> None:
     await world.opened(spec=WorkspaceSpec(image_id=OLD))
     assert await (await planned(world, "roll")).gives(NEW)
     assert [await next_image(world, after=number) for number in (1, 2)] == [NEW, NEW]
@@ -84,14 +84,14 @@ async def test_enrolling_again_does_not_bring_the_old_image_back(world: World) -
     assert await next_image(world, after=1) == NEW
 
 
-async def test_a_spec_that_names_another_image_than_before_is_the_newer_word(world: World) -> None:
+async def test_a_spec_that_changes_the_image_takes_precedence(world: World) -> None:
     await world.opened(spec=WorkspaceSpec(image_id=OLD))
     await (await planned(world, "roll")).gives(NEW)
     await world.enrolled(WorkspaceSpec(image_id=NEWER))
     assert await next_image(world, after=1) == NEWER
 
 
-async def test_a_late_attempt_of_an_earlier_roll_does_not_take_the_image_of_a_later_one_back(
+async def test_a_late_attempt_of_an_earlier_rollout_does_not_reset_the_image_of_a_later_one(
     world: World,
 ) -> None:
     await world.opened()
@@ -102,7 +102,7 @@ async def test_a_late_attempt_of_an_earlier_roll_does_not_take_the_image_of_a_la
     assert await next_image(world, after=1) == NEWER
 
 
-async def test_a_plan_is_made_once_and_knows_all_its_members(world: World) -> None:
+async def test_a_plan_is_written_once_with_all_its_members(world: World) -> None:
     await world.enrolled()
     first = await world.run(rollout_contract.plan_rollout, plan(world, f"plan-{world.workspace_id}"))
     assert first.workspaces == (world.workspace_id,)
@@ -132,12 +132,12 @@ async def online(world: World) -> None:
         ("UPDATE generations SET agent_unresponsive_since = now()", True),
         ("UPDATE generations SET superseded_at = now()", True),
         ("UPDATE workspaces SET phase = 'degraded'", True),
-        ("UPDATE workspaces SET generation = 2", True),  # decided on, and not opened
-        ("UPDATE workspaces SET phase = 'stopped', intent = 'stop'", False),  # nobody misses it
+        ("UPDATE workspaces SET generation = 2", True),  # decided, but not opened
+        ("UPDATE workspaces SET phase = 'stopped', intent = 'stop'", False),  # not expected to run
         ("UPDATE workspaces SET phase = 'deleted', deleted_at = now()", False),
     ],
 )
-async def test_a_member_is_down_unless_everything_says_that_it_is_online(
+async def test_a_member_is_down_unless_all_evidence_is_that_it_is_online(
     world: World, broken: str, down: bool
 ) -> None:
     await world.opened()
@@ -157,7 +157,7 @@ def watch(
     )
 
 
-async def test_a_watch_returns_when_a_member_has_arrived_or_there_is_room(world: World) -> None:
+async def test_a_watch_returns_when_a_member_is_done_or_another_may_start(world: World) -> None:
     await world.opened()
     await online(world)
     it = await planned(world, "roll")
@@ -171,7 +171,7 @@ async def test_a_watch_returns_when_a_member_has_arrived_or_there_is_room(world:
     ).down == set()
 
 
-async def test_a_fleet_that_is_held_is_told_with_the_reason(world: World) -> None:
+async def test_a_frozen_fleet_is_reported_with_its_reason(world: World) -> None:
     await world.opened()
     it = await planned(world, "roll")
 
@@ -185,11 +185,11 @@ async def test_a_fleet_that_is_held_is_told_with_the_reason(world: World) -> Non
     assert survey.blocked_reason == "half of it is stale"
 
 
-async def test_a_roll_is_held_by_what_holds_automatic_recreates(world: World) -> None:
-    fleet = Fleet(aws=world.aws, pool=world.pool, config=world.config.fleet)
+async def test_what_freezes_automatic_recreates_pauses_a_rollout(world: World) -> None:
+    fleet = FleetHealth(aws=world.aws, pool=world.pool, policy=world.config.fleet.policy)
     async with world.pool.connection() as conn:
-        figures = await counting.read_figures(conn)
-    assert await fleet.frozen() == decide(figures, world.config.fleet.policy).frozen
+        counts = await recreate_permits.read_counts(conn)
+    assert await fleet.frozen() == decide(counts, world.config.fleet.policy).frozen
     world.endpoint.inject("DescribeInstances", "error", code="UnauthorizedOperation", status=403)
-    fleet = Fleet(aws=world.aws, pool=world.pool, config=world.config.fleet)
+    fleet = FleetHealth(aws=world.aws, pool=world.pool, policy=world.config.fleet.policy)
     assert await fleet.frozen() == "EC2 cannot be read: UnauthorizedOperation"

@@ -14,7 +14,7 @@ from activities.shared import activity_context
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_activity_beats_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_activity_sends_heartbeats_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activity_context, "HEARTBEAT_INTERVAL", activity_context.HEARTBEAT_INTERVAL / 100)
     environment = ActivityEnvironment()
     beaten = asyncio.Event()
@@ -46,7 +46,7 @@ async def test_a_cancelled_call_ends_before_the_activity_does(aws: Aws) -> None:
     assert await asyncio.to_thread(started.wait, 60)
     task.cancel()
     await asyncio.wait([task], timeout=0.01)
-    task.cancel()  # a worker that shuts down is impatient
+    task.cancel()  # a worker that shuts down may cancel twice
     await asyncio.wait([task], timeout=0.01)
     assert not task.done()
     may_end.set()

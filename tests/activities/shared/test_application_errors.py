@@ -1,4 +1,4 @@
-"""What follows from each kind of error, and what a human reads about it."""
+"""The translation of errors: retryable or not, and the hint."""
 
 import pytest
 from botocore.exceptions import (
@@ -42,7 +42,7 @@ def translated(error: Exception) -> ApplicationError:
     ("code", "status"),
     [("RequestLimitExceeded", 503), ("Throttling", 400), ("PriorRequestNotComplete", 400)],
 )
-def test_throttling_is_tried_again_after_seconds_that_differ(code: str, status: int) -> None:
+def test_throttling_is_retried_after_a_jittered_delay(code: str, status: int) -> None:
     errors = [translated(refusal(code, status=status)) for _ in range(10)]
     assert all(not error.non_retryable and error.type == code for error in errors)
     delays = [error.next_retry_delay for error in errors]
@@ -66,7 +66,7 @@ def test_throttling_is_tried_again_after_seconds_that_differ(code: str, status: 
         "NeverHeardOf",
     ],
 )
-def test_what_another_try_would_not_change_is_given_up_with_a_hint(code: str) -> None:
+def test_a_permanent_error_is_final_and_has_a_hint(code: str) -> None:
     error = translated(refusal(code))
     assert error.non_retryable
     assert error.type == code
@@ -79,13 +79,13 @@ def test_what_another_try_would_not_change_is_given_up_with_a_hint(code: str) ->
 @pytest.mark.parametrize(
     ("code", "status"), [("InternalError", 500), ("Unavailable", 503), ("NeverHeardOf", 502), ("", 500)]
 )
-def test_troubles_of_aws_are_tried_again(code: str, status: int) -> None:
+def test_failures_inside_aws_are_retried(code: str, status: int) -> None:
     error = translated(refusal(code, status=status))
     assert not error.non_retryable
     assert error.type == (code or "unknown")
 
 
-def test_termination_protection_is_tried_again_slowly_and_says_what_to_do() -> None:
+def test_termination_protection_is_retried_slowly_and_has_a_hint() -> None:
     error = translated(refusal("OperationNotPermitted"))
     assert not error.non_retryable
     assert error.next_retry_delay == application_errors.PROTECTED_DELAY
@@ -100,20 +100,20 @@ def test_termination_protection_is_tried_again_slowly_and_says_what_to_do() -> N
         ReadTimeoutError(endpoint_url="http://ec2.test"),
     ],
 )
-def test_an_unreachable_aws_is_tried_again(error: Exception) -> None:
+def test_an_unreachable_aws_is_retried(error: Exception) -> None:
     found = translated(error)
     assert found.type == application_errors.AWS_UNREACHABLE
     assert not found.non_retryable
 
 
-def test_missing_credentials_say_so_and_are_tried_again_slowly() -> None:
+def test_missing_credentials_are_reported_and_retried_slowly() -> None:
     found = translated(NoCredentialsError())
     assert found.type == "aws_not_configured"
     assert found.next_retry_delay is not None
     assert found.next_retry_delay.total_seconds() >= 30
 
 
-def test_a_database_that_is_away_is_tried_again() -> None:
+def test_an_unavailable_database_is_retried() -> None:
     found = translated(StoreUnavailable("PoolTimeout"))
     assert found.type == application_errors.DATABASE_UNAVAILABLE
     assert not found.non_retryable
@@ -146,7 +146,7 @@ def test_a_long_message_is_cut() -> None:
         ("IdempotentParameterMismatch", 400, True),
     ],
 )
-def test_only_a_certain_refusal_says_that_nothing_was_launched(code: str, status: int, effect: bool) -> None:
+def test_only_a_certain_rejection_had_no_effect(code: str, status: int, effect: bool) -> None:
     assert aws_errors.had_no_effect(refusal(code, status=status)) is not effect
 
 
@@ -165,7 +165,7 @@ def test_capacity_is_neither_throttling_nor_quota(code: str) -> None:
     assert not aws_errors.is_quota(code)
 
 
-def test_being_superseded_is_final_and_no_alarm() -> None:
+def test_being_superseded_is_final_and_benign() -> None:
     error = application_errors.superseded(3, by="generation 4")
     assert error.type == "generation_superseded"
     assert error.non_retryable

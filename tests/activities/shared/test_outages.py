@@ -10,8 +10,8 @@ from devstack.processes import free_port
 from store.db.pool import open_pool
 from tests.activities.world import World
 from workflows.workspace import contract
+from workflows.workspace.enums import Intent, Phase
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Intent, Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ REQUESTS: list[tuple[Callable[[object], Awaitable[object]], object]] = [
 
 
 @pytest.mark.parametrize(("port", "request_"), REQUESTS, ids=[type(one).__name__ for _, one in REQUESTS])
-async def test_without_postgresql_every_activity_says_so_and_is_tried_again(
+async def test_without_postgresql_every_activity_is_retried(
     world: World, port: Callable[[object], Awaitable[object]], request_: object
 ) -> None:
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"

@@ -1,4 +1,4 @@
-"""Snapshots: at most one in 15 min and one pending, whatever EC2 answers, and never in a recreate's way."""
+"""Snapshots: at most one in 15 min and one pending, whatever EC2 responds. They never delay a recreate."""
 
 import asyncio
 from datetime import timedelta
@@ -12,10 +12,10 @@ from tests.activities.volume.volumes import attach, deleted, with_volume
 from tests.activities.world import OWNER, World
 from workflows.volume import contract as volume_contract
 from workflows.volume import snapshot_policy as rules
+from workflows.volume.contract import SnapshotResult
 from workflows.workspace import contract as workspace_contract
-from workflows.workspace.events import SnapshotResult
+from workflows.workspace.enums import SnapshotPolicy
 from workflows.workspace.messages import DataVolume, WorkspaceSpec
-from workflows.workspace.state import SnapshotPolicy
 
 pytestmark = pytest.mark.anyio
 
@@ -53,12 +53,12 @@ def taken(world: World) -> int:
 
 
 def asked(world: World) -> int:
-    """How often EC2 was asked, with whatever success."""
+    """The number of CreateSnapshot calls, including failed ones."""
     journal = world.endpoint.journal(workspace=world.workspace_id)
     return sum(entry.action == "CreateSnapshot" for entry in journal)
 
 
-async def test_a_wish_asks_for_a_snapshot_with_our_tags_and_the_next_ones_are_covered(world: World) -> None:
+async def test_a_snapshot_has_our_tags_and_covers_the_next_requests(world: World) -> None:
     await with_volume(world, spec=SPEC)
     first = await snapped(world)
     assert first.snapshot_id is not None
@@ -70,7 +70,7 @@ async def test_a_wish_asks_for_a_snapshot_with_our_tags_and_the_next_ones_are_co
     assert (tags["onebox:owner"], tags["onebox:workspace"]) == (OWNER, world.workspace_id)
 
 
-async def test_wishes_at_once_ask_once(world: World) -> None:
+async def test_concurrent_requests_create_one_snapshot(world: World) -> None:
     await with_volume(world, spec=SPEC)
     await asyncio.gather(*(snapped(world) for _ in range(6)))
     assert asked(world) == 1
@@ -87,13 +87,13 @@ async def test_after_15_minutes_there_is_another_one(world: World) -> None:
     assert await states(world) == ["completed", "lost"]
 
 
-async def test_a_pending_one_covers_every_wish_however_long_it_takes(world: World) -> None:
+async def test_a_pending_snapshot_covers_every_request_however_long_it_takes(world: World) -> None:
     _, volume_id = await with_volume(world, spec=SPEC)
     await snapped(world)
     await world.rows(
         "UPDATE snapshots SET state = 'requested', snapshot_id = NULL WHERE workspace_id = %(workspace_id)s"
     )
-    # Its tag finds it; and the database itself would not take a second one.
+    # Its tag finds it. The database would reject a second one.
     with pytest.raises(UniqueViolation):
         await world.rows(
             "INSERT INTO snapshots (workspace_id, volume_id, generation)"
@@ -105,10 +105,10 @@ async def test_a_pending_one_covers_every_wish_however_long_it_takes(world: Worl
     assert asked(world) == 1
 
 
-async def test_a_refusal_is_a_result_and_ec2_is_left_in_peace_for_longer_each_time(
+async def test_a_rejection_is_a_result_and_the_backoff_grows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "FIRST_PAUSE", timedelta(seconds=150))  # and not over because we are slow
+    monkeypatch.setattr(rules, "INITIAL_BACKOFF", timedelta(seconds=150))  # longer than a slow machine needs
     await with_volume(world, spec=SPEC)
     world.endpoint.inject(
         "CreateSnapshot", "error", code=TOO_SOON, status=400, times=None, workspace=world.workspace_id
@@ -129,7 +129,7 @@ async def test_a_refusal_is_a_result_and_ec2_is_left_in_peace_for_longer_each_ti
     assert (volume["snapshot_failures"], volume["last_failed_at"]) == (0, None)
 
 
-async def test_a_lost_answer_is_never_asked_again_and_found_by_its_tag(world: World) -> None:
+async def test_the_snapshot_of_a_lost_response_is_found_by_its_tag(world: World) -> None:
     await with_volume(world, spec=SPEC)
     world.endpoint.inject("CreateSnapshot", "lost_answer", workspace=world.workspace_id)
     error = await world.fails(volume_contract.snapshot_volume, wish(world))
@@ -153,13 +153,13 @@ async def test_a_call_that_never_had_an_effect_blocks_no_later_snapshot(world: W
     ]
 
 
-async def test_without_a_volume_nothing_is_asked(world: World) -> None:
+async def test_without_a_volume_no_snapshot_is_created(world: World) -> None:
     await world.opened(spec=SPEC)
     assert await snapped(world) == SnapshotResult(covered=True)
     assert asked(world) == 0
 
 
-async def test_a_late_wish_of_an_older_generation_asks_for_nothing(world: World) -> None:
+async def test_a_late_request_of_an_older_generation_creates_nothing(world: World) -> None:
     await with_volume(world, spec=SPEC)
     await world.opened(after=1)
     assert (
@@ -191,7 +191,7 @@ async def test_a_snapshot_whose_answer_was_lost_is_deleted_with_the_others(world
     assert await world.aws.call(ebs.snapshot_by_key, world.aws.ec2, uuid4()) is None
 
 
-async def test_attaching_again_asks_for_no_snapshot(world: World) -> None:
+async def test_attaching_again_creates_no_snapshot(world: World) -> None:
     instance_id, _ = await with_volume(world, spec=SPEC)
     await world.run(volume_contract.attach_volume, attach(world, 1, instance_id))
     assert asked(world) == 0

@@ -32,14 +32,14 @@ async def test_a_deletion_that_was_cut_short_is_finished(world: World) -> None:
     assert await volumes(world) == []
 
 
-async def test_a_workspace_that_runs_keeps_its_volume_whoever_asks(world: World) -> None:
+async def test_a_running_workspace_keeps_its_volume(world: World) -> None:
     _, volume_id = await with_volume(world)
     deletion = volume_contract.DeleteVolume(workspace_id=world.workspace_id, generation=1)
     assert (await world.fails(volume_contract.delete_volume, deletion)).type == workspace_contract.SUPERSEDED
     assert [volume.volume_id for volume in await volumes(world)] == [volume_id]
 
 
-async def test_a_volume_whose_creation_was_never_answered_is_deleted_as_well(world: World) -> None:
+async def test_a_volume_whose_creation_got_no_response_is_deleted_as_well(world: World) -> None:
     instance_id = await world.launched(await world.opened(spec=SPEC))
     world.endpoint.inject("CreateVolume", "lost_answer", workspace=world.workspace_id)
     await world.fails(volume_contract.attach_volume, attach(world, 1, instance_id))

@@ -23,8 +23,8 @@ from tests.activities.volume.volumes import (
 )
 from tests.activities.world import World
 from workflows.volume import contract as volume_contract
+from workflows.volume.contract import AttachResult
 from workflows.workspace import contract as workspace_contract
-from workflows.workspace.events import AttachResult
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_t
     world: World,
 ) -> None:
     first, _ = await with_volume(world)
-    await world.opened(after=1)  # generation 2 waits for the volume of a box that still runs
+    await world.opened(after=1)  # generation 2 waits for the volume of a running box
     await overtaken(world, world.run(volume_contract.detach_volume, detach(world, 2)))
     [volume] = await volumes(world)
     assert holders(volume) == [first]
@@ -91,16 +91,14 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     first = await world.launched(await world.opened(spec=SPEC))
     held = world.endpoint.inject("AttachVolume", "hold", workspace=world.workspace_id)
     late = asyncio.create_task(world.run(volume_contract.attach_volume, attach(world, 1, first)))
-    await asyncio.to_thread(
-        world.endpoint.wait_until_held, held, seconds=60
-    )  # attached; nobody has heard of it
+    await asyncio.to_thread(world.endpoint.wait_until_held, held, seconds=60)  # attached, but not recorded
     assert (await row(world))["attached_instance_id"] == first
     await fenced(world)
     await world.run(volume_contract.detach_volume, detach(world, 2))
     second = await world.launched(2)
     await world.run(volume_contract.attach_volume, attach(world, 2, second))
     await asyncio.to_thread(world.endpoint.release, held)
-    result = await late  # however long it was held: it looks again
+    result = await late  # it checks again after the delay
     assert result == AttachResult(occupied_by=second)
     assert moves(world) == [("attached", first), ("detached", first), ("attached", second)]
     [volume] = await volumes(world)
@@ -108,12 +106,12 @@ async def test_a_worker_killed_between_attaching_and_recording_never_leaves_the_
     assert (await row(world))["attached_instance_id"] == second
 
 
-async def test_a_volume_that_another_box_has_got_hold_of_is_said_to_be_occupied(world: World) -> None:
+async def test_a_volume_at_another_box_is_reported_as_occupied(world: World) -> None:
     _, volume_id = await with_volume(world)
     await fenced(world)
     await world.run(volume_contract.detach_volume, detach(world, 2))
     second, zone = await world.launched(2), str((await row(world))["zone"])
-    other = await world.stranger(zone=zone)
+    other = await world.unrecorded_instance(zone=zone)
     await eventually(lambda: asyncio.to_thread(world.states), lambda states: states[other] == "running")
     await world.aws.call(ebs.attach, world.aws.ec2, volume_id, other)
     result = await world.run(volume_contract.attach_volume, attach(world, 2, second))

@@ -1,4 +1,4 @@
-"""What EC2 is asked for, and what is refused before it is asked."""
+"""The CreateVolume request, and specs that are rejected before it."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from workflows.workspace.messages import DataVolume, VolumeType
 pytestmark = pytest.mark.anyio
 
 
-def test_the_box_looks_for_the_device_that_ec2_is_told() -> None:
+def test_the_box_looks_for_the_device_of_the_attachment() -> None:
     assert onebox_box.DEVICE == ebs.DEVICE
 
 
-def test_a_request_names_what_the_spec_says_and_nothing_else() -> None:
+def test_a_request_has_the_members_of_the_spec_and_nothing_else() -> None:
     volume = DataVolume(size_gib=500, type=VolumeType.GP3, iops=6000, throughput_mibps=500, encrypted=False)
     request = ebs.create_volume_request(volume, zone="us-east-1c", owner="me", workspace_id="ws")
     tags = request.pop("TagSpecifications")

@@ -1,4 +1,4 @@
-"""One data volume for a workspace, at one box at a time, whatever answers are lost and whoever is killed."""
+"""One data volume per workspace, at one box at a time, despite lost responses and killed workers."""
 
 import asyncio
 
@@ -19,8 +19,8 @@ from tests.activities.volume.volumes import (
 )
 from tests.activities.world import World
 from workflows.volume import contract as volume_contract
+from workflows.volume.contract import VolumeDetached
 from workflows.workspace import contract as workspace_contract
-from workflows.workspace.events import VolumeDetached
 from workflows.workspace.messages import WorkspaceSpec
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +41,7 @@ async def test_the_first_box_gets_a_volume_of_the_spec_in_its_own_zone(world: Wo
     assert {tag["Key"]: tag["Value"] for tag in one["Tags"]}["onebox:volume"] == "data"
 
 
-async def test_attaching_is_done_once_however_often_it_is_asked(world: World) -> None:
+async def test_attaching_is_done_once_however_often_it_is_retried(world: World) -> None:
     instance_id, volume_id = await with_volume(world)
     again = await world.run(volume_contract.attach_volume, attach(world, 1, instance_id))
     assert again.volume_id == volume_id
@@ -71,7 +71,7 @@ async def test_a_lost_answer_of_the_creation_leaves_one_volume(world: World, for
     assert result.volume_id == volume.volume_id
 
 
-async def test_a_volume_is_found_by_its_tags_when_its_token_is_long_forgotten(world: World) -> None:
+async def test_a_volume_is_found_by_its_tags_after_its_token_expired(world: World) -> None:
     instance_id = await world.launched(await world.opened(spec=SPEC))
     world.endpoint.inject("CreateVolume", "lost_answer", workspace=world.workspace_id)
     await world.fails(volume_contract.attach_volume, attach(world, 1, instance_id))
@@ -90,7 +90,7 @@ async def test_a_lost_answer_of_the_attachment_attaches_once(world: World) -> No
     assert (await row(world))["attached_instance_id"] == instance_id
 
 
-async def test_a_refused_creation_pins_no_zone(world: World) -> None:
+async def test_a_rejected_creation_fixes_no_zone(world: World) -> None:
     instance_id = await world.launched(await world.opened(spec=SPEC))
     world.endpoint.inject(
         "CreateVolume", "error", code="VolumeLimitExceeded", status=400, workspace=world.workspace_id
@@ -126,7 +126,7 @@ async def test_the_volume_goes_from_box_to_box(world: World) -> None:
     assert calls(world, "CreateVolume") == [("done", None)]
 
 
-async def test_a_generation_that_is_taken_up_again_leaves_its_box_the_volume(world: World) -> None:
+async def test_a_resumed_generation_leaves_its_box_the_volume(world: World) -> None:
     instance_id, _ = await with_volume(world)
     assert await world.run(volume_contract.detach_volume, detach(world, 1)) == VolumeDetached(kept=True)
     [volume] = await volumes(world)
@@ -140,7 +140,7 @@ async def test_only_a_box_that_was_declared_dead_loses_its_volume_by_force(world
         "TerminateInstances", "error", code="InternalError", times=None, workspace=world.workspace_id
     )
     await world.fails(workspace_contract.fence_instances, world.fence(2))
-    error = await world.impatient().fails(volume_contract.detach_volume, detach(world, 2))
+    error = await world.with_one_poll().fails(volume_contract.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_not_free", False)
     assert [volume for volume in await volumes(world) if volume.available] == []
     await world.run(workspace_contract.fence_instances, world.fence(2, declared_dead=(first,)))
@@ -176,7 +176,7 @@ async def test_the_next_box_is_launched_in_the_zone_of_the_volume_only(world: Wo
     ]
 
 
-async def test_without_a_subnet_in_the_zone_of_the_volume_nothing_is_launched_and_it_says_so(
+async def test_without_a_subnet_in_the_zone_of_the_volume_the_launch_fails_with_a_hint(
     world: World,
 ) -> None:
     subnets = world.endpoint.info().subnet_ids
@@ -189,7 +189,7 @@ async def test_without_a_subnet_in_the_zone_of_the_volume_nothing_is_launched_an
     assert world.launches == 1
 
 
-async def test_a_spec_that_no_longer_names_the_volume_does_not_take_it_away(world: World) -> None:
+async def test_a_spec_without_the_volume_does_not_remove_it(world: World) -> None:
     await with_volume(world)
     await world.enrolled(WorkspaceSpec(runtime_port=9000))
     await world.enrolled()
@@ -205,7 +205,7 @@ async def test_a_spec_that_no_longer_names_the_volume_does_not_take_it_away(worl
     assert again == opened
 
 
-async def test_a_generation_that_was_opened_without_a_volume_gets_none_when_it_is_taken_up_again(
+async def test_a_resumed_generation_without_a_volume_gets_none(
     world: World,
 ) -> None:
     await world.opened()
@@ -218,16 +218,16 @@ async def test_a_generation_that_was_opened_without_a_volume_gets_none_when_it_i
     assert (await world.enrolled()).has_volume
 
 
-async def test_a_volume_that_is_gone_is_never_replaced_by_an_empty_one(world: World) -> None:
+async def test_a_lost_volume_is_never_replaced_by_an_empty_one(world: World) -> None:
     _, volume_id = await with_volume(world)
     await fenced(world)
     await world.run(volume_contract.detach_volume, detach(world, 2))
     await world.aws.call(ebs.delete_volume, world.aws.ec2, volume_id)
-    error = await world.impatient().fails(volume_contract.detach_volume, detach(world, 2))
+    error = await world.with_one_poll().fails(volume_contract.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_not_free", False), "a list may be late at first"
     await world.rows(
         "UPDATE volumes SET created_at = now() - interval '6 min' WHERE workspace_id = %(workspace_id)s"
     )
-    error = await world.impatient().fails(volume_contract.detach_volume, detach(world, 2))
+    error = await world.with_one_poll().fails(volume_contract.detach_volume, detach(world, 2))
     assert (error.type, error.non_retryable) == ("volume_missing", True)
     assert await volumes(world) == []

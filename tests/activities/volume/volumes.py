@@ -5,8 +5,8 @@ from activities.aws.ebs import Volume
 from tests.activities.world import OWNER, World
 from workflows.volume import contract as volume_contract
 from workflows.workspace import contract as workspace_contract
+from workflows.workspace.enums import Intent
 from workflows.workspace.messages import DataVolume, WorkspaceSpec
-from workflows.workspace.state import Intent
 
 SPEC = WorkspaceSpec(data_volume=DataVolume(size_gib=3), canary=None)
 
@@ -69,7 +69,7 @@ async def row(world: World) -> dict[str, object]:
 
 
 async def deleted(world: World) -> volume_contract.DeleteVolume:
-    """The workspace closed for good, and its instances gone."""
+    """Close the workspace for deletion and terminate its instances."""
     await world.closed(1, intent=Intent.DELETE)
     await world.run(workspace_contract.fence_instances, world.fence(1, keep_attempt=None))
     return volume_contract.DeleteVolume(workspace_id=world.workspace_id, generation=1)

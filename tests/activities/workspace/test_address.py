@@ -15,7 +15,7 @@ from activities.workspace.dns_records import ChangeSet, Claim, ownership_txt_nam
 from tests.activities.workspace.zone import change
 from tests.activities.world import OWNER, World
 from workflows.workspace import contract
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
@@ -43,7 +43,7 @@ async def records(world: World) -> dict[str, str]:
 
 
 async def write(world: World, action: Literal["CREATE", "DELETE", "UPSERT"], value: str) -> None:
-    """Somebody else's change."""
+    """A change by another writer."""
     await change(world, action, name_of(world), "A", value)
 
 
@@ -132,7 +132,7 @@ async def test_a_box_that_is_not_listed_yet_is_waited_for(world: World) -> None:
     assert (error.type, error.non_retryable) == ("instance_pending", False)
 
 
-async def test_a_box_of_long_ago_that_is_not_listed_any_more_is_gone(world: World) -> None:
+async def test_an_old_box_that_is_no_longer_listed_is_gone(world: World) -> None:
     impatient = short(world)
     generation = await world.opened()
     instance_id = await world.launched(generation)
@@ -160,7 +160,7 @@ async def test_a_superseded_generation_does_not_mistake_its_fenced_box_for_a_los
     assert (await world.fails(contract.address, world.address(1, instance_id))).type == contract.SUPERSEDED
 
 
-async def test_a_name_that_belongs_to_somebody_else_is_left_alone(world: World) -> None:
+async def test_a_name_of_another_owner_is_left_alone(world: World) -> None:
     generation = await world.opened()
     await write(world, "CREATE", "192.0.2.1")
     instance_id = await world.launched(generation)
@@ -170,7 +170,7 @@ async def test_a_name_that_belongs_to_somebody_else_is_left_alone(world: World) 
     assert await records(world) == {"A": "192.0.2.1"}
 
 
-async def test_a_lost_answer_of_the_change_is_in_sync_at_the_next_try(world: World) -> None:
+async def test_a_change_with_a_lost_response_is_in_sync_at_the_retry(world: World) -> None:
     generation = await world.opened()
     instance_id = await world.launched(generation)
     world.endpoint.inject("ChangeResourceRecordSets", "lost_answer", workspace=world.workspace_id)
@@ -182,16 +182,7 @@ async def test_a_lost_answer_of_the_change_is_in_sync_at_the_next_try(world: Wor
     assert changes(world) == once
 
 
-async def test_a_change_that_is_throttled_is_tried_again(world: World) -> None:
-    generation = await world.opened()
-    instance_id = await world.launched(generation)
-    world.endpoint.inject("ChangeResourceRecordSets", "error", code="PriorRequestNotComplete", status=400)
-    error = await world.fails(contract.address, world.address(generation, instance_id))
-    assert (error.type, error.non_retryable) == ("PriorRequestNotComplete", False)
-    assert error.next_retry_delay is not None
-
-
-async def test_a_zone_that_does_not_exist_is_given_up_with_a_hint(world: World) -> None:
+async def test_a_missing_zone_is_a_final_error_with_a_hint(world: World) -> None:
     generation = await world.opened()
     instance_id = await world.launched(generation)
     lost = world.with_config(
@@ -204,7 +195,7 @@ async def test_a_zone_that_does_not_exist_is_given_up_with_a_hint(world: World) 
 
 @contextmanager
 def overtaken(monkeypatch: pytest.MonkeyPatch, *writes: ChangeSet) -> Iterator[list[ChangeSet]]:
-    """Others write between our reading and our writing, one before each of our first changes."""
+    """Other writers change the records before each of our first changes."""
     waiting = list(writes)
     change = address._change
 
@@ -234,7 +225,7 @@ def claim_of(world: World, generation: int) -> Claim:
     return Claim(owner=OWNER, workspace_id=world.workspace_id, generation=generation, attempt=1)
 
 
-async def test_who_loses_the_race_against_an_older_box_reads_again_and_wins(
+async def test_a_race_lost_against_an_older_box_is_retried_and_won(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.opened()
@@ -249,7 +240,7 @@ async def test_who_loses_the_race_against_an_older_box_reads_again_and_wins(
     assert Claim.parse(found["TXT"]) == claim_of(world, 2)
 
 
-async def test_who_loses_the_race_against_a_newer_box_gives_way(
+async def test_a_race_lost_against_a_newer_box_is_final(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation = await world.opened()
@@ -261,10 +252,10 @@ async def test_who_loses_the_race_against_a_newer_box_gives_way(
     assert (await records(world))["A"] == "192.0.2.8"
 
 
-async def test_an_address_that_came_back_does_not_hide_a_newer_box(
+async def test_a_reused_address_does_not_hide_a_newer_box(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # ABA: between our reading and our writing, generation 2 came and went, and 3 got the address that 1 had.
+    # ABA: after our read, generation 2 came and went, and generation 3 got the address of generation 1.
     await world.opened()
     instance_id = await world.launched(1)
     first = (await world.run(contract.address, world.address(1, instance_id))).private_ip
@@ -281,9 +272,7 @@ async def test_an_address_that_came_back_does_not_hide_a_newer_box(
     assert Claim.parse(found["TXT"]) == claim_of(world, 3)
 
 
-async def test_who_loses_every_race_says_so_and_is_tried_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_losing_every_race_is_a_retryable_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.opened()
     for after in range(1, 8):
         await world.opened(after=after)
@@ -325,6 +314,6 @@ async def test_removing_leaves_the_records_of_others_alone(world: World) -> None
 
 
 def short(world: World) -> World:
-    """The same world with a moment's patience."""
-    patience = replace(world.config.patience, running=timedelta(milliseconds=60))
-    return world.with_config(replace(world.config, patience=patience))
+    """The same world with a short timeout for running instances."""
+    poll_policy = replace(world.config.poll_policy, running=timedelta(milliseconds=60))
+    return world.with_config(replace(world.config, poll_policy=poll_policy))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from activities.workspace import box_spec
 from activities.workspace.box_spec import BoxDefaults, ResolvedSpec
+from workflows.workspace.enums import CanaryPolicy
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import CanaryPolicy, Timings
+from workflows.workspace.state import Timings
 
 DEFAULTS = BoxDefaults(
     image_id="ami-default",
@@ -55,7 +56,7 @@ def test_a_stored_spec_reads_back_the_same() -> None:
     assert box_spec.load(box_spec.dump(spec)) == spec
 
 
-def test_attempts_go_through_all_zones_of_a_type_and_then_round_again() -> None:
+def test_attempts_go_through_all_subnets_of_a_type_cyclically() -> None:
     spec = resolved(WorkspaceSpec())
     assert spec.offerings == 6
     assert [spec.offering(attempt) for attempt in range(1, 8)] == [

@@ -1,4 +1,4 @@
-"""The canary's question: whom it asks, what it takes for an answer, and what it never does."""
+"""The canary: its target, the responses that count, and redirects, proxies and slow agents."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ READY = {"kind": "message", "role": "agent", "messageId": "m", "parts": [{"kind"
 
 
 class Agent(BaseHTTPRequestHandler):
-    """An agent that answers as the test says."""
+    """An agent with a given response."""
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[list[tuple[str, dict[str, object]]]] = []
@@ -45,7 +45,7 @@ class Agent(BaseHTTPRequestHandler):
 
     @override
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
+        """Do not log."""
 
 
 def result(value: object) -> bytes:
@@ -78,7 +78,7 @@ async def registered(world: World, url: str | None, *, ip: str | None = "127.0.0
 
 async def test_an_agent_that_answers_is_asked_at_the_recorded_address(world: World) -> None:
     with agent(lambda box: box.reply(result(READY))) as (port, asked):
-        # The box may call itself what it likes: of its URL only port and path are taken.
+        # Of the URL that the box reports, only port and path are used.
         request = await registered(world, f"http://metadata.example:{port}/a2a?x=1")
         for _ in range(2):
             assert await world.run(contract.ask_canary, request) == contract.CanaryResult(answered=True)
@@ -108,7 +108,7 @@ async def test_an_endless_answer_is_cut_off(world: World) -> None:
     assert (found.answered, found.code) == (False, "canary_error")
 
 
-async def test_an_agent_that_thinks_too_long_is_not_waited_for(world: World) -> None:
+async def test_a_slow_agent_times_out(world: World) -> None:
     done = threading.Event()
 
     def think(box: Agent) -> None:
@@ -134,8 +134,8 @@ async def test_a_box_that_hangs_up_is_unreachable(world: World) -> None:
     assert (found.answered, found.code) == (False, "canary_unreachable")
 
 
-async def test_a_box_at_which_nobody_listens_is_unreachable(world: World) -> None:
-    with socket.socket() as deaf:  # holds its port, so that nobody else comes to listen there
+async def test_a_box_without_a_listener_is_unreachable(world: World) -> None:
+    with socket.socket() as deaf:  # keeps the port free of listeners
         deaf.bind(("127.0.0.1", 0))
         request = await registered(world, f"http://box:{deaf.getsockname()[1]}")
         found = await world.run(contract.ask_canary, request)
@@ -152,7 +152,7 @@ async def test_an_answer_that_is_not_http_is_an_error_of_the_agent(world: World)
     assert (found.answered, found.code) == (False, "canary_error")
 
 
-async def test_a_proxy_of_the_environment_is_not_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_is_not_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     with agent(lambda box: box.reply(result(READY))) as (port, _):

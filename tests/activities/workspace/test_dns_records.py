@@ -66,7 +66,7 @@ def test_the_same_launch_at_the_same_address_is_in_sync() -> None:
 
 
 def test_an_address_that_comes_back_is_still_another_claim() -> None:
-    # ABA: generation 3 got the address of generation 1. Whoever read generation 1 must not win over 2.
+    # ABA: generation 3 got the address of generation 1. A writer that read generation 1 must not win.
     swap = pointed(claim(3), held(claim(1), "10.0.0.9"))
     assert actions(swap) == [("DELETE", "A"), ("DELETE", "TXT"), ("CREATE", "A"), ("CREATE", "TXT")]
     assert isinstance(swap, ChangeSet)
@@ -84,7 +84,7 @@ def test_a_name_never_goes_backwards(mine: tuple[int, int], theirs: tuple[int, i
     assert isinstance(decided, NewerHolder) == (theirs > mine)
 
 
-def test_a_record_that_somebody_removed_is_put_back() -> None:
+def test_a_removed_record_is_restored() -> None:
     assert actions(pointed(claim(1), held(claim(1))[1:])) == [
         ("DELETE", "TXT"),
         ("CREATE", "A"),
@@ -92,7 +92,7 @@ def test_a_record_that_somebody_removed_is_put_back() -> None:
     ]
 
 
-def test_a_record_that_somebody_changed_is_set_right() -> None:
+def test_a_changed_record_is_corrected() -> None:
     assert len(actions(pointed(claim(1), held(claim(1), "6.6.6.6")))) == 4
 
 
@@ -118,7 +118,7 @@ def test_a_record_that_somebody_changed_is_set_right() -> None:
         ],
     ],
 )
-def test_a_name_of_somebody_else_is_left_alone(found: "list[Record]") -> None:
+def test_a_name_of_another_owner_is_held_by_others(found: "list[Record]") -> None:
     assert isinstance(pointed(claim(2), found), HeldByOthers)
     assert isinstance(remove(NAME, claim(2), found=found), HeldByOthers)
 
@@ -128,7 +128,7 @@ def test_other_records_at_the_name_do_not_matter() -> None:
     assert actions(pointed(claim(1), found)) == [("CREATE", "A"), ("CREATE", "TXT")]
 
 
-def test_withdrawing_takes_both_records_whatever_generation_they_are_of() -> None:
+def test_removing_deletes_both_records_of_any_generation() -> None:
     assert actions(remove(NAME, claim(0, 0), found=held(claim(7)))) == [("DELETE", "A"), ("DELETE", "TXT")]
     assert isinstance(remove(NAME, claim(0, 0), found=[]), InSync)
 
@@ -143,7 +143,7 @@ def test_a_claim_reads_back_whatever_the_owner_is_called(owner: str, generation:
 @pytest.mark.parametrize(
     "text", ["", '""', '"onebox"', "onebox owner=a", '"onebox owner=a workspace=b generation=-1 attempt=1"']
 )
-def test_what_is_no_claim_is_none(text: str) -> None:
+def test_other_texts_are_no_claims(text: str) -> None:
     assert Claim.parse(text) is None
 
 

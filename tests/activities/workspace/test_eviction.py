@@ -1,4 +1,4 @@
-"""Superseded boxes that still call are ended; nobody else is."""
+"""Eviction terminates superseded boxes that still call, and no other instance."""
 
 import pytest
 
@@ -34,7 +34,10 @@ async def test_an_unrecorded_box_of_the_generation_is_terminated_and_other_owner
     await world.opened()
     await world.opened(after=1)
     current = await world.launched(2)
-    ours, theirs = await world.stranger(), await world.stranger(owner="another-control-plane")
+    ours, theirs = (
+        await world.unrecorded_instance(),
+        await world.unrecorded_instance(owner="another-control-plane"),
+    )
     assert await world.run(contract.evict, evict(world, 1)) == contract.Evicted(instances=(ours,))
     assert world.states()[theirs] in ("pending", "running")
     assert world.states()[current] in ("pending", "running")

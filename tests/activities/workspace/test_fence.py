@@ -1,4 +1,4 @@
-"""The fence: what goes, what stays, what is gone, and what nobody knows."""
+"""The fence: which instances are terminated, kept, confirmed as terminated, or missing."""
 
 import asyncio
 import itertools
@@ -12,7 +12,6 @@ from activities.workspace.fence import FenceSnapshot, PollPolicy, classify
 from store.workspace.launches import Launch
 from tests.activities.world import OWNER, World
 from workflows.workspace import contract
-from workflows.workspace.state import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +29,7 @@ async def test_the_old_box_is_terminated_and_confirmed_before_anything_is_launch
     assert world.endpoint.counts(world.workspace_id).max_unterminated_at_once == 1
 
 
-def test_what_is_over_at_once_is_seen_at_once_and_the_rest_is_asked_seldom() -> None:
+def test_fast_terminations_are_seen_at_once_and_slow_ones_polled_seldom() -> None:
     pauses = list(itertools.islice(PollPolicy().pauses(), 7))
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.7, 0.7, 0.7]
     assert list(itertools.islice(PollPolicy(poll=timedelta(milliseconds=20)).pauses(), 2)) == [0.02, 0.02]
@@ -121,7 +120,7 @@ async def test_a_launch_without_an_answer_is_missing_until_its_box_is_found(worl
     assert found == contract.FenceObserved(terminated=(lost,), alive=(), missing=())
 
 
-async def test_what_the_lifecycle_proved_gone_is_not_looked_at_again(world: World) -> None:
+async def test_an_instance_proven_gone_is_not_checked_again(world: World) -> None:
     await world.opened()
     world.endpoint.inject("RunInstances", "error", code="InternalError", status=500)
     await world.fails(contract.launch, world.launch(1))
@@ -140,13 +139,13 @@ async def test_a_box_declared_dead_is_not_waited_for_though_ec2_shows_it_alive(w
     observed = await world.run(contract.fence_instances, world.fence(2, declared_dead=(old,)))
     assert observed == contract.FenceObserved(terminated=(), alive=(), missing=())
     assert (await world.launch_row(1))["declared_dead"] is True
-    assert await world.launched(2) != old, "neither is it a stray for the launch"
+    assert await world.launched(2) != old, "the launch does not count it as an orphan either"
 
 
-async def test_a_stranger_of_ours_goes_and_one_of_another_owner_stays(world: World) -> None:
+async def test_an_unrecorded_instance_is_terminated_and_one_of_another_owner_stays(world: World) -> None:
     await world.opened()
-    ours = await world.stranger(generation=0)
-    theirs = await world.stranger(owner="somebody-else", generation=0)
+    ours = await world.unrecorded_instance(generation=0)
+    theirs = await world.unrecorded_instance(owner="somebody-else", generation=0)
     observed = await world.run(contract.fence_instances, world.fence(1))
     assert observed == contract.FenceObserved(terminated=(ours,), alive=(), missing=())
     assert world.states()[theirs] in ALIVE
@@ -155,15 +154,15 @@ async def test_a_stranger_of_ours_goes_and_one_of_another_owner_stays(world: Wor
 async def test_a_box_that_does_not_end_is_reported_alive(world: World) -> None:
     old = await world.launched(await world.opened())
     await world.opened(after=1)
-    observed = await world.impatient().run(contract.fence_instances, world.fence(2))
+    observed = await world.with_one_poll().run(contract.fence_instances, world.fence(2))
     assert observed == contract.FenceObserved(terminated=(), alive=(old,), missing=())
     assert (await world.launch_row(1))["terminated_at"] is None
     assert (await world.run(contract.launch, world.launch(2))).orphan_instances == (old,)
 
 
-async def test_a_protected_box_does_not_keep_another_one_alive_and_says_what_to_do(world: World) -> None:
+async def test_a_protected_box_does_not_keep_another_one_alive_and_has_a_hint(world: World) -> None:
     await world.launched(await world.opened())
-    await world.stranger(generation=0)
+    await world.unrecorded_instance(generation=0)
     await world.opened(after=1)
     world.endpoint.inject("TerminateInstances", "error", code="OperationNotPermitted", status=400, times=1)
     error = await world.fails(contract.fence_instances, world.fence(2))
@@ -172,14 +171,6 @@ async def test_a_protected_box_does_not_keep_another_one_alive_and_says_what_to_
     observed = await world.run(contract.fence_instances, world.fence(2))  # the protection was removed
     assert (observed.alive, observed.missing) == ((), ())
     assert set(world.states().values()) == {"terminated"}
-
-
-async def test_throttling_of_a_termination_is_tried_again(world: World) -> None:
-    await world.launched(await world.opened())
-    await world.opened(after=1)
-    world.endpoint.inject("TerminateInstances", "error")
-    error = await world.fails(contract.fence_instances, world.fence(2))
-    assert (error.type, error.non_retryable) == ("RequestLimitExceeded", False)
 
 
 async def test_a_lost_answer_of_a_termination_changes_nothing(world: World) -> None:
@@ -198,13 +189,7 @@ async def test_two_fences_at_once_end_the_same(world: World) -> None:
     assert all(not one.alive and not one.missing for one in observed)
 
 
-async def test_a_deleted_workspace_is_fenced_like_a_stopped_one(world: World) -> None:
-    box = await world.launched(await world.opened())
-    await world.closed(1, intent=Intent.DELETE)
-    assert (await world.run(contract.fence_instances, world.fence(1, keep_attempt=None))).terminated == (box,)
-
-
-# The judgement alone, on values.
+# Classification, without servers.
 
 AT = datetime(2026, 6, 11, 22, 19, tzinfo=UTC)
 REQUEST = contract.FenceInstances(
@@ -248,19 +233,19 @@ def launch(number: tuple[int, int], instance_id: str | None = None) -> Launch:
     )
 
 
-def looked(
+def classified(
     *listed: Instance, launches: tuple[Launch, ...] = (), request: contract.FenceInstances = REQUEST
 ) -> FenceSnapshot:
     return classify(request, listed, unsettled=launches, owner=OWNER)
 
 
-def doomed(look: FenceSnapshot) -> set[str]:
-    return {one.instance_id for one in look.to_terminate}
+def terminated_ids(snapshot: FenceSnapshot) -> set[str]:
+    return {one.instance_id for one in snapshot.to_terminate}
 
 
-def test_only_older_launches_are_doomed() -> None:
+def test_only_older_launches_are_terminated() -> None:
     numbers = [(0, 0), (4, 9), (5, 1), (5, 2), (5, 3)]
-    assert doomed(looked(*(instance(f"i-{g}-{a}", (g, a)) for g, a in numbers))) == {
+    assert terminated_ids(classified(*(instance(f"i-{g}-{a}", (g, a)) for g, a in numbers))) == {
         "i-0-0",
         "i-4-9",
         "i-5-1",
@@ -268,47 +253,49 @@ def test_only_older_launches_are_doomed() -> None:
 
 
 def test_a_generation_that_postgresql_does_not_know_is_reported_and_not_touched() -> None:
-    look = looked(instance("i-6", (6, 1)))
-    assert [one.instance_id for one in look.to_keep] == ["i-6"]
-    assert not look.to_terminate
+    snapshot = classified(instance("i-6", (6, 1)))
+    assert [one.instance_id for one in snapshot.to_keep] == ["i-6"]
+    assert not snapshot.to_terminate
 
 
-def test_without_an_attempt_to_keep_the_whole_generation_is_doomed() -> None:
+def test_without_an_attempt_to_keep_the_whole_generation_is_terminated() -> None:
     request = replace(REQUEST, keep_attempt=None)
-    look = looked(
+    snapshot = classified(
         instance("i-5-2", (5, 2)), instance("i-5-9", (5, 9)), instance("i-6", (6, 1)), request=request
     )
-    assert doomed(look) == {"i-5-2", "i-5-9"}
+    assert terminated_ids(snapshot) == {"i-5-2", "i-5-9"}
 
 
 def test_of_two_boxes_of_the_kept_attempt_the_recorded_one_stays() -> None:
-    look = looked(
+    snapshot = classified(
         instance("i-a", (5, 2)), instance("i-b", (5, 2), after=9), launches=(launch((5, 2), "i-b"),)
     )
-    assert doomed(look) == {"i-a"}
+    assert terminated_ids(snapshot) == {"i-a"}
 
 
 def test_of_two_boxes_of_the_kept_attempt_the_oldest_stays_if_none_is_recorded() -> None:
-    assert doomed(looked(instance("i-b", (5, 2), after=9), instance("i-a", (5, 2)))) == {"i-b"}
+    assert terminated_ids(classified(instance("i-b", (5, 2), after=9), instance("i-a", (5, 2)))) == {"i-b"}
 
 
 @pytest.mark.parametrize("state", sorted(set(InstanceState) - {InstanceState.TERMINATED}))
 def test_every_state_but_terminated_is_alive(state: InstanceState) -> None:
-    assert doomed(looked(instance("i-a", (4, 1), state=state))) == {"i-a"}
+    assert terminated_ids(classified(instance("i-a", (4, 1), state=state))) == {"i-a"}
 
 
 def test_a_recorded_box_whose_tags_are_not_there_yet_is_known_by_its_id() -> None:
-    look = looked(instance("i-a", (0, 0), owner=None), launches=(launch((5, 2), "i-a"),))
-    assert not look.to_terminate
-    assert doomed(looked(instance("i-a", (0, 0), owner=None), launches=(launch((4, 1), "i-a"),))) == {"i-a"}
+    snapshot = classified(instance("i-a", (0, 0), owner=None), launches=(launch((5, 2), "i-a"),))
+    assert not snapshot.to_terminate
+    assert terminated_ids(
+        classified(instance("i-a", (0, 0), owner=None), launches=(launch((4, 1), "i-a"),))
+    ) == {"i-a"}
 
 
 def test_a_recorded_box_with_the_tag_of_another_owner_is_reported_and_not_touched() -> None:
-    look = looked(instance("i-a", (4, 1), owner="other"), launches=(launch((4, 1), "i-a"),))
-    assert [one.instance_id for one in look.to_keep] == ["i-a"]
-    assert not look.to_terminate
+    snapshot = classified(instance("i-a", (4, 1), owner="other"), launches=(launch((4, 1), "i-a"),))
+    assert [one.instance_id for one in snapshot.to_keep] == ["i-a"]
+    assert not snapshot.to_terminate
 
 
 def test_the_kept_launch_is_never_missing_and_a_newer_one_neither() -> None:
-    look = looked(launches=(launch((4, 1)), launch((5, 2)), launch((5, 3), "i-c")))
-    assert [one.key for one in look.missing] == ["launch-4-1"]
+    snapshot = classified(launches=(launch((4, 1)), launch((5, 2)), launch((5, 3), "i-c")))
+    assert [one.key for one in snapshot.missing] == ["launch-4-1"]

@@ -10,9 +10,9 @@ from store.registration.credentials import new_nonce
 from tests.activities.world import World
 from workflows.workspace import contract
 from workflows.workspace.admission import KEPT_OUTCOMES
+from workflows.workspace.enums import Intent
 from workflows.workspace.messages import WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_the_next_generation_supersedes_the_old_one_and_revokes_its_tokens
     assert [row["generation"] for row in rows] == [2]
 
 
-async def test_a_generation_forgets_the_beats_of_the_one_before(world: World) -> None:
+async def test_a_generation_starts_without_the_heartbeats_of_the_one_before(world: World) -> None:
     await world.opened()
     await world.rows(
         "UPDATE heartbeats SET last_heartbeat_at = now(), stale_since = now(), current_task = 'x',"
@@ -183,14 +183,14 @@ async def test_nothing_opens_in_a_deleted_workspace(world: World) -> None:
         ),
     ],
 )
-async def test_a_workspace_without_a_record_is_named_so(
+async def test_a_workspace_without_a_record_is_a_final_error(
     world: World, port: Callable[[object], Awaitable[object]], make: Callable[[str], object]
 ) -> None:
     error = await world.fails(port, make("ws-nobody"))
     assert (error.type, error.non_retryable) == ("workspace_unknown", True)
 
 
-async def test_enrolling_again_tells_what_the_box_did_meanwhile(world: World) -> None:
+async def test_enrolling_again_returns_what_the_box_did_meanwhile(world: World) -> None:
     await world.opened()
     await world.rows("UPDATE generations SET registered_at = now() WHERE workspace_id = %(workspace_id)s;")
     await world.rows("UPDATE heartbeats SET last_heartbeat_at = now() WHERE workspace_id = %(workspace_id)s")
@@ -205,7 +205,7 @@ async def test_enrolling_again_tells_what_the_box_did_meanwhile(world: World) ->
     assert (await world.enrolled()).heartbeat_at is None
 
 
-async def test_enrolling_again_tells_the_newest_requests_oldest_first(world: World) -> None:
+async def test_enrolling_again_returns_the_newest_requests_oldest_first(world: World) -> None:
     assert (await world.enrolled()).decided == ()
     await world.rows(
         "INSERT INTO requests (workspace_id, request_id, kind, requested_by, reason, force,"
@@ -224,7 +224,7 @@ async def test_enrolling_again_tells_the_newest_requests_oldest_first(world: Wor
     assert (newest.observed_generation, newest.retry_at, newest.generation) == (None, None, 1)
 
 
-async def test_enrolling_again_tells_the_recreates_of_a_day(world: World) -> None:
+async def test_enrolling_again_returns_the_recreates_of_a_day(world: World) -> None:
     await world.enrolled()
     now = datetime.now(UTC)
     for number, (kind, outcome, requester, age) in enumerate(

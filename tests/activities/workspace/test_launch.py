@@ -1,4 +1,4 @@
-"""One instance for one launch, whatever answers are lost and whatever lists are late."""
+"""One instance per launch, despite lost responses and late lists."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,8 +12,8 @@ from activities.workspace.launch import client_token
 from store.registration.credentials import ServerKeys
 from tests.activities.world import KEYS, OWNER, World
 from workflows.workspace import contract
+from workflows.workspace.enums import Intent
 from workflows.workspace.messages import WorkspaceSpec
-from workflows.workspace.state import Intent
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ def launch_tags(world: World, instance_id: str) -> dict[str, str]:
     return view.tags
 
 
-async def test_a_launch_is_made_once_however_often_it_is_asked(world: World) -> None:
+async def test_a_launch_is_made_once_however_often_it_is_retried(world: World) -> None:
     generation = await world.opened()
     first = await world.run(contract.launch, world.launch(generation))
     assert not first.adopted
@@ -136,7 +136,7 @@ async def remembering(world: World) -> AsyncIterator[World]:
     await world.rows("DELETE FROM unavailable_offerings")
 
 
-async def test_where_there_was_no_room_nobody_asks_for_a_while(remembering: World) -> None:
+async def test_an_offering_without_capacity_is_skipped_for_a_while(remembering: World) -> None:
     other = replace(remembering, workspace_id=f"{remembering.workspace_id}-other")
     for world in (remembering, other):
         assert await world.opened() == 1
@@ -146,7 +146,7 @@ async def test_where_there_was_no_room_nobody_asks_for_a_while(remembering: Worl
     await remembering.run(contract.launch, remembering.launch(1))
     skipped = await other.run(contract.launch, other.launch(1))
     assert (skipped.capacity_code, skipped.instance_id) == ("InsufficientInstanceCapacity", None)
-    assert "asked again after" in skipped.capacity_message
+    assert "the next call is possible after" in skipped.capacity_message
     asked = [entry.action for entry in other.endpoint.journal(workspace=other.workspace_id)]
     assert "RunInstances" not in asked
     assert await other.launched(1, attempt=2), "another zone is another question"
@@ -156,7 +156,7 @@ async def test_where_there_was_no_room_nobody_asks_for_a_while(remembering: Worl
     assert await third.launched(1), "the memory ends"
 
 
-async def test_a_launch_that_was_sent_once_is_not_skipped_for_what_is_remembered(remembering: World) -> None:
+async def test_a_launch_that_was_sent_before_is_not_skipped(remembering: World) -> None:
     await remembering.opened()
     remembering.endpoint.inject("RunInstances", "lost_answer", workspace=remembering.workspace_id)
     await remembering.fails(contract.launch, remembering.launch(1))
@@ -179,7 +179,7 @@ async def test_throttling_says_nothing_about_capacity_and_leaves_nothing_to_prov
     await world.launched(generation)
 
 
-async def test_a_missing_permission_is_given_up_and_leaves_nothing_to_prove(world: World) -> None:
+async def test_a_missing_permission_is_final_and_leaves_nothing_to_prove(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject(
         "RunInstances", "error", code="UnauthorizedOperation", status=403, workspace=world.workspace_id
@@ -201,7 +201,7 @@ async def test_a_refusal_after_an_unclear_answer_leaves_the_doubt(world: World) 
     assert (await world.launch_row(generation))["requested_at"] is not None
 
 
-async def test_an_image_that_does_not_exist_is_given_up_with_a_hint(world: World) -> None:
+async def test_a_missing_image_is_a_final_error_with_a_hint(world: World) -> None:
     generation = await world.opened(spec=WorkspaceSpec(image_id="ami-0123456789abcdef0"))
     error = await world.fails(contract.launch, world.launch(generation))
     assert (error.type, error.non_retryable) == ("InvalidAMIID.NotFound", True)
@@ -209,12 +209,12 @@ async def test_an_image_that_does_not_exist_is_given_up_with_a_hint(world: World
     assert world.states() == {}
 
 
-async def test_a_quota_is_given_up_unless_the_token_took_the_last_of_it(world: World) -> None:
+async def test_a_quota_is_final_unless_the_token_used_the_last_of_it(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject("RunInstances", "error", code="VcpuLimitExceeded", status=400)
     error = await world.fails(contract.launch, world.launch(generation))
     assert (error.type, error.non_retryable) == ("VcpuLimitExceeded", True)
-    instance_id = await world.stranger(generation=generation, attempt=1)
+    instance_id = await world.unrecorded_instance(generation=generation, attempt=1)
     world.endpoint.inject("RunInstances", "error", code="VcpuLimitExceeded", status=400)
     world.endpoint.inject("DescribeInstances", "empty_list", times=1, workspace=world.workspace_id)
     result = await world.run(contract.launch, world.launch(generation))
@@ -240,7 +240,7 @@ async def test_an_instance_that_ended_before_it_was_recorded_is_recorded_all_the
     assert world.launches == 1
 
 
-async def test_the_same_token_with_other_parameters_is_given_up_with_a_hint(world: World) -> None:
+async def test_the_same_token_with_other_parameters_is_a_final_error_with_a_hint(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject("RunInstances", "lost_answer", workspace=world.workspace_id)
     world.endpoint.inject("DescribeInstances", "empty_list", times=None, workspace=world.workspace_id)
@@ -251,18 +251,18 @@ async def test_the_same_token_with_other_parameters_is_given_up_with_a_hint(worl
     assert (await world.launch_row(generation))["requested_at"] is not None, "its instance must be fenced"
 
 
-async def test_a_stranger_under_the_tag_stops_the_launch_and_is_not_touched(world: World) -> None:
+async def test_an_unrecorded_instance_stops_the_launch_and_is_not_touched(world: World) -> None:
     generation = await world.opened()
-    foreign = await world.stranger()
+    foreign = await world.unrecorded_instance()
     result = await world.run(contract.launch, world.launch(generation))
     assert result.orphan_instances == (foreign,)
     assert world.states()[foreign] in ("pending", "running")
     assert world.launches == 1
 
 
-async def test_an_instance_of_another_owner_is_none_of_our_business(world: World) -> None:
+async def test_an_instance_of_another_owner_is_ignored(world: World) -> None:
     generation = await world.opened()
-    await world.stranger(owner="somebody-else")
+    await world.unrecorded_instance(owner="somebody-else")
     await world.launched(generation)
 
 
@@ -292,7 +292,7 @@ async def test_a_superseded_launch_launches_nothing(world: World) -> None:
     assert world.launches == 0
 
 
-async def test_a_late_attempt_launches_nothing_once_the_next_one_set_out(world: World) -> None:
+async def test_a_late_attempt_launches_nothing_once_there_is_a_newer_one(world: World) -> None:
     generation = await world.opened()
     await world.launched(generation, attempt=2)
     error = await world.fails(contract.launch, world.launch(generation, attempt=1))
@@ -323,7 +323,7 @@ async def test_an_instance_launched_while_the_next_generation_opened_is_left_to_
     assert observed == contract.FenceObserved(terminated=(instance_id,), alive=(), missing=())
 
 
-async def test_a_generation_whose_key_is_gone_is_given_up_with_a_hint(world: World) -> None:
+async def test_a_generation_whose_key_is_missing_is_a_final_error_with_a_hint(world: World) -> None:
     await world.opened()
     keys = ServerKeys(current="k2", keys={"k2": b"2" * 32})
     error = await replace(world, keys=keys).fails(contract.launch, world.launch(1))

@@ -7,12 +7,12 @@ import pytest
 from store.registration import audit
 from store.registration.audit import AuditEntry
 from tests.activities.world import World
-from workflows.workspace import contract
+from workflows.workspace import contract, diagnosis
 
 pytestmark = pytest.mark.anyio
 
 
-async def registration_checked(world: World, generation: int = 1) -> contract.RegistrationStatus:
+async def registration_checked(world: World, generation: int = 1) -> diagnosis.RegistrationStatus:
     return await world.run(
         contract.check_registration,
         contract.CheckRegistration(workspace_id=world.workspace_id, generation=generation),
@@ -47,8 +47,8 @@ async def beaten(world: World, ago: timedelta) -> None:
 
 async def inquired_beating(
     world: World, *, since: timedelta, stale: timedelta
-) -> contract.RegistrationStatus:
-    """What is seen of a box whose last beat is just so old, and not stale before the look is over."""
+) -> diagnosis.RegistrationStatus:
+    """The status of a box whose last heartbeat is this old, and not marked as stale yet."""
     while True:
         await beaten(world, since)
         seen = await registration_checked(world)
@@ -61,10 +61,10 @@ async def inquired_beating(
             return seen
 
 
-async def test_of_a_box_that_did_nothing_nothing_is_known(world: World) -> None:
+async def test_a_box_without_calls_has_an_empty_status(world: World) -> None:
     await world.opened()
-    assert await registration_checked(world) == contract.RegistrationStatus()
-    assert await registration_checked(world, generation=7) == contract.RegistrationStatus()
+    assert await registration_checked(world) == diagnosis.RegistrationStatus()
+    assert await registration_checked(world, generation=7) == diagnosis.RegistrationStatus()
 
 
 async def test_refusals_are_counted_with_those_that_got_no_row(world: World) -> None:
@@ -76,7 +76,7 @@ async def test_refusals_are_counted_with_those_that_got_no_row(world: World) -> 
     assert (calls.code, calls.count, calls.from_box, calls.source) == ("token_missing", 6, False, None)
 
 
-async def test_a_fresh_beat_counts_and_an_old_one_does_not(world: World) -> None:
+async def test_a_fresh_heartbeat_counts_and_an_old_one_does_not(world: World) -> None:
     await world.opened()
     await world.rows("UPDATE generations SET registered_at = now() WHERE workspace_id = %(workspace_id)s")
     seen = await inquired_beating(world, since=timedelta(seconds=89), stale=timedelta(seconds=90))
@@ -87,7 +87,7 @@ async def test_a_fresh_beat_counts_and_an_old_one_does_not(world: World) -> None
 
 
 @pytest.mark.parametrize(("used", "unused"), [(None, True), ("now()", False)])
-async def test_a_token_that_nobody_used_is_noticed(world: World, used: str | None, unused: bool) -> None:
+async def test_an_unused_token_is_reported(world: World, used: str | None, unused: bool) -> None:
     await world.opened()
     state, nonce = ("pending", "'x'") if used is None else ("active", "NULL")
     await world.rows(

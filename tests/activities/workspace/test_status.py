@@ -1,4 +1,4 @@
-"""Statuses and outcomes on the record, in whatever order they are written; and the outbox of facts."""
+"""Statuses and outcomes on the record, written in any order; and the outbox of events."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,8 +9,9 @@ from prometheus_client import REGISTRY
 from store.outbox import workspace_events
 from tests.activities.world import World
 from workflows.workspace import contract
+from workflows.workspace.enums import ConditionStatus, ConditionType, Phase, Step
 from workflows.workspace.requests import OutcomeKind, Request, RequestKind
-from workflows.workspace.state import Condition, ConditionStatus, ConditionType, LastError, Phase, Step
+from workflows.workspace.state import Condition, LastError
 
 pytestmark = pytest.mark.anyio
 
@@ -132,12 +133,12 @@ async def test_a_text_that_postgresql_cannot_hold_does_not_stop_the_record(world
     assert row["reason"] == "nul \N{REPLACEMENT CHARACTER} inside"
 
 
-async def test_a_workspace_without_a_record_is_named_so(world: World) -> None:
+async def test_a_workspace_without_a_record_is_a_final_error(world: World) -> None:
     error = await world.fails(contract.record_status, status(world, 1, request("a")))
     assert (error.type, error.non_retryable) == ("workspace_unknown", True)
 
 
-async def test_facts_are_taken_in_order_by_one_relay_at_a_time(world: World) -> None:
+async def test_events_are_claimed_in_order_by_one_relay_at_a_time(world: World) -> None:
     await world.rows("DELETE FROM workspace_outbox")
     for kind in ("registered", "alive", "stale"):
         await world.rows(
@@ -146,21 +147,19 @@ async def test_facts_are_taken_in_order_by_one_relay_at_a_time(world: World) -> 
             kind=kind,
         )
     async with world.pool.connection() as first, first.transaction():
-        taken = await workspace_events.claim_workspace_events(first, 2)
-        assert [fact.kind for fact in taken] == ["registered", "alive"]
+        claimed = await workspace_events.claim_batch(first, 2)
+        assert [event.kind for event in claimed] == ["registered", "alive"]
         async with world.pool.connection() as second, second.transaction():
-            assert [fact.kind for fact in await workspace_events.claim_workspace_events(second, 9)] == [
-                "stale"
-            ]
-        await workspace_events.delete_workspace_events(first, [fact.event_id for fact in taken])
+            assert [event.kind for event in await workspace_events.claim_batch(second, 9)] == ["stale"]
+        await workspace_events.delete(first, [event.event_id for event in claimed])
     async with world.pool.connection() as conn, conn.transaction():
-        assert [fact.kind for fact in await workspace_events.claim_workspace_events(conn, 9)] == ["stale"]
-        assert {fact.workspace_id for fact in await workspace_events.claim_workspace_events(conn, 9)} == {
+        assert [event.kind for event in await workspace_events.claim_batch(conn, 9)] == ["stale"]
+        assert {event.workspace_id for event in await workspace_events.claim_batch(conn, 9)} == {
             world.workspace_id
         }
 
 
-async def test_an_outcome_and_a_way_to_online_that_are_written_twice_are_counted_once(world: World) -> None:
+async def test_an_outcome_and_a_time_to_online_that_are_written_twice_are_counted_once(world: World) -> None:
     def counted() -> tuple[float, float]:
         labels = {"kind": "recreate", "outcome": "accepted", "source": "automatic"}
         outcomes = REGISTRY.get_sample_value("onebox_requests_total", labels)

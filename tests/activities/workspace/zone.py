@@ -1,4 +1,4 @@
-"""The hosted zone of the tests, as somebody else changes it and sees it."""
+"""The hosted zone of the tests, read and written directly."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Sessions of the codec server: signed, for a time, and only while the token is still let in."""
+"""Sessions of the codec server: signed, limited in time, and valid only while their token is accepted."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ def access(*tokens: str, keys: PayloadKeys = KEYS) -> Access:
     return Access.of([hashlib.sha256(token.encode()).hexdigest() for token in tokens], keys)
 
 
-def test_a_token_that_is_listed_is_let_in_and_no_other() -> None:
+def test_only_listed_tokens_are_accepted() -> None:
     assert access("alice's", "bob's").by_token("alice's") is not None
     for token in ("", "alice", "alice's ", hashlib.sha256(b"alice's").hexdigest()):
         assert access("alice's").by_token(token) is None
@@ -26,26 +26,26 @@ def session(of: Access, token: str) -> str:
     return of.session(name, NOW)
 
 
-def test_a_session_lasts_for_half_a_day() -> None:
-    ours = access("alice's")
-    given = session(ours, "alice's")
-    assert ours.by_session(given, NOW) == ours.by_token("alice's")
-    assert ours.by_session(given, NOW + SESSION_LIFETIME - timedelta(seconds=1)) is not None
-    assert ours.by_session(given, NOW + SESSION_LIFETIME) is None
+def test_a_session_expires() -> None:
+    codec = access("alice's")
+    issued = session(codec, "alice's")
+    assert codec.by_session(issued, NOW) == codec.by_token("alice's")
+    assert codec.by_session(issued, NOW + SESSION_LIFETIME - timedelta(seconds=1)) is not None
+    assert codec.by_session(issued, NOW + SESSION_LIFETIME) is None
 
 
 def test_a_session_ends_with_its_token_and_with_the_key() -> None:
-    given = session(access("alice's", "bob's"), "alice's")
-    assert access("bob's").by_session(given, NOW) is None
+    issued = session(access("alice's", "bob's"), "alice's")
+    assert access("bob's").by_session(issued, NOW) is None
     rotated = PayloadKeys.parse(f"k2:{'2b' * 32},k1:{'1a' * 32}")
-    assert access("alice's", keys=rotated).by_session(given, NOW) is None
+    assert access("alice's", keys=rotated).by_session(issued, NOW) is None
 
 
-def test_a_session_that_was_changed_or_made_up_is_none() -> None:
-    ours = access("alice's", "bob's")
-    name, until, signature = session(ours, "alice's").split(".")
-    other = ours.by_token("bob's")
-    for made_up in (
+def test_a_forged_session_is_invalid() -> None:
+    codec = access("alice's", "bob's")
+    name, until, signature = session(codec, "alice's").split(".")
+    other = codec.by_token("bob's")
+    for forged in (
         "",
         name,
         f"{name}.{until}.{'0' * 64}",
@@ -54,10 +54,10 @@ def test_a_session_that_was_changed_or_made_up_is_none() -> None:
         f"{name}.{until}.{signature}.",
         f"{name}.٣.{signature}",
     ):
-        assert ours.by_session(made_up, NOW) is None
+        assert codec.by_session(forged, NOW) is None
 
 
-def test_a_session_holds_nothing_of_the_token() -> None:
-    given = session(access("alice's"), "alice's")
-    assert "alice's" not in given
-    assert hashlib.sha256(b"alice's").hexdigest() not in given
+def test_a_session_contains_no_part_of_the_token() -> None:
+    issued = session(access("alice's"), "alice's")
+    assert "alice's" not in issued
+    assert hashlib.sha256(b"alice's").hexdigest() not in issued

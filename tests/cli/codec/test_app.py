@@ -1,4 +1,4 @@
-"""The codec server's answers: who gets clear text, who doesn't, and what is never said or logged."""
+"""The codec server: access to clear text, and what it never returns or logs."""
 
 import asyncio
 import base64
@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 
-import httpx
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 from temporalio.api.common.v1 import Payload
 
 from cli.codec import app as codec_app
+from cli.codec import body
 from cli.codec.access import Access
 from cli.codec.app import create_app
 from cli.codec.browser_login import COOKIE
@@ -33,11 +34,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
     access = Access.of([hashlib.sha256(TOKEN.encode()).hexdigest()], KEYS)
     app = create_app(access, Encryption(KEYS), [UI])
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="https://codec.example.com") as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://codec.example.com") as client:
         yield client
 
 
@@ -58,7 +59,7 @@ def in_json(payload: Payload) -> dict[str, object]:
 CLEAR = {"payloads": [{"metadata": {"encoding": base64_of(b"json/plain")}, "data": base64_of(b'"x"')}]}
 
 
-async def test_a_token_gets_clear_text_and_encrypts(http: httpx.AsyncClient) -> None:
+async def test_a_token_gets_clear_text_and_encrypts(http: httpx2.AsyncClient) -> None:
     decoded = await http.post("/decode", json=await sent(CANARY), headers=BEARER)
     assert decoded.status_code == 200
     [payload] = decoded.json()["payloads"]
@@ -72,7 +73,7 @@ async def test_a_token_gets_clear_text_and_encrypts(http: httpx.AsyncClient) -> 
     assert again.json() == decoded.json()
 
 
-async def test_clear_text_passes_and_so_does_nothing_at_all(http: httpx.AsyncClient) -> None:
+async def test_clear_text_and_empty_lists_pass(http: httpx2.AsyncClient) -> None:
     assert (await http.post("/decode", json=CLEAR, headers=BEARER)).json() == CLEAR
     nothings: tuple[dict[str, list[str]], ...] = ({}, {"payloads": []})
     for nothing in nothings:
@@ -91,21 +92,21 @@ async def test_clear_text_passes_and_so_does_nothing_at_all(http: httpx.AsyncCli
     ],
 )
 @pytest.mark.parametrize("path", ["/decode", "/encode"])
-async def test_who_shows_no_token_gets_nothing(
-    http: httpx.AsyncClient, path: str, headers: dict[str, str]
+async def test_without_access_there_is_no_payload(
+    http: httpx2.AsyncClient, path: str, headers: dict[str, str]
 ) -> None:
-    answer = await http.post(path, json=CLEAR, headers=headers)
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert "payloads" not in answer.json()
+    response = await http.post(path, json=CLEAR, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert "payloads" not in response.json()
 
 
-async def logged_in(http: httpx.AsyncClient) -> str:
+async def logged_in(http: httpx2.AsyncClient) -> str:
     """The cookie that a browser holds after the login."""
-    answer = await http.post("/login", data={"token": TOKEN})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    response = await http.post("/login", data={"token": TOKEN})
+    assert (response.status_code, response.headers["location"]) == (303, "/")
     http.cookies.clear()
-    morsel = SimpleCookie(answer.headers["set-cookie"])[COOKIE]
+    morsel = SimpleCookie(response.headers["set-cookie"])[COOKIE]
     assert (morsel["secure"], morsel["httponly"], morsel["samesite"], morsel["path"]) == (
         True,
         True,
@@ -116,8 +117,8 @@ async def logged_in(http: httpx.AsyncClient) -> str:
     return f"{COOKIE}={morsel.value}"
 
 
-async def test_a_browser_that_logged_in_gets_clear_text_on_the_uis_pages_only(
-    http: httpx.AsyncClient,
+async def test_a_logged_in_browser_gets_clear_text_on_the_uis_pages_only(
+    http: httpx2.AsyncClient,
 ) -> None:
     cookie, body = await logged_in(http), await sent(CANARY)
     shown = await http.post("/decode", json=body, headers={"cookie": cookie, "origin": UI})
@@ -129,27 +130,27 @@ async def test_a_browser_that_logged_in_gets_clear_text_on_the_uis_pages_only(
         assert refused.status_code == 401
         assert "access-control-allow-origin" not in refused.headers
     assert (await http.post("/decode", json=body, headers={"cookie": cookie})).status_code == 401
-    # With the UI's own access token beside it, which is none of ours.
+    # The UI may send its own access token as well.
     both = {"cookie": cookie, "origin": UI, "authorization": "Bearer of the UI's own login"}
     assert (await http.post("/decode", json=body, headers=both)).status_code == 200
 
 
-async def test_the_uis_preflight_is_answered_and_nobody_elses(http: httpx.AsyncClient) -> None:
-    asks = {
+async def test_only_the_uis_preflight_is_allowed(http: httpx2.AsyncClient) -> None:
+    preflight = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type,x-namespace,authorization",
     }
-    allowed = await http.options("/decode", headers={"origin": UI, **asks})
+    allowed = await http.options("/decode", headers={"origin": UI, **preflight})
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == UI
     assert allowed.headers["access-control-allow-credentials"] == "true"
     assert "x-namespace" in allowed.headers["access-control-allow-headers"].lower()
-    refused = await http.options("/decode", headers={"origin": "https://evil.example.com", **asks})
+    refused = await http.options("/decode", headers={"origin": "https://evil.example.com", **preflight})
     assert refused.status_code == 400
     assert "access-control-allow-origin" not in refused.headers
 
 
-async def test_the_page_says_who_is_logged_in_and_runs_no_script(http: httpx.AsyncClient) -> None:
+async def test_the_page_shows_the_login_and_runs_no_script(http: httpx2.AsyncClient) -> None:
     out = await http.get("/")
     assert 'type="password"' in out.text
     assert "<script" not in out.text
@@ -161,20 +162,20 @@ async def test_the_page_says_who_is_logged_in_and_runs_no_script(http: httpx.Asy
 
 
 @pytest.mark.parametrize("form", [{}, {"token": ""}, {"token": "wrong"}, {"token": TOKEN + "x" * 5000}])
-async def test_a_login_with_a_wrong_token_sets_no_cookie_and_repeats_nothing(
-    http: httpx.AsyncClient, form: dict[str, str]
+async def test_a_login_with_a_wrong_token_sets_no_cookie_and_quotes_nothing(
+    http: httpx2.AsyncClient, form: dict[str, str]
 ) -> None:
-    answer = await http.post("/login", data=form)
-    assert answer.status_code == 401
-    assert "set-cookie" not in answer.headers
-    assert "wrong" not in answer.text
-    assert TOKEN not in answer.text
+    response = await http.post("/login", data=form)
+    assert response.status_code in (401, 413)
+    assert "set-cookie" not in response.headers
+    assert "wrong" not in response.text
+    assert TOKEN not in response.text
 
 
-async def test_a_key_that_is_missing_here_is_named(http: httpx.AsyncClient) -> None:
-    answer = await http.post("/decode", json=await sent(CANARY, OTHERS), headers=BEARER)
-    assert answer.status_code == 422
-    assert "'elsewhere', which is not among PAYLOAD_KEYS" in answer.json()["error"]
+async def test_a_missing_key_is_named(http: httpx2.AsyncClient) -> None:
+    response = await http.post("/decode", json=await sent(CANARY, OTHERS), headers=BEARER)
+    assert response.status_code == 422
+    assert "'elsewhere', which is not in PAYLOAD_KEYS" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -189,15 +190,15 @@ async def test_a_key_that_is_missing_here_is_named(http: httpx.AsyncClient) -> N
         b'{"payloads":' + b"[" * 100_000,
     ],
 )
-async def test_a_body_that_is_none_is_refused_and_not_repeated(http: httpx.AsyncClient, body: bytes) -> None:
+async def test_an_invalid_body_is_refused_and_not_quoted(http: httpx2.AsyncClient, body: bytes) -> None:
     with capture_logs() as logs:
-        answer = await http.post("/decode", content=body, headers=BEARER)
-    assert answer.status_code == 400
-    assert CANARY not in answer.text + str(logs)
+        response = await http.post("/decode", content=body, headers=BEARER)
+    assert response.status_code == 400
+    assert CANARY not in response.text + str(logs)
 
 
-async def test_a_body_may_be_as_long_as_a_message_of_temporals_and_no_longer(
-    http: httpx.AsyncClient,
+async def test_a_body_may_be_as_long_as_a_temporal_message(
+    http: httpx2.AsyncClient,
 ) -> None:
     fits = await http.post("/decode", json=await sent("x" * 4_000_000), headers=BEARER)
     assert fits.status_code == 200
@@ -205,20 +206,20 @@ async def test_a_body_may_be_as_long_as_a_message_of_temporals_and_no_longer(
     assert long.status_code == 413
 
 
-async def test_a_body_that_does_not_end_is_not_waited_for(
-    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_body_that_does_not_end_times_out(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec_app, "BODY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(body, "TIMEOUT_SECONDS", 0.05)
 
     async def dripping() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.Event().wait()
 
-    answer = await http.post("/decode", content=dripping(), headers=BEARER)
-    assert answer.status_code == 408
+    response = await http.post("/decode", content=dripping(), headers=BEARER)
+    assert response.status_code == 408
 
 
-async def test_the_log_names_who_asked_and_never_what_was_shown(http: httpx.AsyncClient) -> None:
+async def test_the_log_names_callers_and_no_content(http: httpx2.AsyncClient) -> None:
     with capture_logs() as logs:
         await http.post("/decode", json=await sent(CANARY), headers=BEARER)
         await http.post("/decode", json=CLEAR)
@@ -229,5 +230,5 @@ async def test_the_log_names_who_asked_and_never_what_was_shown(http: httpx.Asyn
         assert secret not in str(logs)
 
 
-async def test_health_asks_nobody(http: httpx.AsyncClient) -> None:
+async def test_health(http: httpx2.AsyncClient) -> None:
     assert (await http.get("/healthz")).json() == {"status": "ok"}

@@ -1,4 +1,4 @@
-"""What the codec server and the clients of Temporal cannot start with, named by the variable."""
+"""Settings of the codec server and of Temporal clients; errors name the variable."""
 
 import pytest
 
@@ -12,14 +12,14 @@ GOOD = {
 }
 
 
-def given(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+def configure(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     for name, value in (GOOD | changes).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DATABASE_URL", raising=False)
 
 
 def test_the_codec_server_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch)
+    configure(monkeypatch)
     settings = load(CodecSettings)
     assert settings.bind == ("127.0.0.1", 8081)
     assert len(settings.codec_token_hashes) == len(settings.codec_origins) == 2
@@ -40,10 +40,8 @@ def test_the_codec_server_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> 
         ("CODEC_BIND", "8081"),
     ],
 )
-def test_what_the_codec_server_cannot_start_with_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    given(monkeypatch, **{name: value})
+def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    configure(monkeypatch, **{name: value})
     with pytest.raises(InvalidSettings, match=f"^{name}: ") as caught:
         load(CodecSettings)
     for secret in ("abcdef", "the token itself"):
@@ -51,5 +49,5 @@ def test_what_the_codec_server_cannot_start_with_is_named(
 
 
 def test_without_the_setting_payloads_are_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, PAYLOAD_KEYS="")
+    configure(monkeypatch, PAYLOAD_KEYS="")
     assert load(PayloadSettings).payload_key_ring.current is None

@@ -1,4 +1,4 @@
-"""All examinations run, whatever becomes of the others."""
+"""Check groups run independently of each other."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def well() -> Sequence[Finding]:
-    return [ok("well.done", "yes")]
+async def healthy() -> Sequence[Finding]:
+    return [ok("healthy.done", "yes")]
 
 
 async def broken() -> Sequence[Finding]:
@@ -29,20 +29,20 @@ async def endless() -> Sequence[Finding]:
     return []
 
 
-async def test_one_that_breaks_and_one_that_never_ends_keep_nothing_from_the_others() -> None:
-    said: list[str] = []
-    subjects = {"broken": broken, "endless": endless, "well": well}
+async def test_a_failing_group_and_an_endless_group_do_not_affect_others() -> None:
+    notices: list[str] = []
+    subjects = {"broken": broken, "endless": endless, "healthy": healthy}
     findings = await run_checks(
-        [CheckGroup(subject=name, run=look) for name, look in subjects.items()],
-        notify=said.append,
+        [CheckGroup(subject=name, run=check) for name, check in subjects.items()],
+        notify=notices.append,
         timeout_seconds=0.3,
         notice_seconds=0.05,
     )
     assert [(each.check, each.status) for each in findings] == [
         ("broken.check", Status.FAILED),
         ("endless.time", Status.FAILED),
-        ("well.done", Status.OK),
+        ("healthy.done", Status.OK),
     ]
     assert "ZeroDivisionError" in findings[0].message
     assert "hunter2" not in findings[0].message
-    assert any("endless" in each for each in said)
+    assert any("endless" in each for each in notices)

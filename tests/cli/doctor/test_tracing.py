@@ -1,4 +1,4 @@
-"""The doctor sends an empty batch of spans to the collector, as the processes would."""
+"""The check of the trace collector."""
 
 import pytest
 
@@ -24,18 +24,18 @@ async def found(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Finding:
     return finding
 
 
-async def test_a_collector_that_takes_spans_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_collector_that_accepts_spans_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     with Collector() as collector:
         finding = await found(monkeypatch, **{ENDPOINT: collector.url})
     assert finding.status is Status.OK
 
 
-async def test_without_an_endpoint_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_endpoint_the_check_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENDPOINT, raising=False)
     assert (await found(monkeypatch)).status is Status.SKIPPED
 
 
-async def test_a_collector_that_is_away_is_named_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_collector_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     finding = await found(monkeypatch, **{ENDPOINT: f"http://u:pa55word@127.0.0.1:{port}"})
     assert finding.status is Status.WARNING
@@ -45,7 +45,7 @@ async def test_a_collector_that_is_away_is_named_and_no_failure(monkeypatch: pyt
     assert "4318" in finding.remedy
 
 
-async def test_a_protocol_that_is_not_spoken_is_pointed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unsupported_protocol_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = await found(
         monkeypatch, **{ENDPOINT: "http://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     )

@@ -1,28 +1,28 @@
-"""What exhaustive tests of the decisions share: where a workspace may stand, and what a caller sees."""
+"""The input space of exhaustive tests of the decisions, and the part of a refusal that a caller sees."""
 
 from typing import TypeAlias
 
 from register_api.auth.identity import RecordedWorkspace
 from register_api.auth.rules import Bearer, Refused
 from register_api.http.error_codes import ERROR_SPECS, Action, ErrorSpec
-from workflows.workspace.state import Intent
+from workflows.workspace.enums import Intent
 
 RUNNING = RecordedWorkspace(intent=Intent.RUN, deleted=False, newest=3, current=3)
 STOPPED = RecordedWorkspace(intent=Intent.STOP, deleted=False, newest=3, current=None)
 DELETING = RecordedWorkspace(intent=Intent.DELETE, deleted=False, newest=3, current=None)
 DELETED = RecordedWorkspace(intent=Intent.DELETE, deleted=True, newest=3, current=None)
-STANDINGS = (None, RUNNING, STOPPED, DELETING, DELETED)
+WORKSPACES = (None, RUNNING, STOPPED, DELETING, DELETED)
 
 WITHOUT_TOKEN = (Bearer.ABSENT, Bearer.NOT_VALID)
 
-Told: TypeAlias = tuple[ErrorSpec, Action, int | None]
-"""The code's words, what to do, and the seconds to wait."""
+VisibleRefusal: TypeAlias = tuple[ErrorSpec, Action, int | None]
+"""The code's specification, the action, and the seconds to wait."""
 
 
-def told(refused: Refused) -> Told:
+def visible(refused: Refused) -> VisibleRefusal:
     """All that a caller sees of a refusal."""
-    answer = ERROR_SPECS[refused.code]
-    return answer, refused.action or answer.action, refused.retry_after or answer.retry_after
+    spec = ERROR_SPECS[refused.code]
+    return spec, refused.action or spec.action, refused.retry_after or spec.retry_after
 
 
 def is_open(workspace: RecordedWorkspace | None) -> bool:

@@ -1,4 +1,4 @@
-"""The audit trail under a flood: one row in ten seconds for each kind of refusal, and none goes uncounted."""
+"""The audit log under a flood: one row per ten seconds and kind of refusal, and every refusal is counted."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -37,8 +37,8 @@ REFUSAL = AuditEntry(
 
 
 @dataclass
-class Trail:
-    """An auditor whose clock is set by hand, and what it wrote with the time of it."""
+class FakeAuditLog:
+    """An auditor with a fake clock, and the rows that it wrote with their times."""
 
     auditor: Auditor = field(default_factory=Auditor)
     now: float = 1_000_000.0
@@ -56,27 +56,27 @@ class Trail:
 
 
 @pytest.fixture
-def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
-    trail = Trail()
-    monkeypatch.setattr(auth_audit, "monotonic", lambda: trail.now)
-    monkeypatch.setattr(registration_audit, "append", trail.append)
-    return trail
+def log(monkeypatch: pytest.MonkeyPatch) -> FakeAuditLog:
+    log = FakeAuditLog()
+    monkeypatch.setattr(auth_audit, "monotonic", lambda: log.now)
+    monkeypatch.setattr(registration_audit, "append", log.append)
+    return log
 
 
 async def test_a_flood_of_the_same_refusal_is_a_row_in_ten_seconds_with_the_count_of_the_others(
-    trail: Trail,
+    log: FakeAuditLog,
 ) -> None:
-    await trail.refuse(REFUSAL, times=500)
-    assert trail.repeats() == [0]  # the first is there at once
-    trail.now += REPEAT_INTERVAL_SECONDS - 0.1
-    await trail.refuse(REFUSAL, times=500)
-    assert trail.repeats() == [0]
-    trail.now += 0.1
-    await trail.refuse(REFUSAL, times=500)
-    assert trail.repeats() == [0, 999]
-    trail.now += REPEAT_INTERVAL_SECONDS
-    await trail.refuse(REFUSAL)
-    assert trail.repeats() == [0, 999, 499]
+    await log.refuse(REFUSAL, times=500)
+    assert log.repeats() == [0]  # the first one is written immediately
+    log.now += REPEAT_INTERVAL_SECONDS - 0.1
+    await log.refuse(REFUSAL, times=500)
+    assert log.repeats() == [0]
+    log.now += 0.1
+    await log.refuse(REFUSAL, times=500)
+    assert log.repeats() == [0, 999]
+    log.now += REPEAT_INTERVAL_SECONDS
+    await log.refuse(REFUSAL)
+    assert log.repeats() == [0, 999, 499]
 
 
 @pytest.mark.parametrize(
@@ -89,37 +89,39 @@ async def test_a_flood_of_the_same_refusal_is_a_row_in_ten_seconds_with_the_coun
         replace(REFUSAL, source=None),
     ],
 )
-async def test_a_flood_hides_no_refusal_of_another_kind(trail: Trail, other: AuditEntry) -> None:
-    await trail.refuse(REFUSAL, times=100)
-    await trail.refuse(other, times=100)
-    assert [entry for _, entry in trail.rows] == [REFUSAL, other]
+async def test_a_flood_hides_no_refusal_of_another_kind(log: FakeAuditLog, other: AuditEntry) -> None:
+    await log.refuse(REFUSAL, times=100)
+    await log.refuse(other, times=100)
+    assert [entry for _, entry in log.rows] == [REFUSAL, other]
 
 
-async def test_what_a_proven_caller_does_that_a_human_should_see_is_always_written(trail: Trail) -> None:
-    alert = replace(REFUSAL, identity="superseded", code="superseded", needs_attention=True)
-    await trail.refuse(alert, times=20)
-    assert [entry for _, entry in trail.rows] == [alert] * 20
-
-
-async def test_an_alert_about_strangers_is_thinned_out_or_it_would_be_a_way_to_fill_the_disk(
-    trail: Trail,
+async def test_what_a_proven_caller_does_that_an_operator_should_see_is_always_written(
+    log: FakeAuditLog,
 ) -> None:
-    await trail.refuse(replace(REFUSAL, needs_attention=True), times=20)
-    trail.now += REPEAT_INTERVAL_SECONDS
-    await trail.refuse(replace(REFUSAL, needs_attention=True))
-    assert trail.repeats() == [0, 19]
+    alert = replace(REFUSAL, identity="superseded", code="superseded", needs_attention=True)
+    await log.refuse(alert, times=20)
+    assert [entry for _, entry in log.rows] == [alert] * 20
+
+
+async def test_an_alert_about_unknown_callers_is_thinned_out_or_it_would_be_a_way_to_fill_the_disk(
+    log: FakeAuditLog,
+) -> None:
+    await log.refuse(replace(REFUSAL, needs_attention=True), times=20)
+    log.now += REPEAT_INTERVAL_SECONDS
+    await log.refuse(replace(REFUSAL, needs_attention=True))
+    assert log.repeats() == [0, 19]
 
 
 async def test_what_is_remembered_has_a_bound_and_the_least_recent_count_goes_first(
-    trail: Trail, monkeypatch: pytest.MonkeyPatch
+    log: FakeAuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth_audit, "TRACKED_REFUSALS_LIMIT", 2)
     first, second, third = (replace(REFUSAL, workspace_id=f"ws-{number}") for number in range(3))
     for entry in (first, second, first, third, first):
-        await trail.refuse(entry)
-    assert [entry for _, entry in trail.rows] == [first, second, third]
-    await trail.refuse(second)  # it was forgotten
-    assert [entry for _, entry in trail.rows] == [first, second, third, second]
+        await log.refuse(entry)
+    assert [entry for _, entry in log.rows] == [first, second, third]
+    await log.refuse(second)  # its count was dropped
+    assert [entry for _, entry in log.rows] == [first, second, third, second]
 
 
 SOURCES = [REFUSAL, replace(REFUSAL, source=ip_address("203.0.113.2"))]
@@ -129,22 +131,22 @@ SOURCES = [REFUSAL, replace(REFUSAL, source=ip_address("203.0.113.2"))]
 def test_rows_of_a_kind_are_ten_seconds_apart_and_account_for_every_refusal(
     course: list[tuple[AuditEntry, float]],
 ) -> None:
-    trail = Trail()
+    log = FakeAuditLog()
 
     async def play() -> None:
         for entry, seconds in course:
-            trail.now += seconds
-            await trail.refuse(entry)
-        trail.now += REPEAT_INTERVAL_SECONDS
-        for entry in SOURCES:  # brings out what was counted since the last row
-            await trail.refuse(entry)
+            log.now += seconds
+            await log.refuse(entry)
+        log.now += REPEAT_INTERVAL_SECONDS
+        for entry in SOURCES:  # writes what was counted since the last row
+            await log.refuse(entry)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(auth_audit, "monotonic", lambda: trail.now)
-        patched.setattr(registration_audit, "append", trail.append)
+        patched.setattr(auth_audit, "monotonic", lambda: log.now)
+        patched.setattr(registration_audit, "append", log.append)
         asyncio.run(play())
     for source in SOURCES:
-        rows = [(at, entry) for at, entry in trail.rows if entry.source == source.source]
+        rows = [(at, entry) for at, entry in log.rows if entry.source == source.source]
         came = sum(entry is source for entry, _ in course) + 1
         assert sum(1 + entry.repeats for _, entry in rows) == came
         times = [at for at, _ in rows]
@@ -159,7 +161,7 @@ async def test_over_http_a_flood_about_a_workspace_is_a_row_and_its_count(
     box = await platform.workspace()
     for _ in range(30):
         assert (await box.register()).status_code == 401
-        assert (await box.beat()).status_code == 401
+        assert (await box.heartbeat()).status_code == 401
     now += REPEAT_INTERVAL_SECONDS
     assert (await box.register()).status_code == 401
     rows = await platform.rows(
@@ -167,13 +169,13 @@ async def test_over_http_a_flood_about_a_workspace_is_a_row_and_its_count(
         box,
     )
     assert [tuple(row.values()) for row in rows] == [
-        ("register", 0, True),  # while no token is live, somebody should see that a box may be locked out
+        ("register", 0, True),  # an alert, because the box may be locked out while no token is live
         ("heartbeat", 0, False),
         ("register", 29, True),
     ]
 
 
-async def test_over_http_each_register_of_an_old_box_is_an_alert_on_the_trail(platform: Platform) -> None:
+async def test_over_http_each_register_of_an_old_box_is_an_alert(platform: Platform) -> None:
     old = await (await platform.workspace()).enter_and_use()
     await platform.replaced(old)
     for _ in range(5):

@@ -1,22 +1,22 @@
-"""Who a caller is: every combination of evidence, policy and record."""
+"""Caller identity for every combination of evidence, policy and record."""
 
 import itertools
 
 import pytest
 
 from register_api.auth.identity import (
-    BootstrapPolicy,
     CallerIdentity,
     Evidence,
     Peer,
     RecordedWorkspace,
     decide_identity,
 )
-from workflows.workspace.state import Intent
+from register_api.http.config import BootstrapPolicy
+from workflows.workspace.enums import Intent
 
 RUNNING = RecordedWorkspace(intent=Intent.RUN, deleted=False, newest=3, current=3)
 STOPPED = RecordedWorkspace(intent=Intent.STOP, deleted=False, newest=3, current=None)
-STANDINGS = (RUNNING, STOPPED)
+WORKSPACES = (RUNNING, STOPPED)
 
 SECRETS = ((), (1,), (2,), (3,), (4,), (2, 3), (3, 2), (3, 4), (3, 3))
 TOKENS = (None, 1, 2, 3, 4)
@@ -37,7 +37,7 @@ UNDETERMINED, UNPROVEN = CallerIdentity.UNDETERMINED, CallerIdentity.UNPROVEN
         ((), 4, UNDETERMINED),
         # a new box inherited a stale file
         ((3,), 2, CURRENT),
-        # an old box holds the file of the new one, on a volume that both can write to
+        # an old box with the new box's token file, on a shared volume
         ((2,), 3, SUPERSEDED),
         ((3, 2), None, SUPERSEDED),
     ],
@@ -53,19 +53,19 @@ def test_by_secret_the_address_says_nothing(
 @pytest.mark.parametrize(
     ("secrets", "token", "peer", "identity"),
     [
-        # the unmodified runtime of the current box: it has nothing, or a stale file
+        # the current box's unmodified runtime, without a token or with a stale file
         ((), None, Peer.MATCHES, CURRENT),
         ((), 2, Peer.MATCHES, CURRENT),
-        # its launch is not on record yet: whoever it is, it may be the right one
+        # the launch is not recorded yet, so it may be the current box
         ((), None, Peer.UNRECORDED, UNDETERMINED),
         ((), 2, Peer.UNRECORDED, UNDETERMINED),
-        # anybody else
+        # another address
         ((), None, Peer.DIFFERS, UNPROVEN),
         ((), 2, Peer.DIFFERS, SUPERSEDED),
-        # a token was handed to the holder, wherever it is
+        # a token identifies its holder at any address
         ((), 3, Peer.DIFFERS, CURRENT),
         ((), 3, Peer.UNRECORDED, CURRENT),
-        # the secret suffices, too, and an old one outweighs an address that was used again
+        # the secret suffices as well, and an old one outweighs a reused address
         ((3,), None, Peer.DIFFERS, CURRENT),
         ((2,), None, Peer.MATCHES, SUPERSEDED),
         ((2,), None, Peer.UNRECORDED, SUPERSEDED),
@@ -103,12 +103,12 @@ def everything() -> list[tuple[Evidence, RecordedWorkspace, BootstrapPolicy]]:
     return [
         (Evidence(secrets=secrets, token=token, peer=peer), workspace, policy)
         for secrets, token, peer, workspace, policy in itertools.product(
-            SECRETS, TOKENS, Peer, STANDINGS, BootstrapPolicy
+            SECRETS, TOKENS, Peer, WORKSPACES, BootstrapPolicy
         )
     ]
 
 
-def test_nobody_is_current_without_evidence_of_the_current_generation() -> None:
+def test_no_caller_is_current_without_evidence_of_the_current_generation() -> None:
     for evidence, workspace, policy in everything():
         if decide_identity(evidence, workspace, policy) is CURRENT:
             assert workspace.current is not None

@@ -1,4 +1,4 @@
-"""The lane of callers that are not known yet: turns, bounds, and no place that ever gets lost."""
+"""The queue of unknown callers: fairness, limits, and that no slot is ever lost."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ pytestmark = pytest.mark.anyio
 
 SLOTS = 2
 LONG = 600.0
-"""Nobody who waits so long gives up, even if the machine stands still meanwhile."""
+"""No caller times out after so long, even if the machine pauses."""
 
 
 class Caller:
-    """One call through a lane; once inside, it stays until it is told to leave."""
+    """One call through a queue; it keeps its slot until `leave` is set."""
 
-    def __init__(self, lane: FairQueue, source: str) -> None:
+    def __init__(self, queue: FairQueue, source: str) -> None:
         self.inside = False
         self.leave = asyncio.Event()
-        self.task = asyncio.create_task(self._call(lane, source))
+        self.task = asyncio.create_task(self._call(queue, source))
 
-    async def _call(self, lane: FairQueue, source: str) -> None:
-        async with lane.slot(source):
+    async def _call(self, queue: FairQueue, source: str) -> None:
+        async with queue.slot(source):
             self.inside = True
             try:
                 await self.leave.wait()
@@ -33,7 +33,7 @@ class Caller:
                 self.inside = False
 
     async def end(self) -> str:
-        """How it ended; raises what nobody expects."""
+        """How the call ended; raises any unexpected exception."""
         await asyncio.wait([self.task])
         if self.task.cancelled():
             return "hung up"
@@ -46,23 +46,23 @@ class Caller:
 
 
 async def settled() -> None:
-    """Let everything happen that waits for nothing but its turn in the loop."""
+    """Run the event loop until all tasks wait for something else."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def filled(lane: FairQueue) -> list[Caller]:
-    """Take all the places of a lane that is at rest; there must be as many as it was made with."""
-    callers = [Caller(lane, "the first") for _ in range(SLOTS)]
+async def filled(queue: FairQueue) -> list[Caller]:
+    """Take all slots of an idle queue."""
+    callers = [Caller(queue, "the first") for _ in range(SLOTS)]
     await settled()
     assert all(caller.inside for caller in callers)
     return callers
 
 
-async def assert_whole(lane: FairQueue) -> None:
-    """A lane at rest has all its places, and not one more."""
-    callers = await filled(lane)
-    callers.append(Caller(lane, "one too many"))
+async def assert_whole(queue: FairQueue) -> None:
+    """An idle queue has exactly its slots."""
+    callers = await filled(queue)
+    callers.append(Caller(queue, "one too many"))
     await settled()
     assert not callers[-1].inside
     callers[-1].task.cancel()
@@ -71,14 +71,14 @@ async def assert_whole(lane: FairQueue) -> None:
         await caller.end()
 
 
-async def order_of_service(lane: FairQueue, sources: Sequence[str]) -> list[str]:
-    """In which order callers come in that all wait at once; the refused ones are left out."""
-    before = await filled(lane)
+async def order_of_service(queue: FairQueue, sources: Sequence[str]) -> list[str]:
+    """The order in which callers that wait at the same time are served, without the refused ones."""
+    before = await filled(queue)
     callers = {}
     for number, source in enumerate(sources):
-        callers[f"{source}{number}"] = Caller(lane, source)
+        callers[f"{source}{number}"] = Caller(queue, source)
         await settled()
-    before[0].leave.set()  # only one place: they come in one by one
+    before[0].leave.set()  # with one slot they are served one by one
     served = []
     while True:
         await settled()
@@ -90,7 +90,7 @@ async def order_of_service(lane: FairQueue, sources: Sequence[str]) -> list[str]
     before[1].leave.set()
     for caller in callers.values():
         await caller.end()
-    await assert_whole(lane)
+    await assert_whole(queue)
     return served
 
 
@@ -106,8 +106,8 @@ async def test_sources_take_turns_so_a_flood_from_one_delays_itself() -> None:
     ]
 
 
-async def test_in_a_crowd_the_newest_of_the_largest_one_is_refused() -> None:
-    # The fifth comes in place of the third, the crowd's newest; the sixth would be its newest itself.
+async def test_in_a_full_queue_the_newest_of_the_largest_source_is_refused() -> None:
+    # The fifth replaces the third, its source's newest; the sixth would be the newest itself.
     assert await order_of_service(FairQueue(SLOTS, queue_limit=4, timeout=LONG), "aaabba") == [
         "a0",
         "b3",
@@ -116,71 +116,71 @@ async def test_in_a_crowd_the_newest_of_the_largest_one_is_refused() -> None:
     ]
 
 
-async def test_whoever_gave_up_takes_no_room_in_the_crowd() -> None:
-    lane = FairQueue(SLOTS, queue_limit=3, timeout=LONG)
-    before = await filled(lane)
+async def test_a_cancelled_caller_takes_no_place_in_the_queue() -> None:
+    queue = FairQueue(SLOTS, queue_limit=3, timeout=LONG)
+    before = await filled(queue)
     for _ in range(2):
-        gone = Caller(lane, "a")
+        gone = Caller(queue, "a")
         await settled()
         gone.task.cancel()
         await gone.end()
-    waiting = [Caller(lane, "a"), Caller(lane, "b"), Caller(lane, "b")]
+    waiting = [Caller(queue, "a"), Caller(queue, "b"), Caller(queue, "b")]
     await settled()
     for caller in (*before, *waiting):
         caller.leave.set()
     assert [await caller.end() for caller in waiting] == ["served"] * 3
-    await assert_whole(lane)
+    await assert_whole(queue)
 
 
-async def test_whoever_finds_no_room_in_time_is_refused() -> None:
-    lane = FairQueue(SLOTS, timeout=0)
-    before = await filled(lane)
-    late = Caller(lane, "a")
+async def test_a_caller_without_a_slot_in_time_is_refused() -> None:
+    queue = FairQueue(SLOTS, timeout=0)
+    before = await filled(queue)
+    late = Caller(queue, "a")
     assert await late.end() == "refused"
     for caller in before:
         caller.leave.set()
         assert await caller.end() == "served"
-    await assert_whole(lane)
+    await assert_whole(queue)
 
 
-async def test_a_place_that_is_given_to_a_caller_in_the_moment_of_its_timeout_is_passed_on() -> None:
-    lane = FairQueue(SLOTS, timeout=0)
-    first, second = await filled(lane)
-    late = Caller(lane, "a")
+async def test_a_slot_granted_at_the_moment_of_a_timeout_is_passed_on() -> None:
+    queue = FairQueue(SLOTS, timeout=0)
+    first, second = await filled(queue)
+    late = Caller(queue, "a")
     first.leave.set()
-    # Now `late` queues up, `first` leaves to it, and then its time is over: all before it runs again.
+    # `late` queues, `first` passes its slot on, and the timeout expires, all before `late` runs again.
     assert await late.end() == "refused"
     second.leave.set()
     await second.end()
-    await assert_whole(lane)
+    await assert_whole(queue)
 
 
-async def test_a_place_that_is_given_to_a_caller_in_the_moment_of_its_hanging_up_is_passed_on() -> None:
-    lane = FairQueue(SLOTS, timeout=LONG)
-    first, second = await filled(lane)
-    waiting = Caller(lane, "a")
+async def test_a_slot_granted_at_the_moment_of_a_cancellation_is_passed_on() -> None:
+    queue = FairQueue(SLOTS, timeout=LONG)
+    first, second = await filled(queue)
+    waiting = Caller(queue, "a")
     first.leave.set()
-    await asyncio.sleep(0)  # it queues up, and `first` leaves to it
+    await asyncio.sleep(0)  # it queues, and `first` passes its slot on
     waiting.task.cancel()
     assert await waiting.end() == "hung up"
     second.leave.set()
     await second.end()
-    await assert_whole(lane)
+    await assert_whole(queue)
 
 
-async def test_a_caller_that_has_just_given_up_is_no_crowd() -> None:
-    lane = FairQueue(SLOTS, queue_limit=1, timeout=LONG)
-    before = await filled(lane)
-    waiting = Caller(lane, "a")
+async def test_a_caller_that_was_just_cancelled_does_not_count() -> None:
+    queue = FairQueue(SLOTS, queue_limit=1, timeout=LONG)
+    before = await filled(queue)
+    waiting = Caller(queue, "a")
     await settled()
-    newest = Caller(lane, "b")
-    waiting.task.cancel()  # it hears of it after `newest` has looked at the crowd
+    newest = Caller(queue, "b")
+    waiting.task.cancel()  # the cancellation arrives after `newest` has checked the limit
     await settled()
     for caller in (*before, newest):
         caller.leave.set()
     assert await waiting.end() == "hung up"
     assert await newest.end() in ("served", "refused")
-    await assert_whole(lane)
+    await assert_whole(queue)
 
 
 Act = tuple[str, int]
@@ -195,16 +195,16 @@ CROWD: list[Act] = [("enter", 0), ("enter", 0), ("step", 0), ("enter", 1), ("ent
 @pytest.mark.parametrize("queue_limit", [1000, 2])
 @given(acts=ACTS)
 @example(acts=[*CROWD, ("enter", 3), ("hang up", 2)])
-def test_whatever_comes_together_no_place_is_lost(queue_limit: int, timeout: float, acts: list[Act]) -> None:
+def test_no_sequence_of_events_loses_a_slot(queue_limit: int, timeout: float, acts: list[Act]) -> None:
     asyncio.run(_play(FairQueue(SLOTS, queue_limit=queue_limit, timeout=timeout), acts))
 
 
-async def _play(lane: FairQueue, acts: Sequence[Act]) -> None:
+async def _play(queue: FairQueue, acts: Sequence[Act]) -> None:
     callers: list[Caller] = []
     for act, number in acts:
         match act:
             case "enter":
-                callers.append(Caller(lane, f"source {number}"))
+                callers.append(Caller(queue, f"source {number}"))
             case "step":
                 await asyncio.sleep(0)
             case "leave" if callers:
@@ -216,4 +216,4 @@ async def _play(lane: FairQueue, acts: Sequence[Act]) -> None:
         caller.leave.set()
     for caller in callers:
         await caller.end()
-    await assert_whole(lane)
+    await assert_whole(queue)

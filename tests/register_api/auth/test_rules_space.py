@@ -1,6 +1,6 @@
-"""The register decision over its whole input space: what the invariants I4 to I7 say of every single answer.
+"""The register decision over its whole input space, checked against the invariants I4 to I7.
 
-A decision is applied to a model of a generation's token rows, as `registering` applies it to PostgreSQL's.
+A decision is applied to a model of a generation's token rows, as `Registrar` applies it to PostgreSQL's.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from register_api.auth.rules import (
     decide_register,
 )
 from register_api.http.error_codes import ERROR_SPECS, Action, ErrorCode
-from tests.register_api.auth.space import RUNNING, STANDINGS, WITHOUT_TOKEN, Told, is_open, told
+from tests.register_api.auth.space import RUNNING, WITHOUT_TOKEN, WORKSPACES, VisibleRefusal, is_open, visible
 
 INSTANT = timedelta(microseconds=1)
 UNUSED_FOR = (
@@ -36,12 +36,12 @@ UNUSED_FOR = (
 SUCCESSORS = (0, SUCCESSORS_LIMIT - 1, SUCCESSORS_LIMIT)
 
 Rows: TypeAlias = Mapping[str, Bearer]
-"""The states of a generation's live tokens, by a name for each; one that is revoked is not among them."""
+"""The states of a generation's live tokens, by name; revoked ones are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One point of the space that register calls come from."""
+    """One point of the input space of register calls."""
 
     workspace: RecordedWorkspace | None
     identity: CallerIdentity
@@ -68,10 +68,10 @@ class Call:
 
 
 def calls() -> Iterator[Call]:
-    """All that a record which satisfies I4 can be asked.
+    """Every call that is possible for a record that satisfies I4.
 
-    Left out is what it cannot: a bearer that is pending, active or retiring while no such row exists. Pairs
-    that only `judge` excludes stay in (nobody is current where no generation is): a decision must not rely
+    A bearer that is pending, active or retiring without such a row is impossible. Combinations that only
+    `decide_identity` excludes are included (current without a current generation): a decision must not rely
     on it.
     """
     lives = [
@@ -83,14 +83,14 @@ def calls() -> Iterator[Call]:
             (False, True), (False, True), UNUSED_FOR, (False, True), SUCCESSORS
         )
     ]  # fmt: skip
-    for workspace, identity, bearer, live in itertools.product(STANDINGS, CallerIdentity, Bearer, lives):
+    for workspace, identity, bearer, live in itertools.product(WORKSPACES, CallerIdentity, Bearer, lives):
         call = Call(workspace=workspace, identity=identity, bearer=bearer, live=live)
         if call.held is None or call.held in call.rows:
             yield call
 
 
 def applied(decision: Accepted, call: Call) -> tuple[Rows, str | None]:
-    """The rows after the decision, in the order of `Registrar._apply`; and the token that the box has now."""
+    """The rows after the decision, in the order of `Registrar._apply`, and the box's token."""
     rows, held = call.rows, call.held
     if held is not None:
         if decision.confirm:
@@ -137,7 +137,7 @@ def test_i4_at_most_one_pending_and_one_active_token_after_any_decision() -> Non
             states = Counter(rows.values())
             assert states[Bearer.PENDING] <= 1, (call, decision)
             assert states[Bearer.ACTIVE] <= 1, (call, decision)
-    # Of 144 each: with an active, pending, retiring bearer; twice, without one: pending, none active, quiet.
+    # Per 144: with an active, pending, retiring bearer; twice, without one: pending, none active, quiet.
     assert accepted == (120 + 72 + 72) + 2 * (72 + 12 + 16)
 
 
@@ -148,7 +148,7 @@ def test_i4_tokens_are_given_and_changed_in_the_current_generation_only() -> Non
             assert call.identity is CallerIdentity.CURRENT, call
 
 
-def test_i5_the_current_box_ends_up_with_a_live_token_or_is_asked_to_come_again() -> None:
+def test_i5_the_current_box_ends_up_with_a_live_token_or_has_to_retry() -> None:
     for call in calls():
         if call.workspace is RUNNING and call.identity is CallerIdentity.CURRENT:
             decision = call.decide()
@@ -156,19 +156,19 @@ def test_i5_the_current_box_ends_up_with_a_live_token_or_is_asked_to_come_again(
                 rows, held = applied(decision, call)
                 assert held in rows, (call, decision)
             else:
-                answer, action, retry_after = told(decision)
+                answer, action, retry_after = visible(decision)
                 assert (answer.status, action) == (503, Action.RETRY), (call, decision)
                 assert retry_after is not None, (call, decision)
                 assert retry_after > 0, (call, decision)
 
 
-def test_i5_whoever_holds_a_live_token_of_the_current_generation_is_never_refused() -> None:
+def test_i5_the_holder_of_a_live_token_of_the_current_generation_is_never_refused() -> None:
     for call in calls():
         if call.workspace is RUNNING and call.identity is CallerIdentity.CURRENT and call.held is not None:
             assert isinstance(call.decide(), Accepted), call
 
 
-def test_i5_who_is_asked_to_come_again_gets_in_once_the_time_has_passed() -> None:
+def test_i5_who_has_to_retry_gets_in_once_the_time_has_passed() -> None:
     for call in calls():
         decision = call.decide()
         if (
@@ -177,10 +177,10 @@ def test_i5_who_is_asked_to_come_again_gets_in_once_the_time_has_passed() -> Non
             and isinstance(decision, Refused)
         ):
             assert call.live.active_unused_for is not None, call
-            waited = timedelta(seconds=told(decision)[2] or 0)
+            waited = timedelta(seconds=visible(decision)[2] or 0)
             quieter = replace(call.live, active_unused_for=call.live.active_unused_for + waited)
             again = replace(call, live=quieter).decide()
-            # Counted tokens leave their window with time; then nothing else stands in the way.
+            # Counted tokens leave the window with time; then the call succeeds.
             assert isinstance(again, Accepted) or again.code is ErrorCode.MINT_LIMITED, (call, again)
             assert isinstance(replace(call, live=replace(quieter, successors=0)).decide(), Accepted), call
 
@@ -213,19 +213,19 @@ def test_an_active_token_in_use_is_not_taken_from_its_holder_while_no_successor_
             assert isinstance(decision, Refused), (call, decision)
 
 
-def test_i6_a_superseded_box_is_told_to_shut_down_gets_nothing_and_is_ended() -> None:
+def test_i6_a_superseded_box_is_shut_down_gets_nothing_and_is_ended() -> None:
     for call in calls():
         if call.identity is CallerIdentity.SUPERSEDED:
             decision = call.decide()
             assert isinstance(decision, Refused), (call, decision)
-            answer, action, _ = told(decision)
+            answer, action, _ = visible(decision)
             if call.workspace is not None:
                 assert (answer.status, action) == (410, Action.SHUTDOWN), (call, decision)
             if is_open(call.workspace):
                 assert decision == Refused(code=ErrorCode.SUPERSEDED, alert=True, evict=True), call
 
 
-def test_i6_nobody_else_is_ended() -> None:
+def test_i6_no_other_box_is_terminated() -> None:
     for call in calls():
         decision = call.decide()
         evict = isinstance(decision, Refused) and decision.evict
@@ -236,22 +236,22 @@ def test_i6_nobody_else_is_ended() -> None:
 
 
 def test_i7_an_unproven_caller_gets_nothing_changes_nothing_and_learns_nothing() -> None:
-    heard: dict[bool, set[Told]] = {True: set(), False: set()}
+    seen_by_bearer: dict[bool, set[VisibleRefusal]] = {True: set(), False: set()}
     for call in calls():
         if call.identity is CallerIdentity.UNPROVEN and call.workspace is not None:
             decision = call.decide()
             assert isinstance(decision, Refused), (call, decision)
             assert not decision.evict, (call, decision)
             assert not decision.count_unauthenticated, (call, decision)
-            if is_open(call.workspace):
-                assert decision.alert == (not call.rows), (call, decision)
-            heard[call.bearer is Bearer.ABSENT].add(told(decision))
-    [missing], [invalid] = heard[True], heard[False]
+            alert = is_open(call.workspace) and not call.rows
+            assert decision.alert == alert, (call, decision)
+            seen_by_bearer[call.bearer is Bearer.ABSENT].add(visible(decision))
+    [missing], [invalid] = seen_by_bearer[True], seen_by_bearer[False]
     assert (missing[0].status, missing[0].error) == (401, "missing workspace auth token")
     assert (invalid[0].status, invalid[0].error) == (401, "invalid workspace auth token")
 
 
-def test_a_box_that_may_be_the_right_one_is_never_told_anything_final() -> None:
+def test_a_box_that_may_be_the_right_one_never_gets_a_final_refusal() -> None:
     for call in calls():
         if is_open(call.workspace) and call.identity is CallerIdentity.UNDETERMINED:
             assert call.decide() == Refused(code=ErrorCode.INSTANCE_NOT_READY), call

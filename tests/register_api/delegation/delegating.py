@@ -1,9 +1,9 @@
-"""Delegations as boxes, tools and operators call for them; and the ledger, looked at from behind."""
+"""Helpers that call the delegation endpoints and read the ledger."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, LiteralString
 
-import httpx
+import httpx2
 from psycopg.rows import DictRow
 
 from tests.register_api.platform import OPERATOR_TOKEN, Box, Platform
@@ -15,7 +15,7 @@ def bearer(token: str | None) -> dict[str, str]:
 
 OPERATOR = bearer(OPERATOR_TOKEN)
 
-WORDS = {
+STATUSES = {
     "queued": "queued",
     "delivered": "dispatched",
     "acked": "in_progress",
@@ -25,13 +25,13 @@ WORDS = {
     "expired": "failed",
     "canceled": "failed",
 }
-"""What old clients read of each state."""
+"""The status that old clients read for each state."""
 
 ENDS = ("processed", "failed", "expired", "canceled")
 
 
 async def working(platform: Platform) -> Box:
-    """A box that is registered and has used its token."""
+    """A registered box that has used its token."""
     return await (await platform.workspace()).enter_and_use()
 
 
@@ -42,7 +42,7 @@ async def api_token(box: Box) -> str:
 
 
 async def at_address(platform: Platform, box: Box, address: str = "127.0.0.1") -> None:
-    """Record where the current box is; 127.0.0.1 is where all calls of these tests come from."""
+    """Record the current box's address; all calls of these tests come from 127.0.0.1."""
     await platform.database.execute(
         "UPDATE generations SET private_ip = %s WHERE workspace_id = %s AND superseded_at IS NULL",
         [address, box.workspace_id],
@@ -51,7 +51,7 @@ async def at_address(platform: Platform, box: Box, address: str = "127.0.0.1") -
 
 async def delegate(
     source: Box, target: Box | str, *, headers: Mapping[str, str] | None = None, **body: Any
-) -> httpx.Response:
+) -> httpx2.Response:
     target_id = target if isinstance(target, str) else target.workspace_id
     return await source.client.post(
         f"/workspaces/{source.workspace_id}/delegate",
@@ -60,8 +60,8 @@ async def delegate(
     )
 
 
-async def patiently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """As a client does it: whoever finds the lines full is told so, and comes again."""
+async def retry_while_503(call: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
+    """Retry while the response is a 503."""
     while (answer := await call()).status_code == 503:
         assert answer.json()["retryable"]
     return answer
@@ -81,7 +81,7 @@ async def record(
     *,
     headers: Mapping[str, str] | None = None,
     **body: Any,
-) -> httpx.Response:
+) -> httpx2.Response:
     target_id = target if isinstance(target, str) else target.workspace_id
     return await source.client.post(
         f"/workspaces/{source.workspace_id}/delegations/record",
@@ -92,7 +92,7 @@ async def record(
 
 async def update(
     box: Box, delegation_id: str, status: str, *, headers: Mapping[str, str] | None = None, **body: Any
-) -> httpx.Response:
+) -> httpx2.Response:
     return await box.client.post(
         f"/workspaces/{box.workspace_id}/delegations/{delegation_id}/update",
         json={"status": status, **body},
@@ -101,14 +101,14 @@ async def update(
 
 
 async def said(box: Box, delegation_id: str, status: str, **body: Any) -> str:
-    """The word that an accepted update is answered with."""
+    """Send an update that is accepted; the status in its response."""
     answer = await update(box, delegation_id, status, **body)
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"status": answer.json()["status"], "delegation_id": delegation_id}
     return str(answer.json()["status"])
 
 
-async def become(platform: Platform, delegation_id: str, state: str, **words: str) -> None:
+async def become(platform: Platform, delegation_id: str, state: str, **details: str) -> None:
     await platform.database.execute(
         "UPDATE delegations SET state = %(state)s, error = %(error)s, response_preview = %(preview)s,"
         " ended_at = CASE WHEN %(state)s = ANY(%(ends)s) THEN now() END WHERE delegation_id = %(id)s",
@@ -116,8 +116,8 @@ async def become(platform: Platform, delegation_id: str, state: str, **words: st
             "id": delegation_id,
             "state": state,
             "ends": list(ENDS),
-            "error": words.get("error"),
-            "preview": words.get("response_preview"),
+            "error": details.get("error"),
+            "preview": details.get("response_preview"),
         },
     )
 
@@ -142,15 +142,15 @@ async def rows(platform: Platform, query: LiteralString, *parameters: object) ->
 
 
 async def made_by(platform: Platform, source: Box) -> list[DictRow]:
-    """Everything that stands in the ledger as this source's."""
+    """All of the source's rows in the ledger."""
     return await rows(platform, "SELECT * FROM delegations WHERE source_id = %s", source.workspace_id)
 
 
-async def stirrings(platform: Platform, delegation_id: str) -> int:
-    """How often its workflow was told to look."""
+async def wakeups(platform: Platform, delegation_id: str) -> int:
+    """How often the delegation's workflow was woken."""
     query: LiteralString = "SELECT count(*) AS n FROM delegation_outbox WHERE delegation_id = %s"
     return int((await rows(platform, query, delegation_id))[0]["n"])
 
 
-def code(answer: httpx.Response) -> tuple[int, str]:
+def code(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]

@@ -1,4 +1,4 @@
-"""The list of a workspace's delegations: what it shows, and to whom."""
+"""The list of a workspace's delegations: its content, order and readers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.register_api.delegation.delegating import (
     OPERATOR,
-    WORDS,
+    STATUSES,
     api_token,
     at_address,
     bearer,
@@ -51,15 +51,15 @@ async def test_a_row_has_the_members_of_the_protocol_and_no_others(platform: Pla
     assert [it["type"] for it in await listed(source)] == ["record", "delegate"]
 
 
-@pytest.mark.parametrize("state", WORDS)
+@pytest.mark.parametrize("state", STATUSES)
 async def test_the_state_is_the_true_one_and_the_status_the_old_word(platform: Platform, state: str) -> None:
     source, target = await working(platform), await platform.workspace()
     await become(platform, await delegated(source, target), state)
     [shown] = await listed(source)
-    assert (shown["state"], shown["status"]) == (state, WORDS[state])
-    # who reads `failed` is told why, and nobody else reads an error
-    assert shown.get("error") == (state if WORDS[state] == "failed" else None)
-    assert set(shown) == MEMBERS | ({"error"} if WORDS[state] == "failed" else set())
+    assert (shown["state"], shown["status"]) == (state, STATUSES[state])
+    # only a failed delegation has an error
+    assert shown.get("error") == (state if STATUSES[state] == "failed" else None)
+    assert set(shown) == MEMBERS | ({"error"} if STATUSES[state] == "failed" else set())
 
 
 async def test_error_and_preview_are_shown_where_there_are_some(platform: Platform) -> None:
@@ -86,11 +86,11 @@ async def test_ends_that_were_not_shown_go_before_newer_work_and_stand_in_its_or
     made = [await delegated(source, target) for _ in range(60)]
     await become(platform, made[3], "processed")
     assert [it["id"] for it in await listed(source)] == [*made[:10:-1], made[3]]
-    # an operator sees what is newest, as it is
+    # an operator sees the newest, whatever was shown before
     assert [it["id"] for it in await listed(source, headers=OPERATOR)] == made[:9:-1]
 
 
-async def test_nobody_sees_a_canary_or_what_others_delegate(platform: Platform) -> None:
+async def test_no_list_shows_a_canary_or_delegations_of_others(platform: Platform) -> None:
     source, target = await working(platform), await working(platform)
     other = await working(platform)
     await platform.database.execute(
@@ -107,7 +107,7 @@ async def test_nobody_sees_a_canary_or_what_others_delegate(platform: Platform) 
 
 async def test_who_may_not_read_the_workspace_reads_no_list(platform: Platform) -> None:
     source, target = await working(platform), await working(platform)
-    await at_address(platform, source)  # an address reads nothing
+    await at_address(platform, source)  # an address does not allow reading
     await become(platform, await delegated(source, target), "processed")
     path = f"/workspaces/{source.workspace_id}/delegations"
     for token in (None, "x" * 43, target.token, await api_token(target), source.secret):
@@ -115,7 +115,7 @@ async def test_who_may_not_read_the_workspace_reads_no_list(platform: Platform) 
     assert (await source.client.get("/workspaces/nowhere/delegations", headers=OPERATOR)).status_code == 404
     new = await (await platform.replaced(source)).enter_and_use()
     assert (await source.client.get(path, headers=source.headers())).status_code == 410
-    # none of these was the source's poll: its result is still to come, before sixty newer ones
+    # none of these counts as the source's poll: its result still precedes sixty newer delegations
     await platform.database.execute(
         "INSERT INTO delegations (delegation_id, type, source_id, target_id, task)"
         " SELECT 'newer-' || n, 'delegate', %s, %s, 'x' FROM generate_series(1, 60) n",

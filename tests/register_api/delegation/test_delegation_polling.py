@@ -1,4 +1,4 @@
-"""Clients that poll the list as runtimes in the field do: each gets each result exactly once."""
+"""Clients that poll the list as runtimes in the field do get each result exactly once."""
 
 import random
 from datetime import timedelta
@@ -9,39 +9,47 @@ import pytest
 
 from register_api.delegation import handlers
 from store.delegation.delegation_queries import RESULT_LISTINGS
-from tests.register_api.delegation.delegating import ENDS, OPERATOR, WORDS, become, delegated, listed, working
+from tests.register_api.delegation.delegating import (
+    ENDS,
+    OPERATOR,
+    STATUSES,
+    become,
+    delegated,
+    listed,
+    working,
+)
 from tests.register_api.platform import Box, Platform
 
 pytestmark = pytest.mark.anyio
 
 ROUNDS = RESULT_LISTINGS * 4
-"""Polls until no end is shown any more for its own sake: 180 of them take four pages a time."""
+"""Polls until no result is shown again; 180 results take four pages per round."""
 
 
 @pytest.fixture(autouse=True)
 def the_same_ids_in_each_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of a page depends on the IDs: by chance alone, one result in half a million is never read."""
-    dice = random.Random(request.node.name)
-    monkeypatch.setattr(handlers, "uuid4", lambda: UUID(int=dice.getrandbits(128), version=4))
+    rng = random.Random(request.node.name)
+    monkeypatch.setattr(handlers, "uuid4", lambda: UUID(int=rng.getrandbits(128), version=4))
 
 
 class Poller:
-    """A client as in the field: it reads two words, and marks an ID as seen for ever at the first of them."""
+    """A client as in the field: it marks an ID as seen when it first reads a final status."""
 
     def __init__(self, platform: Platform, box: Box, *, every: timedelta, loses: int = 0) -> None:
-        """It polls so often, and of so many answers one does not arrive."""
+        """It polls at the interval `every`, and loses one of `loses` responses."""
         self.platform, self.box, self.every, self.loses = platform, box, every, loses
         self.seen: dict[str, str] = {}
         self.polls = 0
 
     async def poll(self) -> list[dict[str, Any]]:
-        """What this poll told it that it did not know."""
+        """The results of this poll that the client had not seen."""
         await self.time_passes(self.every)
         self.polls += 1
         shown = await listed(self.box)
         assert len(shown) <= 50
         if self.loses and self.polls % self.loses == 0:
-            return []  # the answer did not arrive
+            return []  # the response was lost
         news = [it for it in shown if it["status"] in ("completed", "failed") and it["id"] not in self.seen]
         self.seen.update({it["id"]: it["status"] for it in news})
         return news
@@ -56,32 +64,31 @@ class Poller:
 async def work_that_ends_between_polls(
     platform: Platform, poller: Poller, *, count: int, most: int, seed: int, read_by_operator: bool = False
 ) -> dict[str, str]:
-    """Delegate, end in random order, poll until nothing is new; the words that were to be read."""
-    dice, source = random.Random(seed), poller.box
+    """Delegate, finish in random order, poll until nothing is open; the statuses to be read."""
+    rng, source = random.Random(seed), poller.box
     target = await working(platform)
     open_ = [await delegated(source, target) for _ in range(count)]
-    dice.shuffle(open_)
+    rng.shuffle(open_)
     ended: dict[str, str] = {}
     while open_:
-        for _ in range(min(len(open_), dice.randint(0, most))):
-            one, state = open_.pop(), dice.choice(ENDS)
+        for _ in range(min(len(open_), rng.randint(0, most))):
+            one, state = open_.pop(), rng.choice(ENDS)
             await become(platform, one, state)
-            ended[one] = WORDS[state]
+            ended[one] = STATUSES[state]
         if read_by_operator:
             await listed(source, headers=OPERATOR)
         await poller.poll()
-        assert poller.seen.items() <= ended.items(), "it read an end before there was one, or another one"
+        assert poller.seen.items() <= ended.items(), "it read a result too early, or another one"
     return ended
 
 
 async def until_quiet(poller: Poller) -> None:
-    """Poll for as long as what was lost may be shown again."""
+    """Poll for as long as lost results may be shown again."""
     for _ in range(ROUNDS):
         await poller.poll()
 
 
-@pytest.mark.parametrize("most", [5, 20, 180])
-@pytest.mark.parametrize("read_by_operator", [False, True])
+@pytest.mark.parametrize(("most", "read_by_operator"), [(20, True), (180, False)])
 async def test_a_poller_gets_each_of_180_results_exactly_once(
     platform: Platform, most: int, read_by_operator: bool
 ) -> None:
@@ -99,7 +106,7 @@ async def test_a_hundred_results_reach_a_poller_that_loses_one_answer(platform: 
     poller = Poller(platform, await working(platform), every=timedelta(0))
     target = await working(platform)
     made = [await delegated(poller.box, target) for _ in range(100)]
-    for delegation in reversed(made):  # the oldest work ends last: it is not among the newest rows
+    for delegation in reversed(made):  # the oldest delegation ends last, and is not among the newest rows
         await become(platform, delegation, "processed")
     for number in range(ROUNDS):
         poller.loses = 1 if number == 1 else 0
@@ -107,7 +114,7 @@ async def test_a_hundred_results_reach_a_poller_that_loses_one_answer(platform: 
     assert poller.seen.keys() == set(made), f"{100 - len(poller.seen)} results were never read"
 
 
-@pytest.mark.parametrize("every", [3, 5, 10, 30])
+@pytest.mark.parametrize("every", [3, 30])
 async def test_a_poller_that_loses_every_third_answer_still_gets_each_result_when_they_come_slowly(
     platform: Platform, every: int
 ) -> None:
@@ -117,12 +124,7 @@ async def test_a_poller_that_loses_every_third_answer_still_gets_each_result_whe
     assert poller.seen == ended
 
 
-@pytest.mark.parametrize(
-    ("every", "most"),
-    [
-        *((every, most) for every in (3, 30) for most in (20, 60, 180)),
-    ],
-)
+@pytest.mark.parametrize(("every", "most"), [(3, 180), (30, 20)])
 async def test_a_poller_that_loses_every_third_answer_gets_each_of_180_results(
     platform: Platform, every: int, most: int
 ) -> None:

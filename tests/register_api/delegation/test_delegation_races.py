@@ -1,9 +1,9 @@
-"""Calls that a box makes while it is being replaced: what is written after that is not its word (I6)."""
+"""Calls of a box that is replaced meanwhile: nothing that it reports is written afterwards (I6)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.console import eventually
@@ -24,18 +24,22 @@ pytestmark = pytest.mark.anyio
 
 
 async def waiting(platform: Platform) -> bool:
-    """Whether somebody waits for what the transaction that asks holds."""
+    """Whether a session waits for a lock of the asking transaction."""
     query = "SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     return bool(await rows(platform, query))
 
 
 async def replaced_during(
-    platform: Platform, box: Box, call: Awaitable[httpx.Response], *, holding: Callable[[], Awaitable[object]]
-) -> httpx.Response:
-    """The call's write waits for what `holding` locks, and goes on once its box has been replaced."""
+    platform: Platform,
+    box: Box,
+    call: Awaitable[httpx2.Response],
+    *,
+    holding: Callable[[], Awaitable[object]],
+) -> httpx2.Response:
+    """Replace the box while its call waits for a lock that `holding` takes; the call's response."""
     async with platform.database.transaction():
-        # The call may hold what the replacement needs. Then the call gives way: after a second, as a
-        # rule; or when its time for the lock is over, if it looked who waits for whom before we waited.
+        # The call may hold a lock that the replacement needs. Then PostgreSQL must cancel the call,
+        # so this transaction never checks for deadlocks itself.
         await platform.database.execute("SET LOCAL deadlock_timeout = '10min'")
         await holding()
         answer = asyncio.ensure_future(call)
@@ -49,9 +53,9 @@ def locked(platform: Platform, delegation_id: str) -> Callable[[], Awaitable[obj
     return lambda: rows(platform, query, delegation_id)
 
 
-@pytest.mark.parametrize("word", ["acked", "completed", "failed"])
-async def test_a_target_that_is_replaced_while_it_speaks_of_an_end_is_not_heard(
-    platform: Platform, word: str
+@pytest.mark.parametrize("status", ["acked", "completed", "failed"])
+async def test_a_report_of_a_target_that_is_replaced_meanwhile_is_not_written(
+    platform: Platform, status: str
 ) -> None:
     source, target = await working(platform), await working(platform)
     delegation = await delegated(source, target)
@@ -63,15 +67,15 @@ async def test_a_target_that_is_replaced_while_it_speaks_of_an_end_is_not_heard(
     before = await row(platform, delegation)
 
     async def superseding() -> None:
-        await platform.close(target)  # not committed yet: the check still sees the box as the current one
+        await platform.close(target)  # not committed yet: the check still reads the box as current
 
-    answer = await replaced_during(platform, target, update(target, delegation, word), holding=superseding)
+    answer = await replaced_during(platform, target, update(target, delegation, status), holding=superseding)
     assert (answer.status_code, answer.json().get("status")) in {(503, None), (410, None)}
     assert await row(platform, delegation) == before
-    assert "processing" not in [kind for _, kind in await platform.facts(target)]
+    assert "processing" not in [kind for _, kind in await platform.events(target)]
 
 
-async def test_a_target_that_is_replaced_while_it_speaks_of_progress_makes_none(platform: Platform) -> None:
+async def test_progress_of_a_target_that_is_replaced_meanwhile_is_not_written(platform: Platform) -> None:
     source, target = await working(platform), await working(platform)
     delegation = await delegated(source, target)
     assert await said(target, delegation, "in_progress") == "in_progress"
@@ -84,24 +88,24 @@ async def test_a_target_that_is_replaced_while_it_speaks_of_progress_makes_none(
     assert await row(platform, delegation) == before
 
 
-@pytest.mark.parametrize("word", ["acked", "completed", "failed"])
-async def test_a_source_that_is_replaced_while_it_speaks_of_its_own_work_is_not_heard(
-    platform: Platform, word: str
+@pytest.mark.parametrize("status", ["acked", "completed", "failed"])
+async def test_a_report_of_a_source_that_is_replaced_meanwhile_is_not_written(
+    platform: Platform, status: str
 ) -> None:
     source, target = await working(platform), await working(platform)
-    name = f"own-{word}"
+    name = f"own-{status}"
     assert (await record(source, target, name)).status_code == 202
     before = await row(platform, name)
-    await replaced_during(platform, source, update(source, name, word), holding=locked(platform, name))
+    await replaced_during(platform, source, update(source, name, status), holding=locked(platform, name))
     assert await row(platform, name) == before
 
 
 @pytest.mark.parametrize("call", ["delegate", "record"])
-async def test_a_source_that_is_replaced_while_it_asks_for_work_gets_none_written(
+async def test_a_delegation_of_a_source_that_is_replaced_meanwhile_is_not_written(
     platform: Platform, call: str
 ) -> None:
     source, target = await working(platform), await working(platform)
     query = "SELECT FROM workspaces WHERE workspace_id = %s FOR UPDATE"
-    asked = delegate(source, target) if call == "delegate" else record(source, target, "overtaken")
-    await replaced_during(platform, source, asked, holding=lambda: platform.rows(query, target))
+    call_made = delegate(source, target) if call == "delegate" else record(source, target, "overtaken")
+    await replaced_during(platform, source, call_made, holding=lambda: platform.rows(query, target))
     assert await made_by(platform, source) == []

@@ -1,4 +1,4 @@
-"""Work that a source's runtime sends itself, and has written down."""
+"""Delegations that a source's runtime delivers itself and records."""
 
 import asyncio
 from collections import Counter
@@ -14,11 +14,11 @@ from tests.register_api.delegation.delegating import (
     code,
     delegated,
     made_by,
-    patiently,
     record,
+    retry_while_503,
     row,
     said,
-    stirrings,
+    wakeups,
     working,
 )
 from tests.register_api.platform import Platform
@@ -35,18 +35,20 @@ async def test_it_is_written_down_under_its_own_id(platform: Platform) -> None:
     written = await row(platform, "r-1")
     assert (written["type"], written["state"], written["task"]) == ("record", "queued", "count the sheep")
     assert (written["source_id"], written["target_id"]) == (source.workspace_id, target.workspace_id)
-    assert await stirrings(platform, "r-1") == 1
+    assert await wakeups(platform, "r-1") == 1
 
 
 async def test_repeated_it_is_the_same_one(platform: Platform) -> None:
     source, target = await working(platform), await platform.workspace()
     first = await record(source, target, "r-2")
-    answers = await asyncio.gather(*(patiently(lambda: record(source, target, "r-2")) for _ in range(20)))
+    answers = await asyncio.gather(
+        *(retry_while_503(lambda: record(source, target, "r-2")) for _ in range(20))
+    )
     assert Counter((it.status_code, it.text) for it in answers) == {(202, first.text): 20}
     await said(source, "r-2", "completed")
     assert (await record(source, target, "r-2")).text == first.text
     assert [it["state"] for it in await made_by(platform, source)] == ["processed"]
-    assert await stirrings(platform, "r-2") == 2
+    assert await wakeups(platform, "r-2") == 2
 
 
 async def test_the_same_id_for_other_work_is_refused(platform: Platform) -> None:

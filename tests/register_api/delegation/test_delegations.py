@@ -1,4 +1,4 @@
-"""Handing work to another workspace: who may, and what is written down, once."""
+"""Delegating to another workspace: who may, and that it is written once."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.register_api.delegation.delegating import (
@@ -17,9 +17,9 @@ from tests.register_api.delegation.delegating import (
     delegate,
     delegated,
     made_by,
-    patiently,
+    retry_while_503,
     row,
-    stirrings,
+    wakeups,
     working,
 )
 from tests.register_api.platform import Box, Platform
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.anyio
 MEGABYTE = 1024 * 1024
 
 
-async def post(source: Box, path: str, body: bytes) -> httpx.Response:
+async def post(source: Box, path: str, body: bytes) -> httpx2.Response:
     headers = {"content-type": "application/json", **source.headers()}
     return await source.client.post(path, content=body, headers=headers)
 
 
-async def test_work_is_taken_down_and_its_workflow_is_told(platform: Platform) -> None:
+async def test_work_is_recorded_and_its_workflow_is_woken(platform: Platform) -> None:
     source, target = await working(platform), await platform.workspace()
     answer = await delegate(source, target, task="count the sheep")
     assert answer.status_code == 202
@@ -48,7 +48,7 @@ async def test_work_is_taken_down_and_its_workflow_is_told(platform: Platform) -
     assert (written["type"], written["state"], written["task"]) == ("delegate", "queued", "count the sheep")
     assert (written["source_id"], written["target_id"]) == (source.workspace_id, target.workspace_id)
     assert (written["attempts"], written["idempotent"], written["ended_at"]) == (0, False, None)
-    assert await stirrings(platform, delegation_id) == 1
+    assert await wakeups(platform, delegation_id) == 1
 
 
 async def test_the_same_work_without_a_key_is_other_work(platform: Platform) -> None:
@@ -63,19 +63,19 @@ async def test_a_replayed_key_is_answered_the_same_and_written_once(platform: Pl
     assert (again.status_code, again.json()) == (first.status_code, first.json()) == (202, first.json())
     [written] = await made_by(platform, source)
     assert written["idempotent"] is True
-    assert await stirrings(platform, written["delegation_id"]) == 1
+    assert await wakeups(platform, written["delegation_id"]) == 1
 
 
 async def test_fifty_callers_at_once_with_one_key_make_one_delegation(platform: Platform) -> None:
     source, target = await working(platform), await platform.workspace()
-    await delegated(source, target)  # whoever was let in a moment ago need not queue with strangers
+    await delegated(source, target)  # a recently authorized caller need not queue with unknown ones
     answers = await asyncio.gather(
-        *(patiently(lambda: delegate(source, target, idempotency_key="report-7")) for _ in range(50))
+        *(retry_while_503(lambda: delegate(source, target, idempotency_key="report-7")) for _ in range(50))
     )
     assert Counter(it.status_code for it in answers) == {202: 50}
     assert len({it.json()["delegation_id"] for it in answers}) == 1
     assert len(await made_by(platform, source)) == 2
-    assert await stirrings(platform, answers[0].json()["delegation_id"]) == 1
+    assert await wakeups(platform, answers[0].json()["delegation_id"]) == 1
 
 
 async def test_a_key_that_stands_for_other_work_is_refused(platform: Platform) -> None:
@@ -115,14 +115,14 @@ async def test_the_own_box_a_tool_and_an_operator_may_delegate(platform: Platfor
     assert (await delegate(pending, target)).status_code == 202
 
 
-async def test_nobody_else_may_and_nothing_is_written(platform: Platform) -> None:
+async def test_others_may_not_delegate_and_nothing_is_written(platform: Platform) -> None:
     source, target = await working(platform), await working(platform)
     theirs = await api_token(target)
-    told = {None: "token_missing", "x" * 43: "token_invalid", target.token: "token_invalid"}
-    told |= {theirs: "token_invalid", source.secret: "reregister_required"}
-    for token, word in told.items():
+    codes = {None: "token_missing", "x" * 43: "token_invalid", target.token: "token_invalid"}
+    codes |= {theirs: "token_invalid", source.secret: "reregister_required"}
+    for token, word in codes.items():
         assert code(await delegate(source, target, headers=bearer(token))) == (401, word)
-        # whether a workspace exists is told to operators only
+        # only operators learn whether a workspace exists
         nowhere = replace(source, workspace_id="nowhere")
         assert (await delegate(nowhere, target, headers=bearer(token))).status_code == 401
     assert code(await delegate(replace(source, workspace_id="nowhere"), target, headers=OPERATOR)) == (
@@ -195,7 +195,7 @@ async def test_a_task_of_a_mebibyte_is_taken_and_one_byte_more_is_not(
     assert answer.json()["error"] == f"task: must have at most {MEGABYTE} bytes"
     escaped = json.dumps({"target_id": target.workspace_id, "task": task}).encode()
     assert (await post(source, f"/workspaces/{source.workspace_id}/delegate", escaped)).status_code == 202, (
-        "an ASCII client's escapes are no longer than the body may be"
+        "an ASCII client's escaped task fits into the body limit"
     )
 
 

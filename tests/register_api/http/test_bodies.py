@@ -1,4 +1,4 @@
-"""Bodies that are no bodies, too large, too deep, too slow; and the shape of every error."""
+"""Invalid, too large, too deep and too slow bodies, and the shape of every error."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from hypothesis import given
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
 
 
-async def post(platform: Platform, content: bytes | AsyncIterator[bytes], **headers: str) -> httpx.Response:
+async def post(platform: Platform, content: bytes | AsyncIterator[bytes], **headers: str) -> httpx2.Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return await platform.client.post("/registry/register", content=content, headers=JSON | names)
 
@@ -63,7 +63,7 @@ async def post(platform: Platform, content: bytes | AsyncIterator[bytes], **head
         (b'{"id": "x", "delivery_mode": "pigeon"}', "delivery_mode"),
     ],
 )
-async def test_a_body_that_does_not_fit_is_told_which_member_is_wrong(
+async def test_the_error_for_an_invalid_body_names_the_member(
     platform: Platform, body: bytes, member: str
 ) -> None:
     answer = await post(platform, body, authorization="Bearer x")
@@ -83,7 +83,7 @@ async def test_a_body_that_does_not_fit_is_told_which_member_is_wrong(
         b'{"workspace_id": "x", "sample_error": {}}',
     ],
 )
-async def test_a_beat_that_does_not_fit_is_a_400(platform: Platform, body: bytes) -> None:
+async def test_a_heartbeat_that_does_not_fit_is_a_400(platform: Platform, body: bytes) -> None:
     answer = await platform.client.post("/registry/heartbeat", content=body, headers=JSON)
     assert (answer.status_code, answer.json()["code"]) == (400, "body_invalid")
 
@@ -161,12 +161,12 @@ async def test_every_error_has_the_same_members(platform: Platform) -> None:
         assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
-async def test_problem_details_for_those_who_ask(platform: Platform) -> None:
+async def test_problem_details_on_request(platform: Platform) -> None:
     answer = await post(platform, b'{"id": "ws-none"}', accept="application/problem+json")
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert (body["type"], body["status"]) == ("urn:onebox:error:workspace_unknown", 404)
-    assert body["title"] == body["error"] == "no such workspace"
+    assert body["title"] == body["error"] == "workspace not found"
     assert body["code"] == "workspace_unknown"
 
 
@@ -180,7 +180,7 @@ async def test_a_request_id_is_kept_if_it_is_harmless(platform: Platform) -> Non
     assert fine.headers["x-request-id"] == "mine"
 
 
-async def test_a_failure_of_ours_is_a_typed_500_that_tells_nothing(platform: Platform) -> None:
+async def test_an_internal_failure_is_a_typed_500_without_details(platform: Platform) -> None:
     box = await platform.workspace()
     await platform.database.execute("ALTER TABLE tokens RENAME TO lost")
     try:
@@ -215,7 +215,7 @@ def _depth(value: object) -> int:
 @pytest.mark.parametrize("pattern", [b'"\\', b'\\"', b'["', b'"[', b"\\"])
 def test_looking_for_depth_takes_linear_time(pattern: bytes) -> None:
     body = b"[" * 40 + b'"' + pattern * (65_000 // len(pattern))
-    started = time.thread_time()  # what it worked, not what it waited for its turn
+    started = time.thread_time()  # CPU time, so that other processes do not count
     too_deep(body, 32)
     assert time.thread_time() - started < 0.5
 
@@ -235,12 +235,12 @@ async def test_a_real_server_answers_a_chunked_flood_and_a_box(database: str) ->
             for _ in range(64):
                 yield b" " * 65_536
 
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False
         ) as client:
             box = Box(client, "ws-none", 1)
             assert (await box.register(secret=True)).status_code == 404
-            with suppress(httpx.TransportError):  # the connection may be closed in mid-flood
+            with suppress(httpx2.TransportError):  # the server may close the connection during the flood
                 answer = await client.post("/registry/register", content=flood(), headers=JSON)
                 assert answer.status_code == 413
             assert (await client.get("/healthz")).status_code == 200

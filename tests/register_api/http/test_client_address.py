@@ -1,4 +1,4 @@
-"""Where a call comes from: what proxies say counts, what callers write themselves does not."""
+"""The caller's address: reports of trusted proxies count, forged entries do not."""
 
 from ipaddress import ip_address, ip_network
 
@@ -15,19 +15,19 @@ PROXIES = (ip_network("10.0.0.0/24"), ip_network("fd00::/64"))
     ("peer", "forwarded", "address"),
     [
         ("192.0.2.7", [], "192.0.2.7"),
-        # a caller that is no proxy says nothing about others
+        # a caller that is no trusted proxy
         ("192.0.2.7", ["10.1.1.1"], "192.0.2.7"),
         ("10.0.0.1", ["192.0.2.7"], "192.0.2.7"),
-        # the caller wrote the first one itself
+        # the caller forged the first one
         ("10.0.0.1", ["198.51.100.9, 192.0.2.7"], "192.0.2.7"),
         ("10.0.0.1", ["198.51.100.9", "192.0.2.7"], "192.0.2.7"),
-        # through two of our proxies
+        # through two trusted proxies
         ("10.0.0.1", ["192.0.2.7, 10.0.0.2"], "192.0.2.7"),
         ("10.0.0.1", ["192.0.2.7:51234"], "192.0.2.7"),
         ("fd00::1", ["2001:db8::7"], "2001:db8::7"),
         ("fd00::1", ["[2001:db8::7]:443"], "2001:db8::7"),
         ("::ffff:10.0.0.1", ["::ffff:192.0.2.7"], "192.0.2.7"),
-        # a proxy that names nobody, or something that is no address
+        # a proxy that reports no address, or an unreadable one
         ("10.0.0.1", [], None),
         ("10.0.0.1", [""], None),
         ("10.0.0.1", ["192.0.2.7, unknown"], None),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 
 from register_api.http import connection_limits
@@ -17,10 +17,10 @@ from tests.register_api.serving import PATIENT, ApiProcess, api_process
 BODY = b'{"id": "ws-none"}'
 
 PATIENCE_SECONDS = 60.0
-"""For what comes in milliseconds, on a machine that may stand still meanwhile."""
+"""Timeout for operations of milliseconds, on a machine that may pause."""
 
 SLOW = replace(PATIENT, head_seconds=PATIENCE_SECONDS, body_seconds=PATIENCE_SECONDS)
-"""What is to be refused for what it says must not be refused for its lateness."""
+"""Long server timeouts: a request that must be refused for its content must not time out."""
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def head(*lines: bytes, path: bytes = b"/registry/register", method: bytes = b"P
 
 
 def exchange(api: ApiProcess, sent: bytes, *, seconds: float = PATIENCE_SECONDS) -> bytes:
-    """The first answer; nothing if the other side closes without one."""
+    """The first response; empty if the server closes the connection without one."""
     with socket.create_connection(("127.0.0.1", api.port), timeout=seconds) as conn:
         received = b""
-        with suppress(ConnectionError):  # it has refused what came first, and said why
+        with suppress(ConnectionError):  # already refused and answered
             conn.sendall(sent)
-        with suppress(ConnectionError):  # closed with unread bytes of ours
+        with suppress(ConnectionError):  # closed with unread bytes
             while not is_whole(received) and (piece := conn.recv(65_536)):
                 received += piece
         return received
@@ -56,7 +56,7 @@ def status(answer: bytes) -> int:
 
 
 def assert_served(api: ApiProcess) -> None:
-    answer = httpx.get(f"{api.url}/healthz", trust_env=False, timeout=PATIENCE_SECONDS)
+    answer = httpx2.get(f"{api.url}/healthz", trust_env=False, timeout=PATIENCE_SECONDS)
     assert answer.status_code == 200
 
 
@@ -176,21 +176,21 @@ def test_a_hostile_body_is_an_ordinary_refusal(api: ApiProcess, body: bytes) -> 
 def test_a_connection_that_says_nothing_is_closed_in_time(database: str) -> None:
     with api_process(database, waits=replace(SLOW, head_seconds=0.3)) as api:
         for first in (b"", b"POST /registry/register HTTP/1.1\r\nHost: x\r\nX-Slow: "):
-            # The machine may stand still in one of them, but hardly in each.
+            # The machine may pause during one of them, but hardly during each.
             assert min(until_closed(api, first) for _ in range(3)) < connection_limits.HEAD_TIMEOUT_SECONDS
 
 
 def until_closed(api: ApiProcess, first: bytes) -> float:
-    """How many seconds it takes until the other side closes the connection, on which this is sent."""
+    """Seconds until the server closes a connection on which only `first` is sent."""
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_SECONDS) as conn:
-        with suppress(ConnectionError):  # closed before all of it was sent, or read
+        with suppress(ConnectionError):  # closed before everything was sent or read
             conn.sendall(first)
             assert conn.recv(1) == b""
         return time.monotonic() - started
 
 
-def test_who_sends_a_refused_body_reads_why(database: str) -> None:
+def test_a_caller_that_sends_a_refused_body_can_read_the_response(database: str) -> None:
     with api_process(database, waits=replace(SLOW, discarded_seconds=PATIENCE_SECONDS)) as api:
         received = refused_while_it_sends(api)
     assert status(received) == 415
@@ -200,7 +200,7 @@ def test_who_sends_a_refused_body_reads_why(database: str) -> None:
 def refused_while_it_sends(api: ApiProcess) -> bytes:
     with socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_SECONDS) as conn:
         conn.sendall(head(b"Content-Type: text/plain", b"Content-Length: 40000"))
-        select.select([conn], [], [], 0.2)  # a server that answers at once has closed by now
+        select.select([conn], [], [], 0.2)  # a server that responds without draining has closed by now
         for _ in range(4):
             conn.sendall(b"x" * 10_000)
         received = b""

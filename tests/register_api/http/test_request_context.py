@@ -1,4 +1,4 @@
-"""What a call leaves behind for whatever runs next in its context: nothing."""
+"""A call leaves no context variables behind."""
 
 import pytest
 from structlog.contextvars import get_contextvars

@@ -1,6 +1,6 @@
 """A history of one workspace on a running API: generations, calls, time, crashes.
 
-Every answer is judged at once, by what the call proved and by the record as it was before it.
+Every response is checked at once against the caller's evidence and the record before the call.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ from register_api.auth.identity import CallerIdentity
 from register_api.auth.rules import ABANDONED_AFTER
 from store.registration.credentials import token_hash
 from tests.register_api.platform import KEYS, OPERATOR_TOKEN
-from tests.register_api.stage import Stage, Told
+from tests.register_api.stage import ApiResponse, Stage
 
-REGISTER, BEAT = "/registry/register", "/registry/heartbeat"
+REGISTER, HEARTBEAT = "/registry/register", "/registry/heartbeat"
 
 TRIES = 4
-"""Of a register call: one that is told to wait a minute, two that come a bit too early, the last."""
+"""Register attempts: one with a wait of a minute, two that are slightly early, and the last."""
 
 BACK_WITHIN = timedelta(minutes=12)
-"""For a box that lost five tokens lately, and is told so: ten minutes, and what it waits in between."""
+"""The longest wait of a box that lost five tokens: ten minutes, and the waits in between."""
 
 _RECORD = """
 SELECT g.generation AS current, t.generation, t.state, t.sha256,
@@ -36,14 +36,14 @@ FROM generations g LEFT JOIN tokens t ON t.workspace_id = g.workspace_id AND t.s
 WHERE g.workspace_id = %s AND g.superseded_at IS NULL
 """
 
-# Facts of intruders are left out: that a superseded box called is for the lifecycle to know.
+# Events of superseded calls are excluded: they are for the lifecycle.
 _EVERYTHING = """
-SELECT w::text AS workspace, b::text AS beat,
+SELECT w::text AS workspace, b::text AS heartbeat,
        array(SELECT g::text FROM generations g WHERE g.workspace_id = w.workspace_id ORDER BY 1) AS opened,
        array(SELECT t::text FROM tokens t WHERE t.workspace_id = w.workspace_id ORDER BY 1) AS tokens,
        array(SELECT f::text FROM workspace_outbox f WHERE f.workspace_id = w.workspace_id AND kind <>
        'superseded_call'
-             ORDER BY 1) AS facts
+             ORDER BY 1) AS events
 FROM workspaces w LEFT JOIN heartbeats b USING (workspace_id) WHERE w.workspace_id = %s
 """
 
@@ -59,7 +59,7 @@ _TIME_PASSES: tuple[LiteralString, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The current generation, and what is live in whatever generation."""
+    """The current generation, and the live tokens of any generation."""
 
     current: int
     rows: list[DictRow]
@@ -74,12 +74,12 @@ class Record:
 
 
 class History:
-    """One workspace: its record, its generations, and who was given which token."""
+    """One workspace: its record, its generations, and the holder of each token."""
 
-    def __init__(self, stage: Stage, *, judging: bool) -> None:
-        """Without `judging`, all that counts is how often a script has to try."""
+    def __init__(self, stage: Stage, *, checking: bool) -> None:
+        """Without `checking`, only the number of a script's attempts is checked."""
         self.stage = stage
-        self.judging = judging
+        self.checking = checking
         self.workspace_id = stage.new_workspace()
         self.secrets: dict[str, int] = {}
         self.given: dict[bytes, tuple[int, str]] = {}
@@ -87,7 +87,7 @@ class History:
         self.waited = timedelta()
 
     def open_next(self) -> tuple[int, str]:
-        """Open the next generation; its number, and the secret of its box."""
+        """Open the next generation; its number and its box's secret."""
         generation = len(self.secrets) + 1
         self.stage.open_next(self.workspace_id, generation)
         secret = KEYS.bootstrap_secret(self.workspace_id, generation, key_id=KEYS.current)
@@ -103,7 +103,7 @@ class History:
             self.stage.write(statement, duration, duration, self.workspace_id)
 
     def revoke_newest(self) -> None:
-        """As an operator."""
+        """Revoke the newest token as an operator."""
         query: LiteralString = (
             "SELECT token_id FROM tokens WHERE workspace_id = %s AND state <> 'revoked'"
             " ORDER BY created_at DESC LIMIT 1"
@@ -121,54 +121,56 @@ class History:
         *,
         by: str,
         held: LiteralString | None = None,
-    ) -> Told:
-        """Call and judge; with `held`, the API is killed while the call waits for these rows."""
+    ) -> ApiResponse:
+        """Call and check the response; with `held`, the API is killed while the call waits for these rows."""
         method = "GET" if body is None else "POST"
         began = monotonic()
         record, bearer = self.record(), headers.get("Authorization", "").removeprefix("Bearer ")
         identity = self._identity(record, bearer, headers.get("X-Bootstrap-Token", ""))
         before = None if identity is CallerIdentity.CURRENT else self._everything()
         if held is None:
-            told = self.stage.send(method, path, headers, body)
+            response = self.stage.send(method, path, headers, body)
         else:
-            told = self.stage.kill(
+            response = self.stage.kill(
                 lambda: self.stage.send(method, path, headers, body),
                 held=held,
                 workspace_id=self.workspace_id,
             )
-        if told.token is not None:
-            self.given[token_hash(told.token)] = (record.current, by)
-        if self.judging and told.status:
+        if response.token is not None:
+            self.given[token_hash(response.token)] = (record.current, by)
+        if self.checking and response.status:
             match identity:
                 case CallerIdentity.CURRENT:
-                    _judge_current(
-                        path, told, record, record.live.get(token_hash(bearer)), took=monotonic() - began
+                    _check_current(
+                        path, response, record, record.live.get(token_hash(bearer)), took=monotonic() - began
                     )
                 case CallerIdentity.SUPERSEDED:
-                    _judge_superseded(path, told)
+                    _check_superseded(path, response)
                 case _:
-                    self._judge_stranger(path, told, present=bool(headers))
+                    self._check_unproven(path, response, present=bool(headers))
             if before is not None:
                 assert self._everything() == before, f"I6, I7: {by} changed the record"
-        return told
+        return response
 
     def check(self) -> None:
-        """What holds after every step, whoever called."""
+        """Check the invariants that hold after every step."""
         record = self.record()
         states = [row["state"] for row in record.rows]
-        assert {row["generation"] for row in record.rows} <= {record.current}, "I4: an old token is live"
+        assert {row["generation"] for row in record.rows} <= {record.current}, (
+            "I4: a token of an old generation is live"
+        )
         assert states.count("pending") <= 1, f"I4: {states}"
         assert "active" not in states or len(states) == 1, (
-            f"I4: a token outlived its successor's use: {states}"
+            f"I4: a token is live after its successor was used: {states}"
         )
         for sha256 in record.live:
             assert self.given.get(sha256, (0, ""))[0] == record.current, (
-                "I7: a live token that nobody was given"
+                "I7: a live token that was never returned to a caller"
             )
 
     @contextmanager
     def script_of(self, name: str) -> Iterator[None]:
-        """The script of a box runs for the block: its calls are judged, its waits let time pass."""
+        """Run a box's script in the block: its calls are checked, its waits let time pass."""
 
         def call(
             _box: onebox_box.Box,
@@ -177,10 +179,10 @@ class History:
             headers: dict[str, str],
             body: dict[str, object] | None = None,
         ) -> tuple[int, dict[str, object], str]:
-            told = self.call(path, headers, body, by=name)
+            response = self.call(path, headers, body, by=name)
             if path == REGISTER:
-                self.answers.append(str(told))
-            return told.status, told.body, told.headers.get("retry-after", "")
+                self.answers.append(str(response))
+            return response.status, response.body, response.headers.get("retry-after", "")
 
         self.answers, self.waited = [], timedelta()
         clock = SimpleNamespace(sleep=self._sleep)
@@ -189,11 +191,11 @@ class History:
 
     def _sleep(self, seconds: float) -> None:
         self.waited += timedelta(seconds=seconds)
-        tries = [told for told in self.answers if told != "503 mint_limited"]
+        tries = [response for response in self.answers if response != "503 mint_limited"]
         if len(tries) >= TRIES or self.waited > BACK_WITHIN:
             holders = [self.given.get(sha256, (0, "nobody"))[1] for sha256 in self.record().live]
             raise AssertionError(
-                f"I5: the right box is told {self.answers}; the live token was given to {holders}"
+                f"I5: the current box got {self.answers}; the live token was given to {holders}"
             )
         self.pass_time(timedelta(seconds=seconds))
 
@@ -208,45 +210,55 @@ class History:
             return CallerIdentity.CURRENT
         return CallerIdentity.SUPERSEDED if 0 < generation < record.current else CallerIdentity.UNPROVEN
 
-    def _judge_stranger(self, path: str, told: Told, *, present: bool) -> None:
-        assert told.status == 401, f"I7: a stranger was answered {told}"
-        told_now = (
-            {**told.body, "request_id": "", "workspace_id": told.body["workspace_id"] == self.workspace_id},
-            {name: value for name, value in told.headers.items() if name not in ("date", "x-request-id")},
+    def _check_unproven(self, path: str, response: ApiResponse, *, present: bool) -> None:
+        assert response.status == 401, f"I7: an unknown caller got {response}"
+        now = (
+            {
+                **response.body,
+                "request_id": "",
+                "workspace_id": response.body["workspace_id"] == self.workspace_id,
+            },
+            {name: value for name, value in response.headers.items() if name not in ("date", "x-request-id")},
         )
         kind = (path.replace(self.workspace_id, ""), present)
-        told_first = self.stage.strangers_were_told.setdefault(kind, told_now)
-        assert told_now == told_first, "what a stranger is told depends on the record"
+        first = self.stage.unproven_responses.setdefault(kind, now)
+        assert now == first, "the response to an unproven caller depends on the record"
 
 
-def _judge_superseded(path: str, told: Told) -> None:
-    if path in (REGISTER, BEAT):
-        assert (told.status, told.body.get("action")) == (410, "shutdown"), f"I6: an old box was told {told}"
+def _check_superseded(path: str, response: ApiResponse) -> None:
+    if path in (REGISTER, HEARTBEAT):
+        assert (response.status, response.body.get("action")) == (410, "shutdown"), (
+            f"I6: an old box got {response}"
+        )
     else:
-        assert (told.status, told.body.get("status")) == (200, "superseded"), (
-            f"I6: an old box was told {told}"
+        assert (response.status, response.body.get("status")) == (200, "superseded"), (
+            f"I6: an old box got {response}"
         )
 
 
-def _judge_current(path: str, told: Told, record: Record, bearer: str | None, *, took: float) -> None:
-    """`took` are the seconds since just before the record was read: a token may have become quiet in them."""
+def _check_current(
+    path: str, response: ApiResponse, record: Record, bearer: str | None, *, took: float
+) -> None:
+    """`took` are the seconds since the record was read: meanwhile a token may have become quiet."""
     states, unused = set(record.live.values()), record.active_unused
-    if path == BEAT:
+    if path == HEARTBEAT:
         expected = "200" if bearer else "401 reregister_required"
-        assert str(told) == expected, f"I5: a beat of the right box was answered {told}"
+        assert str(response) == expected, f"I5: a heartbeat of the current box got {response}"
     elif path != REGISTER:
-        assert told.status == 200, f"the right box asked for its state and was told {told}"
-        assert told.body["status"] not in onebox_box.OVER, "I5: the right box was told that it is over"
+        assert response.status == 200, f"the current box requested its state and got {response}"
+        assert response.body["status"] not in onebox_box.SHUTDOWN_STATUSES, (
+            "I5: the current box got a final status"
+        )
     elif bearer in ("pending", "active"):
-        assert (str(told), told.token) == ("200", None), f"I5: a live token was answered {told}"
+        assert (str(response), response.token) == ("200", None), f"I5: a live token got {response}"
     elif bearer is None and unused is not None and "pending" not in states:
-        if told.token is not None:
-            assert unused + took > ABANDONED_AFTER.total_seconds() - 1, "a token that is in use was replaced"
+        if response.token is not None:
+            assert unused + took > ABANDONED_AFTER.total_seconds() - 1, "a token in use was replaced"
         else:
-            assert str(told) == "503 mint_limited" or (
-                str(told) == "503 token_in_use" and unused < ABANDONED_AFTER.total_seconds()
-            ), f"I5: the right box was answered {told}"
+            assert str(response) == "503 mint_limited" or (
+                str(response) == "503 token_in_use" and unused < ABANDONED_AFTER.total_seconds()
+            ), f"I5: the current box got {response}"
     else:
-        assert told.token is not None, f"I5: the gate is shut, the right box was answered {told}"
+        assert response.token is not None, f"I5: no token for the current box: it got {response}"
         pending = [sha256 for sha256, state in record.live.items() if state == "pending"]
-        assert pending in ([], [token_hash(told.token)]), "a token that nobody used was replaced"
+        assert pending in ([], [token_hash(response.token)]), "an unused token was replaced"

@@ -1,4 +1,4 @@
-"""Group commit: who is written with whom, who hears of what, and that nobody is forgotten."""
+"""Group commit: the content of batches, the result of each caller, and that no caller waits forever."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from store.db.pool import StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
-MOST = 3
+MAX_BATCH = 3
 
 
 class Ledger:
-    """Where the batcher writes to: each write stands still until it is let go on, or told to fail."""
+    """The batcher's target: each write waits until the test lets it succeed or fail."""
 
     def __init__(self) -> None:
         self.written: list[list[int]] = []
         self.under_way: asyncio.Future[None] | None = None
-        self.batcher: Batcher[int, str] = Batcher(self._write, max_batch=MOST)
+        self.batcher: Batcher[int, str] = Batcher(self._write, max_batch=MAX_BATCH)
 
     async def _write(self, items: Sequence[int]) -> list[str]:
         assert self.under_way is None, "one writer at a time"
@@ -38,7 +38,7 @@ class Ledger:
         return asyncio.create_task(self.batcher.submit(item))
 
     async def go_on(self, error: Exception | None = None) -> None:
-        """Let the write that is under way end, and everything happen that follows from it."""
+        """End the running write, and run everything that follows."""
         assert self.under_way is not None
         if error is None:
             self.under_way.set_result(None)
@@ -48,22 +48,22 @@ class Ledger:
 
 
 async def settled() -> None:
-    """Let everything happen that waits for nothing but its turn in the loop."""
+    """Run the event loop until all tasks wait for something else."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_whoever_comes_alone_waits_for_nobody() -> None:
+async def test_a_single_item_is_written_immediately() -> None:
     ledger = Ledger()
     call = ledger.add(1)
     await settled()
     assert ledger.written == [[1]]
-    assert not call.done(), "answered only once it is written"
+    assert not call.done(), "answered only after the write"
     await ledger.go_on()
     assert await call == "result of 1"
 
 
-async def test_those_who_come_during_a_write_are_written_together_in_their_order() -> None:
+async def test_items_submitted_during_a_write_are_written_together_in_order() -> None:
     ledger = Ledger()
     calls = [ledger.add(1)]
     await settled()
@@ -75,7 +75,7 @@ async def test_those_who_come_during_a_write_are_written_together_in_their_order
     assert [await call for call in calls] == ["result of 1", "result of 2", "result of 3"]
 
 
-async def test_no_more_than_the_bound_are_written_together() -> None:
+async def test_a_batch_never_exceeds_its_limit() -> None:
     ledger = Ledger()
     calls = [ledger.add(number) for number in range(7)]
     await settled()
@@ -85,7 +85,7 @@ async def test_no_more_than_the_bound_are_written_together() -> None:
     assert [await call for call in calls] == [f"result of {number}" for number in range(7)]
 
 
-async def test_whoever_hung_up_before_its_turn_is_left_out_and_takes_no_place() -> None:
+async def test_an_item_cancelled_while_it_waits_is_skipped() -> None:
     ledger = Ledger()
     first = ledger.add(0)
     await settled()
@@ -99,7 +99,7 @@ async def test_whoever_hung_up_before_its_turn_is_left_out_and_takes_no_place() 
     assert [await call for call in calls] == ["result of 1", "result of 3", "result of 4"]
 
 
-async def test_whoever_hangs_up_during_the_write_is_no_matter_to_its_companions() -> None:
+async def test_a_cancellation_during_the_write_does_not_affect_others() -> None:
     ledger = Ledger()
     gone, stays = ledger.add(1), ledger.add(2)
     await settled()
@@ -109,7 +109,7 @@ async def test_whoever_hangs_up_during_the_write_is_no_matter_to_its_companions(
     assert await stays == "result of 2"
 
 
-async def test_a_failure_is_told_to_each_who_waits_and_to_nobody_after() -> None:
+async def test_a_failure_reaches_each_waiting_caller_and_no_later_one() -> None:
     ledger = Ledger()
     taken = [ledger.add(1), ledger.add(2)]
     await settled()
@@ -120,7 +120,9 @@ async def test_a_failure_is_told_to_each_who_waits_and_to_nobody_after() -> None
     errors = [call.exception() for call in (*taken, waiting)]
     assert [(type(error), str(error)) for error in errors] == [(BatchFailed, "the database is away")] * 3
     assert all(error is not None and error.__cause__ is outage for error in errors)
-    assert len({id(error) for error in errors}) == 3, "each has its own: tracebacks would pile up"
+    assert len({id(error) for error in errors}) == 3, (
+        "each caller has its own exception object: tracebacks would accumulate"
+    )
     assert ledger.written == [[1, 2]]
     later = ledger.add(4)
     await settled()
@@ -128,9 +130,9 @@ async def test_a_failure_is_told_to_each_who_waits_and_to_nobody_after() -> None
     assert await later == "result of 4"
 
 
-async def test_an_error_of_the_program_leaves_nobody_waiting_and_is_told() -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+async def test_a_bug_leaves_no_caller_waiting_and_is_reported() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     ledger = Ledger()
     call = ledger.add(1)
     await settled()
@@ -141,21 +143,21 @@ async def test_an_error_of_the_program_leaves_nobody_waiting_and_is_told() -> No
     assert error.__cause__ is bug
     del call, error
     await settled()
-    assert [context["exception"] for context in told] == [bug]
+    assert [context["exception"] for context in reported] == [bug]
 
 
-async def test_too_few_results_leave_nobody_waiting() -> None:
+async def test_too_few_results_leave_no_caller_waiting() -> None:
     async def write(items: Sequence[int]) -> list[int]:
         return list(items[1:])
 
     asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
-    batcher = Batcher(write, max_batch=MOST)
+    batcher = Batcher(write, max_batch=MAX_BATCH)
     calls = [asyncio.create_task(batcher.submit(number)) for number in range(2)]
     await asyncio.wait(calls)
     assert isinstance(calls[1].exception(), BatchFailed)
 
 
-def test_the_end_of_the_loop_leaves_nobody_waiting() -> None:
+def test_the_end_of_the_loop_leaves_no_caller_waiting() -> None:
     async def end(calls: "list[asyncio.Task[str]]") -> None:
         ledger = Ledger()
         calls.append(ledger.add(1))
@@ -181,7 +183,7 @@ FULL: list[Act] = [("add", 0)] * 5 + [("step", 0), ("hang up", 0), ("hang up", 3
 
 @given(acts=ACTS)
 @example(acts=[*FULL, ("go on", 0), ("step", 0), ("fail", 0), ("hang up", 0)])
-def test_whatever_comes_together_each_hears_of_its_own_item_and_none_is_written_twice(
+def test_each_caller_gets_its_own_result_and_no_item_is_written_twice(
     acts: list[Act],
 ) -> None:
     asyncio.run(_play(acts))
@@ -209,9 +211,9 @@ async def _play(acts: Sequence[Act]) -> None:
         await ledger.go_on()
     assert all(call.done() for call in calls)
     written = [item for batch in ledger.written for item in batch]
-    assert written == sorted(written), "in the order in which they came, and none twice"
+    assert written == sorted(written), "in the order of submission, and none twice"
     assert len(written) == len(set(written))
-    assert all(0 < len(batch) <= MOST for batch in ledger.written)
+    assert all(0 < len(batch) <= MAX_BATCH for batch in ledger.written)
     for item, call in enumerate(calls):
         if call.cancelled():
             continue

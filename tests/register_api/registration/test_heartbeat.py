@@ -1,4 +1,4 @@
-"""Beats over HTTP: which count, what they change, and what they cost."""
+"""Heartbeats over HTTP: which ones count, what they write, and their cost."""
 
 import asyncio
 import tempfile
@@ -17,9 +17,9 @@ from tests.register_api.platform import Box, Platform
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_beat_with_a_live_token_counts_and_confirms_it(platform: Platform) -> None:
+async def test_a_heartbeat_with_a_live_token_counts_and_confirms_it(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
-    answer = await box.beat(
+    answer = await box.heartbeat(
         active_tasks=2, is_busy=True, error_rate=0.5, sample_error="e\0", current_task="t" * 9000,
         uptime_seconds=12.9, runtime_state="wedged", monthly_spend=1, observed_generation=7,
     )  # fmt: skip
@@ -31,80 +31,60 @@ async def test_a_beat_with_a_live_token_counts_and_confirms_it(platform: Platfor
     assert (len(row["current_task"]), row["uptime_seconds"]) == (2000, 12)
 
 
-async def test_the_first_beat_of_a_generation_is_a_fact_and_the_others_are_not(platform: Platform) -> None:
+async def test_the_first_heartbeat_of_a_generation_is_an_event_and_the_others_are_not(
+    platform: Platform,
+) -> None:
     box = await (await platform.workspace()).enter_and_use()
     for _ in range(3):
-        assert (await box.beat()).status_code == 200
+        assert (await box.heartbeat()).status_code == 200
     new = await (await platform.replaced(box)).enter_and_use()
-    await new.beat()
-    assert await platform.facts(box) == [
+    await new.heartbeat()
+    assert await platform.events(box) == [
         (1, "registered"), (1, "alive"), (2, "registered"), (2, "alive"),
     ]  # fmt: skip
 
 
-async def test_a_row_that_waits_for_the_first_beat_does_not_hide_it(platform: Platform) -> None:
+async def test_a_row_that_waits_for_the_first_heartbeat_does_not_hide_it(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
     await platform.database.execute(
         "UPDATE heartbeats SET alive_since = now() - interval '1 day' WHERE workspace_id = %s",
         [box.workspace_id],
     )
-    await box.beat()
-    assert await platform.facts(box) == [(1, "registered"), (1, "alive")]
+    await box.heartbeat()
+    assert await platform.events(box) == [(1, "registered"), (1, "alive")]
 
 
-async def test_parallel_first_beats_are_one_fact(platform: Platform) -> None:
+async def test_parallel_first_heartbeats_are_one_event(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
-    answers = await asyncio.gather(*(box.beat() for _ in range(8)))
+    answers = await asyncio.gather(*(box.heartbeat() for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
-    assert await platform.facts(box) == [(1, "registered"), (1, "alive")]
+    assert await platform.events(box) == [(1, "registered"), (1, "alive")]
 
 
-async def test_the_first_beat_after_silence_is_a_fact_again(platform: Platform) -> None:
+async def test_the_first_heartbeat_after_silence_is_an_event_again(platform: Platform) -> None:
     box = await (await platform.workspace()).enter_and_use()
     await platform.age(box, timedelta(seconds=91))
     async with platform.pool.connection() as conn:
         await heartbeats.mark_stale(conn, older_than=timedelta(seconds=90), limit=100)
-    await box.beat()
-    await box.beat()
-    assert await platform.facts(box) == [(1, "registered"), (1, "alive"), (1, "stale"), (1, "alive")]
-
-
-async def test_a_beat_with_a_successor_revokes_the_retiring_token(platform: Platform) -> None:
-    old = await (await platform.workspace()).enter_and_use()
-    await platform.age(old, timedelta(seconds=61))
-    new = await replace(old, token=None).enter()
-    assert (await old.beat()).status_code == 200
-    assert (await new.beat()).status_code == 200
-    assert await platform.tokens(old) == ["revoked", "active"]
-    assert (await old.beat()).json()["code"] == "token_invalid"
+    await box.heartbeat()
+    await box.heartbeat()
+    assert await platform.events(box) == [(1, "registered"), (1, "alive"), (1, "stale"), (1, "alive")]
 
 
 async def test_a_pending_token_beside_an_active_one_can_be_confirmed(platform: Platform) -> None:
     old = await (await platform.workspace()).enter_and_use()
     await platform.age(old, timedelta(seconds=61))
     new = await replace(old, token=None).enter()
-    # Not a state that registering leaves; the index of active tokens must not turn it into an error.
+    # Register never leaves this state; the index of active tokens must not turn it into an error.
     await platform.database.execute(
         "UPDATE tokens SET state = 'active' WHERE workspace_id = %s AND state = 'retiring'",
         [old.workspace_id],
     )
-    assert (await new.beat()).status_code == 200
+    assert (await new.heartbeat()).status_code == 200
     assert await platform.tokens(old) == ["revoked", "active"]
 
 
-async def test_a_beat_without_a_token_promotes_nothing_and_fails_nothing(platform: Platform) -> None:
-    box = await (await platform.workspace()).enter()
-    bare = replace(box, token=None)
-    before = await platform.everything(box)
-    missing = await bare.beat()
-    assert (missing.status_code, missing.json()["code"]) == (401, "token_missing")
-    for answer in (await bare.beat(secret=True), await bare.beat(bearer=box.secret)):
-        assert (answer.status_code, answer.json()["code"]) == (401, "reregister_required")
-        assert answer.json()["action"] == "reregister"
-    assert await platform.everything(box) == before
-
-
-async def test_a_token_that_is_revoked_while_a_beat_comes_in_counts_no_more(platform: Platform) -> None:
+async def test_a_token_that_is_revoked_while_a_heartbeat_comes_in_counts_no_more(platform: Platform) -> None:
     box = await (await platform.workspace()).enter_and_use()
     async with platform.database.transaction():
         await platform.database.execute(
@@ -114,7 +94,7 @@ async def test_a_token_that_is_revoked_while_a_beat_comes_in_counts_no_more(plat
             "UPDATE tokens SET state = 'revoked' WHERE workspace_id = %s", [box.workspace_id]
         )
         before = await platform.rows("SELECT * FROM heartbeats WHERE workspace_id = %s", box)
-        call = asyncio.create_task(box.beat())
+        call = asyncio.create_task(box.heartbeat())
         async with asyncio.timeout(60), platform.pool.connection() as conn:
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity"
@@ -126,15 +106,15 @@ async def test_a_token_that_is_revoked_while_a_beat_comes_in_counts_no_more(plat
     assert await platform.rows("SELECT * FROM heartbeats WHERE workspace_id = %s", box) == before
 
 
-async def test_a_beat_is_one_round_trip(platform: Platform) -> None:
+async def test_a_heartbeat_is_one_round_trip(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
     async with platform.pool.connection() as conn:
-        await _traced_beat(conn, box)  # the first one on a connection also prepares the statement
-        assert (await _traced_beat(conn, box)).count(b"ReadyForQuery") == 1
+        await _traced_heartbeat(conn, box)  # the first one on a connection also prepares the statement
+        assert (await _traced_heartbeat(conn, box)).count(b"ReadyForQuery") == 1
 
 
-async def _traced_beat(conn: Connection, box: Box) -> bytes:
-    """What libpq says that was sent and received for one beat."""
+async def _traced_heartbeat(conn: Connection, box: Box) -> bytes:
+    """libpq's trace of one heartbeat."""
     with tempfile.TemporaryFile() as trace:
         conn.pgconn.trace(trace.fileno())
         taken = await heartbeats.record(
@@ -142,7 +122,7 @@ async def _traced_beat(conn: Connection, box: Box) -> bytes:
             box.workspace_id,
             sha256=token_hash(box.token or ""),
             secret_generation=None,
-            beat=heartbeats.Heartbeat(),
+            heartbeat=heartbeats.Heartbeat(),
         )
         conn.pgconn.untrace()
         assert taken is not None
@@ -151,12 +131,12 @@ async def _traced_beat(conn: Connection, box: Box) -> bytes:
         return trace.read()
 
 
-async def test_a_beat_that_is_no_transition_notifies_nobody(platform: Platform) -> None:
+async def test_a_heartbeat_without_a_transition_sends_no_notification(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
     await platform.database.execute("LISTEN onebox_workspace_outbox")
     for _ in range(3):
-        assert (await box.beat()).status_code == 200
-    # Notifications come in the order of their commits, but in their own time: this one is the last.
+        assert (await box.heartbeat()).status_code == 200
+    # Notifications arrive in commit order, but at any time: this one is the last.
     async with platform.pool.connection() as conn:
         await conn.execute("NOTIFY onebox_workspace_outbox, 'the last'")
     heard: list[Notify] = []
@@ -166,5 +146,5 @@ async def test_a_beat_that_is_no_transition_notifies_nobody(platform: Platform) 
             if note.payload == "the last":
                 break
     assert [note.channel for note in heard] == ["onebox_workspace_outbox"] * 2, (
-        "the first beat's, and the last"
+        "the first heartbeat's and the last"
     )

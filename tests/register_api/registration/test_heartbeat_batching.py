@@ -1,19 +1,19 @@
-"""Beats that arrive together, over HTTP: what they cost, whom they can harm, that answered ones are kept."""
+"""Concurrent heartbeats over HTTP: cost, isolation from each other, durability."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import LiteralString
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import Counter
 
 from devstack.postgres import Postgres
 from register_api.observability import metrics
-from tests.register_api.http.cutting import Moment, Proxy
+from tests.register_api.http.database_proxy import Moment, Proxy
 from tests.register_api.platform import Box, Platform, platform_on
-from tests.register_api.rows import FULL, revoke, send_beat, trail, unavailable
+from tests.register_api.rows import FULL, audit_entries, revoke, send_heartbeat, unavailable
 from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 pytestmark = pytest.mark.anyio
@@ -22,17 +22,17 @@ BOXES = 40
 
 
 async def known(platform: Platform, number: int) -> list[Box]:
-    """Boxes that have beaten, and are known to the process that they called."""
+    """Boxes that have sent a heartbeat, and so are known to the process."""
     return [await (await platform.workspace()).enter_and_use() for _ in range(number)]
 
 
-async def beat(boxes: Sequence[Box], **members: object) -> list[httpx.Response]:
-    """All at once."""
-    return await asyncio.gather(*(send_beat(box, {"active_tasks": 0, **members}) for box in boxes))
+async def heartbeat(boxes: Sequence[Box], **members: object) -> list[httpx2.Response]:
+    """Send all heartbeats concurrently."""
+    return await asyncio.gather(*(send_heartbeat(box, {"active_tasks": 0, **members}) for box in boxes))
 
 
 async def tasks(platform: Platform, box: Box) -> int:
-    """As many as the last beat on record says."""
+    """The active tasks of the last recorded heartbeat."""
     [row] = await platform.rows("SELECT active_tasks FROM heartbeats WHERE workspace_id = %s", box)
     return int(row["active_tasks"])
 
@@ -43,7 +43,7 @@ async def proxy(database: str) -> AsyncIterator[Proxy]:
         yield running
 
 
-async def test_beats_that_come_while_others_are_written_share_one_statement(proxy: Proxy) -> None:
+async def test_heartbeats_that_come_while_others_are_written_share_one_statement(proxy: Proxy) -> None:
     async with platform_on(proxy.url) as platform:
         boxes = await known(platform, BOXES)
         under_way, go_on = asyncio.Event(), asyncio.Event()
@@ -52,13 +52,13 @@ async def test_beats_that_come_while_others_are_written_share_one_statement(prox
             under_way.set()
             await go_on.wait()
 
-        await boxes[0].beat()  # prepares the statement
+        await boxes[0].heartbeat()  # prepares the statement
         proxy.set_trap(1, Moment.BEFORE, stand_still)
-        first = asyncio.create_task(boxes[0].beat(active_tasks=1))
+        first = asyncio.create_task(boxes[0].heartbeat(active_tasks=1))
         await under_way.wait()
-        others = asyncio.gather(*(box.beat(active_tasks=2) for box in boxes))
+        others = asyncio.gather(*(box.heartbeat(active_tasks=2) for box in boxes))
         for _ in range(100):
-            await asyncio.sleep(0)  # nothing but the statement keeps them
+            await asyncio.sleep(0)  # they wait for nothing but the statement
         go_on.set()
         answers = [await first, *await others]
         assert {answer.status_code for answer in answers} == {200}
@@ -66,9 +66,11 @@ async def test_beats_that_come_while_others_are_written_share_one_statement(prox
         assert [await tasks(platform, box) for box in boxes] == [2] * BOXES
 
 
-async def test_many_beats_at_once_take_far_fewer_write_transactions_than_beats(platform: Platform) -> None:
+async def test_many_heartbeats_at_once_take_far_fewer_write_transactions_than_heartbeats(
+    platform: Platform,
+) -> None:
     async def writes_so_far() -> int:
-        """Each transaction that writes takes a number; this look takes one, too."""
+        """The current transaction ID; reading it assigns one, too."""
         cursor = await platform.database.execute("SELECT pg_current_xact_id()::text::bigint AS number")
         [row] = await cursor.fetchall()
         return int(row["number"])
@@ -76,12 +78,14 @@ async def test_many_beats_at_once_take_far_fewer_write_transactions_than_beats(p
     boxes = await known(platform, BOXES)
     before = await writes_so_far()
     for number in range(5):
-        answers = await beat(boxes, active_tasks=number)
+        answers = await heartbeat(boxes, active_tasks=number)
         assert {answer.status_code for answer in answers} == {200}
     assert await writes_so_far() - before < 5 * BOXES / 4
 
 
-async def test_each_beat_of_a_batch_gets_its_own_answer_and_leaves_its_own_trail(proxy: Proxy) -> None:
+async def test_each_heartbeat_of_a_batch_gets_its_own_answer_and_leaves_its_own_audit_entries(
+    proxy: Proxy,
+) -> None:
     async with platform_on(proxy.url) as platform:
         lives, revoked, superseded, stopped, silent = boxes = await known(platform, 5)
         await revoke(platform, revoked)
@@ -92,16 +96,16 @@ async def test_each_beat_of_a_batch_gets_its_own_answer_and_leaves_its_own_trail
         )
         before = await platform.everything(current)
         proxy.count()
-        answers = await beat([*boxes, lives], **FULL)
+        answers = await heartbeat([*boxes, lives], **FULL)
         assert [(answer.status_code, answer.json().get("code")) for answer in answers] == [
             (200, None), (401, "token_invalid"), (410, "superseded"), (410, "workspace_stopped"), (200, None),
             (200, None),
         ]  # fmt: skip
         batches = [text for text in proxy.statements if "SKIP LOCKED" in text]
-        assert len(batches) <= 2, "they came together"
+        assert len(batches) <= 2, "they shared a batch"
         assert await platform.everything(current) == before
-        assert await platform.facts(silent) == [(1, "registered"), (1, "alive"), (1, "alive")]
-        assert [(await trail(platform, box))[1:] for box in boxes] == [
+        assert await platform.events(silent) == [(1, "registered"), (1, "alive"), (1, "alive")]
+        assert [(await audit_entries(platform, box))[1:] for box in boxes] == [
             [],
             [("not_valid", "unproven", "token_invalid", False)],
             [("not_valid", "superseded", "superseded", False)],
@@ -110,9 +114,9 @@ async def test_each_beat_of_a_batch_gets_its_own_answer_and_leaves_its_own_trail
         ]
 
 
-async def test_both_beats_of_one_workspace_count_and_the_later_one_is_shown(platform: Platform) -> None:
+async def test_both_heartbeats_of_one_workspace_count_and_the_later_one_is_shown(platform: Platform) -> None:
     [box] = await known(platform, 1)
-    answers = await asyncio.gather(*(box.beat(active_tasks=number) for number in range(10)))
+    answers = await asyncio.gather(*(box.heartbeat(active_tasks=number) for number in range(10)))
     assert {answer.status_code for answer in answers} == {200}
     assert await tasks(platform, box) == 9
 
@@ -125,18 +129,18 @@ REFUSE: tuple[LiteralString, ...] = (
 )
 
 
-async def test_a_beat_that_cannot_be_written_fails_alone(platform: Platform) -> None:
+async def test_a_heartbeat_that_cannot_be_written_fails_alone(platform: Platform) -> None:
     boxes = await known(platform, 5)
     for statement in REFUSE:
         await platform.database.execute(statement)
     bad, *good = boxes
-    failed = metrics.calls("heartbeat", "500", "internal_error")
+    failed = metrics.CALLS.labels("heartbeat", "500", "internal_error")
     before = _count(failed)
     refused, *answers = await asyncio.gather(
-        bad.beat(active_tasks=666), *(box.beat(active_tasks=3) for box in good)
+        bad.heartbeat(active_tasks=666), *(box.heartbeat(active_tasks=3) for box in good)
     )
     assert (refused.status_code, refused.json()["code"]) == (500, "internal_error")
-    assert _count(failed) == before + 1, "the alert on failures looks at it"
+    assert _count(failed) == before + 1, "the alert on failures uses this series"
     assert {answer.status_code for answer in answers} == {200}
     assert [await tasks(platform, box) for box in boxes] == [0, 3, 3, 3, 3]
 
@@ -152,7 +156,7 @@ async def test_a_recreate_that_holds_one_workspace_holds_up_no_other(platform: P
         await platform.database.execute(
             "SELECT FROM tokens WHERE workspace_id = %s FOR UPDATE", [held.workspace_id]
         )
-        waiting, *calls = [asyncio.create_task(box.beat(active_tasks=4)) for box in boxes]
+        waiting, *calls = [asyncio.create_task(box.heartbeat(active_tasks=4)) for box in boxes]
         assert {(await call).status_code for call in calls} == {200}
         assert not waiting.done()
         assert [await tasks(platform, box) for box in others] == [4] * 4
@@ -160,13 +164,13 @@ async def test_a_recreate_that_holds_one_workspace_holds_up_no_other(platform: P
     assert await tasks(platform, held) == 4
 
 
-async def test_without_the_database_all_are_told_to_come_again_and_with_it_all_are_served(
+async def test_all_heartbeats_get_a_503_without_the_database_and_a_200_with_it(
     platform: Platform, postgres: Postgres, database: str
 ) -> None:
     boxes = await known(platform, BOXES)
-    platform.hurry()
+    platform.shorten_checkout_timeout()
     async with unavailable(postgres, database):
-        answers = await beat(boxes)
+        answers = await heartbeat(boxes)
         assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
             (503, "platform_unavailable")
         }
@@ -174,21 +178,21 @@ async def test_without_the_database_all_are_told_to_come_again_and_with_it_all_a
     assert {answer.status_code for answer in behind} == {200}
 
 
-async def _until_served(box: Box) -> httpx.Response:
+async def _until_served(box: Box) -> httpx2.Response:
     async with asyncio.timeout(120):
-        while (answer := await box.beat()).status_code == 503:
+        while (answer := await box.heartbeat()).status_code == 503:
             pass
     return answer
 
 
-async def test_a_box_that_hangs_up_takes_no_companion_along(platform: Platform) -> None:
+async def test_a_cancelled_heartbeat_does_not_affect_others_of_its_batch(platform: Platform) -> None:
     gone, *others = await known(platform, 5)
-    call = asyncio.create_task(gone.beat(active_tasks=5))
-    calls = [asyncio.create_task(box.beat(active_tasks=5)) for box in others]
+    call = asyncio.create_task(gone.heartbeat(active_tasks=5))
+    calls = [asyncio.create_task(box.heartbeat(active_tasks=5)) for box in others]
     await asyncio.sleep(0)
     call.cancel()
     assert {(await one).status_code for one in calls} == {200}
-    assert (await gone.beat()).status_code == 200
+    assert (await gone.heartbeat()).status_code == 200
 
 
 @pytest.fixture
@@ -198,41 +202,41 @@ async def process(proxy: Proxy) -> AsyncIterator[ApiProcess]:
 
 
 @pytest.fixture
-async def sockets(process: ApiProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False, verify=False) as client:
+async def sockets(process: ApiProcess) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=process.url, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 
 @pytest.mark.parametrize("moment", Moment)
-async def test_beats_that_a_killed_process_did_not_answer_are_written_all_or_none(
-    platform: Platform, proxy: Proxy, process: ApiProcess, sockets: httpx.AsyncClient, moment: Moment
+async def test_heartbeats_that_a_killed_process_did_not_answer_are_written_all_or_none(
+    platform: Platform, proxy: Proxy, process: ApiProcess, sockets: httpx2.AsyncClient, moment: Moment
 ) -> None:
     boxes = await known(replace(platform, client=sockets), 8)
-    assert {answer.status_code for answer in await beat(boxes)} == {200}
+    assert {answer.status_code for answer in await heartbeat(boxes)} == {200}
 
     async def kill() -> None:
         process.kill()
         proxy.cut()
 
     proxy.set_trap(1, moment, kill)
-    calls = [asyncio.create_task(box.beat(active_tasks=7)) for box in boxes]
+    calls = [asyncio.create_task(box.heartbeat(active_tasks=7)) for box in boxes]
     await asyncio.wait(calls)
     errors = [call.exception() for call in calls]
-    assert all(isinstance(error, httpx.TransportError) for error in errors), "nobody was answered"
+    assert all(isinstance(error, httpx2.TransportError) for error in errors), "no call was answered"
     noted = [await tasks(platform, box) for box in boxes]
     if moment is Moment.BEFORE:
         assert noted == [0] * 8
     else:
         assert 7 in noted, "the first batch was committed"
     process.start()
-    assert {answer.status_code for answer in await beat(boxes)} == {200}
+    assert {answer.status_code for answer in await heartbeat(boxes)} == {200}
 
 
-async def test_a_beat_that_was_answered_outlives_the_process(
-    platform: Platform, process: ApiProcess, sockets: httpx.AsyncClient
+async def test_a_heartbeat_that_was_answered_outlives_the_process(
+    platform: Platform, process: ApiProcess, sockets: httpx2.AsyncClient
 ) -> None:
     boxes = await known(replace(platform, client=sockets), 8)
-    answers = await beat(boxes, active_tasks=9)
+    answers = await heartbeat(boxes, active_tasks=9)
     process.kill()
     assert {answer.status_code for answer in answers} == {200}
     assert [await tasks(platform, box) for box in boxes] == [9] * 8

@@ -1,5 +1,8 @@
-"""Random histories of two boxes and one bootstrap, against the running API: what holds after every step,
-and that the right box gets back in after the last one. The rule of the incident is put through the same."""
+"""Random histories of two boxes of one workspace against the running API.
+
+Invariants hold after every step, and the current box recovers after the last one. The incident's rule must
+fail the same histories.
+"""
 
 import shutil
 import sys
@@ -23,8 +26,8 @@ from typing_extensions import override
 from activities.user_data import onebox_box
 from register_api.auth.rules import ABANDONED_AFTER
 from tests.register_api.platform import KEYS
-from tests.register_api.registration.boxes_model import BEAT, REGISTER, History
-from tests.register_api.stage import Stage, Told, stage
+from tests.register_api.registration.boxes_model import HEARTBEAT, REGISTER, History
+from tests.register_api.stage import ApiResponse, Stage, stage
 
 RUN = settings(
     max_examples=60,
@@ -37,17 +40,17 @@ RUN = settings(
 )
 
 MOST_GENERATIONS = 4
-"""A box that is two generations old differs from one that is older by nothing."""
+"""More generations add no new situation."""
 
 MOST_CRASHES = 1
 """A restart takes as long as thirty calls."""
 
 HELD: dict[str, LiteralString] = {
-    "a beat": "SELECT FROM heartbeats WHERE workspace_id = %s FOR UPDATE",
+    "a heartbeat": "SELECT FROM heartbeats WHERE workspace_id = %s FOR UPDATE",
     "a register, before it writes": "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE",
     "a register, before it commits": "SELECT FROM workspaces WHERE workspace_id = %s FOR UPDATE",
 }
-"""The rows that the call waits for when it is killed. A beat is one statement, which runs to its end."""
+"""The rows that the killed call waits for. A heartbeat is one statement, which completes."""
 
 BOX = st.sampled_from(["current", "old"])
 PRESENTING = st.sampled_from(["secret", "both"])
@@ -55,7 +58,7 @@ FOREIGN = st.sampled_from(["nothing", "a random token", "a forged secret", "a ne
 
 
 class Box:
-    """The box script on its real files, and a runtime that knows no more than the token file."""
+    """The box script with real files, and a runtime that knows only the token file."""
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -76,18 +79,18 @@ class Box:
         self.script = onebox_box.Box(parameters, {})
         self.file = onebox_box.TokenFile(self.script)
         self.kept: str | None = None
-        """By the script, in memory."""
+        """The token that the script has in memory."""
         self.cached: str | None = None
-        """By the runtime: a value is never read again."""
+        """The token that the runtime has read; it never reads it again."""
 
     def start(self) -> None:
-        """The script starts, or starts again: the runtime that it had is gone with it."""
+        """Start or restart the script; its runtime ended with it."""
         self.kept = self.cached = None
         with self.history.script_of(self.name):
             self._enter(self.file.read())
 
     def look(self) -> None:
-        """The script's look once a minute."""
+        """Run the script's periodic check."""
         with self.history.script_of(self.name):
             held = self.file.read()
             if held is None or onebox_box.token_lost(self.script, held):
@@ -96,12 +99,12 @@ class Box:
                 self.kept = held
 
     def _enter(self, held: str | None) -> None:
-        self.cached = None  # the runtime is stopped before, and started after it
+        self.cached = None  # the runtime is stopped before registering and started after it
         self.kept = onebox_box.register(self.script, held)
         self.file.write(self.kept)
 
-    def register(self, presenting: str, *, lost: bool, held: LiteralString | None = None) -> Told:
-        """One call of the script, or of the runtime with its token only; and what it does with the answer."""
+    def register(self, presenting: str, *, lost: bool, held: LiteralString | None = None) -> ApiResponse:
+        """Register once, as the script or as the runtime with its token only, and process the response."""
         bearer = self._token() if presenting in ("token", "both") else None
         headers = {}
         if presenting in ("secret", "both"):
@@ -110,33 +113,33 @@ class Box:
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer}"
         body: dict[str, object] = {"id": self.history.workspace_id, "url": ""}
-        told = self.history.call(REGISTER, headers, body, by=self.name, held=held)
+        response = self.history.call(REGISTER, headers, body, by=self.name, held=held)
         if presenting == "token":
             self.cached = bearer
-        if lost or told.status != 200:
-            return told
-        got = told.token or bearer or ""
+        if lost or response.status != 200:
+            return response
+        got = response.token or bearer or ""
         if presenting == "token":
             self.cached = got
             (self.configs / ".auth_token").write_text(got)
         else:
-            self.cached, self.kept = None, got  # the runtime will be started anew
+            self.cached, self.kept = None, got  # the runtime will be restarted
             self.file.write(got)
-        return told
+        return response
 
-    def beat(self, *, held: LiteralString | None = None) -> Told:
-        """The runtime beats with what it cached, or finds in the file."""
+    def heartbeat(self, *, held: LiteralString | None = None) -> ApiResponse:
+        """Send the runtime's heartbeat with its cached token, or the one in the file."""
         self.cached = self._token()
         headers = {} if self.cached is None else {"Authorization": f"Bearer {self.cached}"}
         body: dict[str, object] = {"workspace_id": self.history.workspace_id, "active_tasks": 0}
-        return self.history.call(BEAT, headers, body, by=self.name, held=held)
+        return self.history.call(HEARTBEAT, headers, body, by=self.name, held=held)
 
-    def restart_runtime(self) -> Told:
+    def restart_runtime(self) -> ApiResponse:
         self.cached = None
         return self.register("token", lost=False)
 
     def _token(self) -> str | None:
-        """Whosever it is: only the script looks at the mark beside the file."""
+        """The token in the file, of any generation: only the script checks the generation file."""
         file = self.configs / ".auth_token"
         return self.cached or (file.read_text() if file.exists() else None)
 
@@ -145,19 +148,19 @@ class Box:
             file.unlink()
 
     def copy_files_of(self, other: "Box") -> None:
-        """What a volume that outlives its box, or serves two of them, does."""
+        """Copy the files, as a volume does that is reused or shared."""
         self.wipe()
         shutil.copytree(other.configs, self.configs, dirs_exist_ok=True)
 
 
 class TwoBoxes(RuleBasedStateMachine):
-    """A box and its successor, both up, both well-meaning; only that the right one gets in is looked at."""
+    """A box and its successor, both running correctly; only the current box's recovery is checked."""
 
-    judging: ClassVar[bool] = False
+    checking: ClassVar[bool] = False
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
-        self.history = History(stage, judging=self.judging)
+        self.history = History(stage, checking=self.checking)
         self.boxes: list[Box] = []
 
     @property
@@ -172,7 +175,7 @@ class TwoBoxes(RuleBasedStateMachine):
         self.boxes.append(Box(self.history))
         if old_was_up:
             self.current.start()
-            self.current.beat()
+            self.current.heartbeat()
         self.boxes.append(Box(self.history))
 
     @rule(box=BOX, presenting=PRESENTING)
@@ -180,25 +183,25 @@ class TwoBoxes(RuleBasedStateMachine):
         self.box(box).register(presenting, lost=False)
 
     @rule(box=BOX)
-    def a_runtime_beats(self, box: str) -> None:
-        self.box(box).beat()
+    def a_runtime_heartbeats(self, box: str) -> None:
+        self.box(box).heartbeat()
 
     @rule()
     def the_current_box_gets_in(self) -> None:
         self.current.look()
-        told = self.current.beat()
-        assert told.status == 200, f"I5: the right box beats in vain, it is told {told}"
+        response = self.current.heartbeat()
+        assert response.status == 200, f"I5: a heartbeat of the current box got {response}"
 
     @override
     def teardown(self) -> None:
-        if sys.exception() is None:  # else the history was cut short, by what it found or by its shrinking
+        if sys.exception() is None:  # otherwise the history ended early, by a failure or by shrinking
             self.the_current_box_gets_in()
 
 
 class Histories(TwoBoxes):
-    """And all that goes wrong between them; every answer and every state of the record is looked at."""
+    """Adds faults, and checks every response and every state of the record."""
 
-    judging = True
+    checking = True
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -207,7 +210,7 @@ class Histories(TwoBoxes):
     @rule()
     def the_old_box_is_told_that_it_is_over(self) -> None:
         for what_it_does in (self.boxes[-2].look, self.boxes[-2].start):
-            with pytest.raises(onebox_box.Over):
+            with pytest.raises(onebox_box.ShutDown):
                 what_it_does()
 
     @rule()
@@ -250,8 +253,8 @@ class Histories(TwoBoxes):
     def an_operator_revokes_the_newest_token(self) -> None:
         self.history.revoke_newest()
 
-    @rule(path=st.sampled_from([REGISTER, BEAT, "state"]), presenting=FOREIGN)
-    def a_stranger_calls(self, path: str, presenting: str) -> None:
+    @rule(path=st.sampled_from([REGISTER, HEARTBEAT, "state"]), presenting=FOREIGN)
+    def an_unknown_caller_calls(self, path: str, presenting: str) -> None:
         workspace_id = self.history.workspace_id
         bearer = {
             "nothing": None,
@@ -261,17 +264,17 @@ class Histories(TwoBoxes):
         }[presenting]
         headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
         if path == "state":
-            self.history.call(f"/workspaces/{workspace_id}/state", headers, None, by="a stranger")
+            self.history.call(f"/workspaces/{workspace_id}/state", headers, None, by="an unknown caller")
         else:
             body: dict[str, object] = {"id": workspace_id, "workspace_id": workspace_id}
-            self.history.call(path, headers, body, by="a stranger")
+            self.history.call(path, headers, body, by="an unknown caller")
 
     @precondition(lambda self: self.crashes < MOST_CRASHES)
     @rule(during=st.sampled_from(sorted(HELD)))
     def the_api_is_killed(self, during: str) -> None:
         self.crashes += 1
-        if during == "a beat":
-            self.current.beat(held=HELD[during])
+        if during == "a heartbeat":
+            self.current.heartbeat(held=HELD[during])
         else:
             self.current.register("both", lost=True, held=HELD[during])
 
@@ -283,7 +286,9 @@ class Histories(TwoBoxes):
     @override
     def teardown(self) -> None:
         super().teardown()
-        if sys.exception() is None and not self.history.stage.naive:  # it would be found without a step
+        if (
+            sys.exception() is None and not self.history.stage.incident_rule
+        ):  # with the incident's rule these checks would fail without any step
             self.history.check()
             self.boxes[-2].copy_files_of(self.current)
             self.boxes[-2].register("both", lost=True)
@@ -292,13 +297,13 @@ class Histories(TwoBoxes):
 
 @pytest.fixture(scope="module")
 def incident(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The API with the rule of the incident."""
-    with stage(database, tmp_path_factory.mktemp("incident"), naive=True) as running:
+    """The API with the incident's rule."""
+    with stage(database, tmp_path_factory.mktemp("incident"), incident_rule=True) as running:
         yield running
 
 
 @pytest.mark.storm
-def test_after_any_history_the_right_box_gets_back_in_and_nobody_else(database: str, tmp_path: Path) -> None:
+def test_after_any_history_the_current_box_recovers_and_no_other(database: str, tmp_path: Path) -> None:
     with stage(database, tmp_path) as running:
         _run(lambda: Histories(running), RUN)
 
@@ -321,5 +326,5 @@ def _counter_example(machine: Callable[[], TwoBoxes], message: str) -> list[str]
 
 
 def _run(machine: Callable[[], TwoBoxes], how: settings) -> None:
-    # Any factory will do, says its documentation; its annotation has room for the class only.
+    # Hypothesis accepts any factory; its annotation allows the class only.
     run_state_machine_as_test(cast("type[TwoBoxes]", machine), settings=how)

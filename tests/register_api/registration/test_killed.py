@@ -1,6 +1,6 @@
-"""The API killed, or cut off from its database, at each statement of a call: all is written, or nothing.
+"""The API is killed or loses its database at each statement of a call: all is written, or nothing.
 
-Whichever it was, the box comes back by itself, by the rule of its bootstrap script (I4, I5).
+In both cases the box recovers, following its bootstrap script (I4, I5).
 """
 
 import asyncio
@@ -9,24 +9,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 
 from devstack.console import eventually
-from tests.register_api.http.cutting import Moment, Proxy
+from tests.register_api.http.database_proxy import Moment, Proxy
 from tests.register_api.platform import Box, Platform
 from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 pytestmark = pytest.mark.anyio
 
 WAITS = replace(PATIENT, lock=timedelta(seconds=5))
-"""For a lock not so long as else: there is a test in which it is not given."""
+"""A shorter lock timeout, because one test exceeds it."""
 
 LATER = timedelta(seconds=61)
-"""What a box waits for that is told to come again, at the most."""
+"""The longest wait of a box that has to retry."""
 
 TRIES = 3
-"""A connection that proves dead, a token that is in use; the third succeeds."""
+"""A dead connection, a token in use, and a success."""
 
 URL = "http://10.0.0.7:8000/a2a"
 CARD = {"name": "agent", "skills": [{"id": "s"}]}
@@ -34,7 +34,7 @@ EARLIER_URL = "http://10.0.0.7:8000/earlier"
 EARLIER_CARD = {"name": "agent of before"}
 
 Prepare = Callable[[Platform], Awaitable[Box]]
-Call = Callable[[Box], Awaitable[httpx.Response]]
+Call = Callable[[Box], Awaitable[httpx2.Response]]
 
 
 async def new(platform: Platform) -> Box:
@@ -53,36 +53,36 @@ async def waiting_for_its_answer(platform: Platform) -> Box:
 
 async def without_its_token(platform: Platform) -> Box:
     box = await holding_a_pending_token(platform)
-    await box.beat()
+    await box.heartbeat()
     await platform.age(box, LATER)
     return replace(box, token=None)
 
 
 async def with_a_successor(platform: Platform) -> Box:
-    """A box that lost its token, and got a new one: the old one retires."""
+    """A box that lost its token and got a new one: the old one is retiring."""
     return await (await without_its_token(platform)).enter()
 
 
-async def register(box: Box) -> httpx.Response:
+async def register(box: Box) -> httpx2.Response:
     return await box.register(secret=True, url=URL, agent_card=CARD)
 
 
-async def register_with_token(box: Box) -> httpx.Response:
+async def register_with_token(box: Box) -> httpx2.Response:
     return await box.register(url=URL, agent_card=CARD)
 
 
-async def beat(box: Box) -> httpx.Response:
-    return await box.beat()
+async def heartbeat(box: Box) -> httpx2.Response:
+    return await box.heartbeat()
 
 
-async def update_card(box: Box) -> httpx.Response:
+async def update_card(box: Box) -> httpx2.Response:
     body = {"workspace_id": box.workspace_id, "agent_card": CARD}
     return await box.client.post("/registry/update-card", json=body, headers=box.headers())
 
 
 @dataclass(frozen=True)
 class Situation:
-    """How the box comes to the call, the call, and what its tokens are before and after."""
+    """The preparation of the box, the call, and the states of its tokens before and after."""
 
     prepare: Prepare
     call: Call
@@ -96,19 +96,19 @@ SITUATIONS = {
     "register again": Situation(waiting_for_its_answer, register, ["pending"], ["pending"]),
     "token lost": Situation(without_its_token, register, ["active"], ["retiring", "pending"]),
     "confirm": Situation(with_a_successor, register_with_token, *RETIRING),
-    "confirm by a beat": Situation(with_a_successor, beat, *RETIRING),
+    "confirm by a heartbeat": Situation(with_a_successor, heartbeat, *RETIRING),
 }
 BY_A_CARD = {"confirm by a card": Situation(with_a_successor, update_card, *RETIRING)}
 
 
 @dataclass(frozen=True)
 class Stand:
-    """The API as a process, behind it the proxy, and the database seen past both."""
+    """The API as a process behind the proxy, and its database reached directly."""
 
     platform: Platform
     proxy: Proxy
     process: ApiProcess
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
     async def kill(self) -> None:
         self.process.kill()
@@ -118,7 +118,7 @@ class Stand:
         self.proxy.cut()
 
     async def open_transactions(self) -> int:
-        """Of the API's: one whose connection was cut holds its locks until it is undone, a moment later."""
+        """Open transactions of the API: a cut connection holds its locks until its rollback."""
         cursor = await self.platform.database.execute(
             "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = 'onebox-api' AND xact_start IS NOT NULL"
@@ -127,20 +127,20 @@ class Stand:
         return int(row["n"])
 
     async def box(self, situation: Situation) -> Box:
-        """A box in the situation, which from now on calls the process."""
+        """A box in the situation, which calls the process."""
         return replace(await situation.prepare(self.platform), client=self.client)
 
     async def written(self, box: Box) -> dict[str, object]:
-        """All that a call can have written, but for times and IDs."""
+        """All that a call can write, without times and IDs."""
         [generation] = await self.platform.rows(
             "SELECT url, agent_card, registered_at IS NOT NULL AS registered FROM generations"
             " WHERE workspace_id = %s",
             box,
         )
-        [beats] = await self.platform.rows(
+        [heartbeats] = await self.platform.rows(
             "SELECT last_heartbeat_at FROM heartbeats WHERE workspace_id = %s", box
         )
-        trail = await self.platform.rows(
+        audit = await self.platform.rows(
             "SELECT operation, code FROM audit_log WHERE workspace_id = %s ORDER BY audit_id", box
         )
         return {
@@ -148,22 +148,18 @@ class Stand:
             "url": generation["url"],
             "card": generation["agent_card"],
             "registered": generation["registered"],
-            "beating": beats["last_heartbeat_at"] is not None,
-            "facts": await self.platform.facts(box),
-            "trail": trail,
+            "heartbeat_seen": heartbeats["last_heartbeat_at"] is not None,
+            "events": await self.platform.events(box),
+            "audit": audit,
         }
 
     async def prepare(self) -> None:
-        """Let a new connection prepare what else would count as a statement: that of a beat that comes alone.
-
-        The boxes of the situations are known when they come back, and have beaten before: their beats are
-        taken in by another statement.
-        """
+        """Prepare a single heartbeat's statement on the new connection, so that it is not counted later."""
         await self.comes_back(await self.box(SITUATIONS["first register"]))
 
     async def comes_back(self, box: Box) -> Box:
-        """What the bootstrap script does until it has a token; time passes while it waits."""
-        answer = httpx.Response(503)
+        """Follow the bootstrap script until the box has a token; time passes while it waits."""
+        answer = httpx2.Response(503)
         for _ in range(TRIES):
             answer = await box.register(bearer=box.token or box.secret, secret=True)
             if answer.status_code != 503:
@@ -171,7 +167,7 @@ class Stand:
             await self.platform.age(box, LATER)
         assert answer.status_code == 200, answer.text
         box = replace(box, token=answer.json().get("auth_token", box.token))
-        assert (await box.beat()).status_code == 200
+        assert (await box.heartbeat()).status_code == 200
         *earlier, newest = await self.platform.tokens(box)
         assert newest == "active"
         assert set(earlier) <= {"revoked"}
@@ -180,17 +176,17 @@ class Stand:
 
 @pytest.fixture
 def pool_size() -> int:
-    """One connection: each call's statements come on it, and after a cut it is a new one."""
+    """One connection, which carries all statements of a call; a cut replaces it."""
     return 1
 
 
 @pytest.fixture
 async def stand(database: str, platform: Platform, pool_size: int) -> AsyncIterator[Stand]:
-    # Like the bootstrap script, which connects anew for each call.
-    limits = httpx.Limits(max_keepalive_connections=0)
+    # Like the bootstrap script, which opens a connection for each call.
+    limits = httpx2.Limits(max_keepalive_connections=0)
     async with Proxy(database).running() as proxy:
         with api_process(proxy.url, pool_size=pool_size, waits=WAITS) as process:
-            async with httpx.AsyncClient(
+            async with httpx2.AsyncClient(
                 base_url=process.url, timeout=60, trust_env=False, limits=limits
             ) as client:
                 yield Stand(platform, proxy, process, client)
@@ -207,7 +203,7 @@ async def test_a_kill_at_any_statement_leaves_all_or_nothing_and_the_box_comes_b
     for number in range(1, course.count + 1):
         box = await stand.box(situation)
         stand.proxy.set_trap(number, moment, stand.kill)
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(httpx2.TransportError):
             await situation.call(box)
         stand.process.start()
         await _check(stand, box, course, number, moment)
@@ -219,7 +215,7 @@ async def test_a_database_lost_at_any_statement_is_a_503_and_the_box_comes_back(
 ) -> None:
     situation = (SITUATIONS | BY_A_CARD)[name]
     course = await _unbroken(stand, situation)
-    # Whether the statement is lost or its answer is the same to the API; to the record, but for the last one.
+    # To the API, losing the statement or its result is the same; to the record, only the last one differs.
     moments = [(number, Moment.BEFORE) for number in range(1, course.count + 1)]
     for number, moment in [*moments, (course.count, Moment.AFTER)]:
         stand.proxy.cut()
@@ -233,10 +229,10 @@ async def test_a_database_lost_at_any_statement_is_a_503_and_the_box_comes_back(
 
 @dataclass(frozen=True)
 class Course:
-    """What a call does if nothing breaks it."""
+    """A call without a fault."""
 
     count: int
-    """Of its statements."""
+    """The number of its statements."""
     before: Mapping[str, object]
     after: Mapping[str, object]
 
@@ -266,7 +262,7 @@ async def _check(stand: Stand, box: Box, course: Course, number: int, moment: Mo
     again = await stand.written(box)
     assert (again["url"], again["card"]) == (expected["url"], expected["card"]), where
     if is_last:
-        # From either end it must also come back without its disk, and to another process of the API.
+        # It must also recover without its disk, and with another API process.
         box = replace(box, token=None, client=stand.platform.client)
         box = await stand.comes_back(box)
         assert (await register_with_token(box)).status_code == 200
@@ -297,7 +293,7 @@ async def test_a_call_that_stands_still_at_any_statement_and_another_of_the_same
         assert answer.status_code == 200, where
         assert await stand.platform.tokens(box) == ["pending"], where
         if second.status_code == 503:
-            # From here on the first holds the generation's row, and the second waits for it in vain.
+            # From here on the first call holds the generation's row, and the second times out.
             assert second.json()["code"] == "platform_unavailable", where
             assert number > 1
             break

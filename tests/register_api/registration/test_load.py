@@ -1,6 +1,6 @@
-"""2,000 boxes that come back at once, when their control plane was away for ten minutes.
+"""2,000 boxes recover at the same time after an outage of ten minutes.
 
-On a real process, from 2,000 addresses, each call on a connection of its own. `pytest -rP` shows the figures.
+They call a real process from 2,000 addresses, each call on its own connection. `pytest -rP` shows the counts.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ BOXES = 2_000
 POOL_SIZE = 16
 """As in production."""
 
-BEAT_SECONDS = 15.0
-"""Half of the real one: twice the load, in half the time."""
+HEARTBEAT_SECONDS = 15.0
+"""Half of the real interval: twice the load in half the time."""
 
 AWAY = timedelta(minutes=10)
 SILENT = timedelta(seconds=180)
 
 INTERVALS = 4
-"""Of beats, until one is quiet: if the machine stands still for two seconds, who came meanwhile is told to
-come again. A crowd that keeps itself alive has no quiet one."""
+"""Heartbeat intervals until one has no refusals. If the machine pauses for two seconds, queued calls are
+refused. A retry storm that sustains itself never has one."""
 
 PATIENCE = 300.0
-"""A minute is enough on two free cores, as the printed figures say; a slow machine may take its time."""
+"""Two idle cores need a minute."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """One answer."""
+class Answered:
+    """One response."""
 
     at: float
     path: str
@@ -58,23 +58,23 @@ class Told:
 
 @dataclass
 class Fleet:
-    """The boxes, where they call, and what they were told."""
+    """The boxes' target, and their responses."""
 
     port: int
-    told: list[Told] = field(default_factory=list)
+    responses: list[Answered] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def since(self, moment: float) -> Counter[int]:
-        return Counter(told.status for told in self.told if told.at >= moment)
+        return Counter(answered.status for answered in self.responses if answered.at >= moment)
 
     async def answered(self) -> int:
-        return len(self.told)
+        return len(self.responses)
 
     def figures(self) -> str:
-        """For each second: how many calls were answered how."""
+        """Counts of responses for each second."""
         lines = []
-        for second, group in groupby(self.told, key=lambda told: int(told.at - self.began)):
-            counts = sorted(Counter((told.path, told.status) for told in group).items())
+        for second, group in groupby(self.responses, key=lambda answered: int(answered.at - self.began)):
+            counts = sorted(Counter((answered.path, answered.status) for answered in group).items())
             parts = (f"{path} {status}: {count}" for (path, status), count in counts)
             lines.append(f"{second:>4} s  " + "  ".join(parts) + "\n")
         return "".join(lines)
@@ -82,7 +82,7 @@ class Fleet:
 
 @dataclass
 class LoadBox:
-    """A box with an address of its own: the bootstrap script's register, then a runtime's beats."""
+    """A box with its own address: the bootstrap script's register call, then heartbeats."""
 
     number: int
     token: str | None
@@ -93,20 +93,20 @@ class LoadBox:
         return f"ws-{self.number}"
 
     async def live(self, fleet: Fleet, *, at_once: bool) -> None:
-        """For ever. Boxes were started at different times, so their beats are spread over the interval."""
+        """Run forever. Boxes started at different times, so their heartbeats are spread over the interval."""
         if not at_once:
-            await asyncio.sleep(random.uniform(0, BEAT_SECONDS))
+            await asyncio.sleep(random.uniform(0, HEARTBEAT_SECONDS))
         if self.token is None:
             self.token = await self._register(fleet)
-        await self._beat(fleet)
+        await self._heartbeat(fleet)
         if at_once:
-            await asyncio.sleep(random.uniform(0, BEAT_SECONDS))
+            await asyncio.sleep(random.uniform(0, HEARTBEAT_SECONDS))
         while True:
-            await self._beat(fleet)
-            await asyncio.sleep(BEAT_SECONDS)
+            await self._heartbeat(fleet)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _register(self, fleet: Fleet) -> str:
-        """As the bootstrap script does it."""
+        """Register as the bootstrap script does."""
         secret = KEYS.bootstrap_secret(self.workspace_id, 1, key_id="k1")
         body = {"id": self.workspace_id, "url": ""}
         while True:
@@ -119,8 +119,8 @@ class LoadBox:
                 wait = max(wait, jittered(min(int(answer.retry_after), SLOW_SECONDS)))
             await asyncio.sleep(wait)
 
-    async def _beat(self, fleet: Fleet) -> None:
-        """As a runtime does it: whatever the answer is, the next beat comes when it is time."""
+    async def _heartbeat(self, fleet: Fleet) -> None:
+        """Send a heartbeat as a runtime does: the interval does not depend on the response."""
         body = {"workspace_id": self.workspace_id, "active_tasks": 0}
         await self._call(fleet, "heartbeat", body, bearer=self.token)
 
@@ -137,13 +137,13 @@ class LoadBox:
         answer = await call(
             fleet.port, f"/registry/{path}", body, source=source, bearer=bearer, secret=secret
         )
-        fleet.told.append(Told(time.monotonic(), path, answer.status))
+        fleet.responses.append(Answered(time.monotonic(), path, answer.status))
         return answer
 
 
 @asynccontextmanager
 async def living(fleet: Fleet, boxes: Sequence[LoadBox], *, at_once: bool) -> AsyncIterator[None]:
-    """All boxes live for the block."""
+    """Run all boxes for the block."""
     async with asyncio.TaskGroup() as group:
         lives = [group.create_task(box.live(fleet, at_once=at_once)) for box in boxes]
         try:
@@ -155,13 +155,13 @@ async def living(fleet: Fleet, boxes: Sequence[LoadBox], *, at_once: bool) -> As
 
 @dataclass
 class Record:
-    """What the database says, seen from behind."""
+    """Direct access to the database."""
 
     conn: Connection
     most_connections: int = 0
 
     async def make(self, tokens: Sequence[str]) -> None:
-        """A workspace for each, with one open generation, an active token, and a box that beat just now."""
+        """Create a workspace for each token, with an open generation and a recent heartbeat."""
         ids = [f"ws-{number}" for number in range(len(tokens))]
         for statement in _WORKSPACES:
             await self.conn.execute(statement, [ids])
@@ -174,7 +174,7 @@ class Record:
         )
 
     async def pass_by(self, duration: timedelta) -> None:
-        """Let time pass without any beat; it is noticed, as the worker does it."""
+        """Let time pass without heartbeats, and mark the boxes stale as the worker does."""
         await self.conn.execute(
             "UPDATE tokens SET last_used_at = last_used_at - %s, created_at = created_at - %s",
             [duration, duration],
@@ -185,7 +185,7 @@ class Record:
         assert await heartbeats.mark_stale(self.conn, older_than=SILENT, limit=BOXES) == BOXES
 
     async def online(self) -> int:
-        """How many boxes count as alive; takes a look at the API's connections on the way."""
+        """The number of online boxes; also samples the API's connections."""
         self.most_connections = max(self.most_connections, await self.connections())
         return await self._count(
             """
@@ -195,11 +195,11 @@ class Record:
               AND EXISTS (SELECT FROM tokens WHERE tokens.workspace_id = heartbeats.workspace_id
                           AND tokens.generation = heartbeats.generation AND tokens.state = 'active')
             """,
-            timedelta(seconds=2 * BEAT_SECONDS),
+            timedelta(seconds=2 * HEARTBEAT_SECONDS),
         )
 
     async def connections(self) -> int:
-        """Of the API."""
+        """The number of the API's connections."""
         return await self._count(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = %s",
@@ -246,14 +246,14 @@ async def test_two_thousand_boxes_that_come_back_at_once_are_all_online_again(da
                 quiet = False
                 for _ in range(INTERVALS):
                     settled = time.monotonic()
-                    await asyncio.sleep(BEAT_SECONDS)  # in which each of them beats once more
+                    await asyncio.sleep(HEARTBEAT_SECONDS)  # each box sends one heartbeat in this time
                     quiet = await record.online() == BOXES and fleet.since(settled).keys() == {200}
                     if quiet:
                         break
 
     sys.stdout.write(f"all online after {seconds:.1f} s\n{fleet.figures()}")
     sys.stdout.write(f"tries to register: {sorted(Counter(box.tries for box in boxes).items())}\n")
-    # An answer that came later than a script waits for it is lost: on a slow machine some are.
+    # The script does not wait for late responses: on a slow machine some are lost.
     assert fleet.since(fleet.began).keys() - {0} == {200, 503}
-    assert quiet, "once all are online, nobody is told to come again"
+    assert quiet, "once all are online, no call is refused"
     assert 0 < record.most_connections <= POOL_SIZE

@@ -1,6 +1,7 @@
-"""The register decision table of the protocol over HTTP: a test for each row, in the table's order.
+"""The register decision table of the protocol over HTTP, one test for each row in the table's order.
 
-A row is named by its columns: bearer, verdict, live, answer, effect. The trail shows that it was the row hit.
+A name lists the row's columns: bearer, identity, live tokens, response, effect. The audit log shows
+that this row decided.
 """
 
 from dataclasses import replace
@@ -9,10 +10,9 @@ from typing import LiteralString
 
 import pytest
 
-from devstack.postgres import Postgres
 from register_api.auth.rules import SUCCESSORS_LIMIT
 from tests.register_api import rows
-from tests.register_api.platform import HURRY, Box, Platform, platform_on
+from tests.register_api.platform import SHORT_TIMEOUT, Box, Platform, platform_on
 from tests.register_api.rows import (
     LATER,
     UNKNOWN_TOKEN,
@@ -25,39 +25,26 @@ from tests.register_api.rows import (
 
 pytestmark = pytest.mark.anyio
 
+FORGED_SECRETS = ("ob1.k9.1." + "x" * 43, "ob1.k1.1." + "x" * 43)
+"""With an unknown key, and with a known one."""
+
 TOKENS: LiteralString = "SELECT * FROM tokens WHERE workspace_id = %s ORDER BY created_at"
 GENERATION: LiteralString = "SELECT * FROM generations WHERE workspace_id = %s AND superseded_at IS NULL"
 
 
 async def test_row_any_body_unreadable_or_out_of_bounds_400_413_415_none(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
-    before, trail = await platform.everything(box), await rows.trail(platform, box)
+    before, audit_entries = await platform.everything(box), await rows.audit_entries(platform, box)
     answers = await rows.unfitting(platform, box, "/registry/register")
     assert answers == [answer for _, _, answer in rows.BODIES]
     assert await platform.everything(box) == before
-    assert await rows.trail(platform, box) == trail
-
-
-async def test_row_any_database_not_available_503_platform_unavailable_fail_closed(
-    postgres: Postgres, database: str
-) -> None:
-    async with platform_on(database) as platform:
-        box = await (await platform.workspace()).enter()
-        before = await platform.everything(box)
-        platform.hurry()
-        async with rows.unavailable(postgres, database):
-            for answer in (await box.register(), await box.register(secret=True)):
-                assert refusal(answer) == (503, "platform_unavailable", "retry")
-            stranger = await replace(box, token=None).register()
-            assert refusal(stranger) == (503, "platform_unavailable", "retry")
-    async with platform_on(database) as platform:
-        assert await platform.everything(box) == before
+    assert await rows.audit_entries(platform, box) == audit_entries
 
 
 async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(database: str) -> None:
-    async with platform_on(database, lock_timeout=HURRY) as platform:
+    async with platform_on(database, lock_timeout=SHORT_TIMEOUT) as platform:
         box = await (await platform.workspace()).enter()
-        before, trail = await platform.everything(box), await rows.trail(platform, box)
+        before, audit_entries = await platform.everything(box), await rows.audit_entries(platform, box)
         async with platform.database.transaction():
             await platform.database.execute(
                 "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
@@ -65,7 +52,12 @@ async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(d
             for answer in (await box.register(), await replace(box, token=None).register(secret=True)):
                 assert refusal(answer) == (503, "platform_unavailable", "retry")
         assert await platform.everything(box) == before
-        assert await rows.trail(platform, box) == trail
+        assert await rows.audit_entries(platform, box) == audit_entries
+        async with platform.database.transaction():  # an unproven caller never waits for the lock
+            await platform.database.execute(
+                "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
+            )
+            assert (await replace(box, token=None).register()).status_code == 401
 
 
 async def test_row_any_workspace_unknown_404_workspace_unknown_no_row_appears(platform: Platform) -> None:
@@ -78,7 +70,7 @@ async def test_row_any_workspace_unknown_404_workspace_unknown_no_row_appears(pl
     ):
         assert refusal(answer) == (404, "workspace_unknown", "contact_operator")
     assert await platform.everything(box) == []
-    assert await rows.trail(platform, box) == []
+    assert await rows.audit_entries(platform, box) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +101,7 @@ async def test_row_any_workspace_deleted_or_stopped_by_intent_410_and_401_if_unp
         assert refusal(answer) == (410, code, "shutdown")
     assert refusal(await bare.register()) == (401, "token_missing", "contact_operator")
     assert refusal(await bare.register(bearer=UNKNOWN_TOKEN)) == (401, "token_invalid", "contact_operator")
-    assert await platform.everything(box) == before  # nor is the box told of as an intruder
+    assert await platform.everything(box) == before  # and no event reports a superseded call
 
 
 async def test_row_any_even_live_superseded_410_superseded_shutdown_terminate_that_instance_and_alert(
@@ -122,7 +114,7 @@ async def test_row_any_even_live_superseded_410_superseded_shutdown_terminate_th
     )
     before = await platform.everything(new)
     assert refusal(await old.register()) == (410, "superseded", "shutdown")
-    assert await platform.everything(new) == before  # its termination is on its way
+    assert await platform.everything(new) == before  # it is already being terminated
 
     await rows.age_end(platform, old)
     before = await platform.everything(new)
@@ -133,17 +125,17 @@ async def test_row_any_even_live_superseded_410_superseded_shutdown_terminate_th
         await replace(old, token=new.token).register(secret=True, url="http://10.0.0.6:8000"),
     ):
         assert refusal(answer) == (410, "superseded", "shutdown")
-    *unchanged, fact = await platform.everything(new)
+    *unchanged, event = await platform.everything(new)
     assert unchanged == before
-    assert (fact["generation"], fact["kind"]) == (1, "superseded_call")
-    hits = (await rows.trail(platform, old))[-5:]
+    assert (event["generation"], event["kind"]) == (1, "superseded_call")
+    hits = (await rows.audit_entries(platform, old))[-5:]
     assert [bearer for bearer, *_ in hits] == ["not_valid"] * 4 + ["active"]
     assert {tuple(hit) for _, *hit in hits} == {("superseded", "superseded", True)}
 
 
 async def test_row_active_current_200_no_token_url_and_card(platform: Platform) -> None:
     box = await (await platform.workspace()).enter_and_use()
-    [before], facts = await platform.rows(TOKENS, box), await platform.facts(box)
+    [before], events = await platform.rows(TOKENS, box), await platform.events(box)
     card = {"name": "agent"}
     answer = await box.register(url="http://10.0.0.7:8000", agent_card=card, delivery_mode="push")
     assert token_of(answer) is None
@@ -154,7 +146,7 @@ async def test_row_active_current_200_no_token_url_and_card(platform: Platform) 
     [after] = await platform.rows(TOKENS, box)
     assert after == before | {"last_used_at": after["last_used_at"]}
     assert after["last_used_at"] > before["last_used_at"]
-    assert await platform.facts(box) == facts
+    assert await platform.events(box) == events
     assert await decided(platform, box) == ("active", "current", "registered", False)
 
 
@@ -165,6 +157,8 @@ async def test_row_pending_current_200_no_token_confirm_and_predecessor_revoked(
     assert await platform.tokens(old) == ["retiring", "pending"]
     assert token_of(await new.register(url="http://10.0.0.7:8000")) is None
     assert await platform.tokens(old) == ["revoked", "active"]
+    confirmed = (await platform.rows(TOKENS, old))[1]
+    assert (confirmed["nonce"], confirmed["last_used_at"] is None) == (None, False)
     [generation] = await platform.rows(GENERATION, new)
     assert generation["url"] == "http://10.0.0.7:8000"
     assert await decided(platform, new) == ("pending", "current", "confirmed", False)
@@ -187,7 +181,7 @@ async def test_row_retiring_current_200_and_its_successors_token_audit(platform:
 async def test_row_not_valid_undetermined_any_503_instance_not_ready_none(platform: Platform) -> None:
     for box in (await boxes_by_what_is_live(platform)).values():
         before = await platform.everything(box)
-        early = replace(box, generation=2)  # its launch is not on record
+        early = replace(box, generation=2)  # its launch is not recorded
         for answer in (
             await early.register(secret=True),
             await early.register(bearer=early.secret),
@@ -218,14 +212,14 @@ async def test_row_not_valid_stale_included_current_0_200_and_token_mint_the_gat
     assert token != box.token
     assert await platform.tokens(box) == [*before, "pending"]
     assert (await platform.rows(TOKENS, box))[-1]["generation"] == box.generation
-    assert (await platform.facts(box)).count((box.generation, "registered")) == 1
+    assert (await platform.events(box)).count((box.generation, "registered")) == 1
     assert await decided(platform, box) == ("not_valid", "current", "minted", False)
-    assert (await box.beat(bearer=token)).status_code == 200
+    assert (await box.heartbeat(bearer=token)).status_code == 200
 
 
 async def test_row_not_valid_current_1_pending_200_and_the_same_token_replay(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
-    before, facts = await platform.rows(TOKENS, box), await platform.facts(box)
+    before, events = await platform.rows(TOKENS, box), await platform.events(box)
     bare = replace(box, token=None)
     for answer in (
         await bare.register(secret=True),
@@ -235,7 +229,7 @@ async def test_row_not_valid_current_1_pending_200_and_the_same_token_replay(pla
         assert token_of(answer) == box.token
         assert await decided(platform, box) == ("not_valid", "current", "replayed", False)
     assert await platform.rows(TOKENS, box) == before
-    assert await platform.facts(box) == facts
+    assert await platform.events(box) == events
 
 
 async def test_row_not_valid_current_active_used_less_than_60_s_ago_503_token_in_use_none(
@@ -265,7 +259,7 @@ async def test_row_not_valid_current_active_quiet_200_and_new_token_old_one_reti
     assert token not in (None, box.token)
     assert await platform.tokens(box) == ["retiring", "pending"]
     assert await decided(platform, box) == ("not_valid", "current", "minted", False)
-    assert (await box.beat()).status_code == 200  # whoever held the old one is not cut off
+    assert (await box.heartbeat()).status_code == 200  # the old token's holder is not locked out
     assert await platform.tokens(box) == ["retiring", "pending"]
 
 
@@ -282,6 +276,8 @@ async def test_row_not_valid_current_active_quiet_503_mint_limited_and_alert_aft
     assert refusal(answer) == (503, "mint_limited", "retry")
     assert await platform.everything(box) == before
     assert await decided(platform, box) == ("not_valid", "current", "mint_limited", True)
+    await platform.age(box, timedelta(minutes=10))
+    assert token_of(await replace(box, token=None).register(secret=True)) is not None
 
 
 async def test_row_absent_unproven_any_401_missing_workspace_auth_token_audit_alert_if_none_is_live(
@@ -306,7 +302,7 @@ async def test_row_other_unproven_any_401_invalid_workspace_auth_token_audit_ale
     await revoke(platform, revoked)
     for live, box in {**boxes, "none any more": revoked}.items():
         before = await platform.everything(box)
-        for bearer in (box.token, UNKNOWN_TOKEN, "two words", other.token, other.secret):
+        for bearer in (box.token, UNKNOWN_TOKEN, "two words", other.token, other.secret, *FORGED_SECRETS):
             answer = await box.register(bearer=bearer or "x")
             assert refusal(answer) == (401, "token_invalid", "contact_operator")
             assert answer.json()["error"] == "invalid workspace auth token"

@@ -1,4 +1,4 @@
-"""The workspaces that the OpenAPI document's examples are about, served."""
+"""A server with the workspaces of the OpenAPI document's examples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 @contextmanager
 def examples_process(database: str) -> Iterator[ApiProcess]:
-    """A process that serves ws-1 and ws-2, with a box each that has not registered yet."""
+    """A process that serves ws-1 and ws-2, each with a box that has not registered yet."""
     with psycopg.connect(database, autocommit=True) as conn:
         for number in (1, 2):
             name = f"ws-{number}"

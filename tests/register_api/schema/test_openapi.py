@@ -1,10 +1,10 @@
-"""The OpenAPI document is valid, its examples are real, and the API does what it says."""
+"""The OpenAPI document is valid, its examples are real, and the API behaves as documented."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -33,7 +33,7 @@ def test_the_document_is_valid_openapi_3_1() -> None:
 
 
 def test_the_document_that_is_served_is_this_one(api: ApiProcess) -> None:
-    assert httpx.get(f"{api.url}/openapi.json", trust_env=False, timeout=60).json() == json.loads(
+    assert httpx2.get(f"{api.url}/openapi.json", trust_env=False, timeout=60).json() == json.loads(
         json.dumps(DOCUMENT)
     )
 
@@ -51,12 +51,12 @@ def test_an_example_of_a_body_is_taken_and_answered_as_documented(
     examples = {parameter.name: str(parameter.example) for parameter in operation.parameters}
     path = operation.path.format(**examples)
     secret = KEYS.bootstrap_secret("ws-1", 1, key_id="k1")
-    with httpx.Client(base_url=api.url, trust_env=False, timeout=60) as client:
+    with httpx2.Client(base_url=api.url, trust_env=False, timeout=60) as client:
         registered = client.post("/registry/register", json={"id": "ws-1"}, headers=bearer(secret)).json()
         token = registered.get("auth_token", TOKENS.get("ws-1", ""))
         TOKENS["ws-1"] = token
         headers = bearer(token) | {"x-bootstrap-token": secret}
-        if operation.name == "update_delegation":  # about the one that another example records
+        if operation.name == "update_delegation":  # needs the delegation that another example records
             [recorded] = [it for it in BODIES if it.name == "record_delegation"]
             client.post(recorded.path.format(**examples), json=recorded.body_example, headers=headers)
         answer = client.request(operation.method, path, json=dict(operation.body_example), headers=headers)
@@ -65,7 +65,7 @@ def test_an_example_of_a_body_is_taken_and_answered_as_documented(
 
 
 TOKENS: dict[str, str] = {}
-"""What the examples' box holds: its token is told to it once."""
+"""The token of the examples' box, which is returned only once."""
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -73,10 +73,10 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
-def test_every_error_of_a_call_is_documented_with_its_words(operation: Operation) -> None:
-    told = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
+def test_every_error_of_a_call_is_documented_with_its_message(operation: Operation) -> None:
+    responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
     for code in (*operation.codes, *COMMON_CODES):
-        response = told[str(ERROR_SPECS[code].status)]
+        response = responses[str(ERROR_SPECS[code].status)]
         assert f"`{code}`: {ERROR_SPECS[code].error}" in response["description"]
         example: dict[str, Any] = response["content"]["application/json"]["examples"][code]["value"]
         assert example == error_body(code, request_id=example["request_id"])

@@ -1,9 +1,9 @@
-"""Finding other workspaces' boxes, and renewing a card."""
+"""Discovering other workspaces' boxes, and updating a card."""
 
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.register_api.platform import CONFIG, OPERATOR_TOKEN, Box, Platform, platform_on
@@ -12,16 +12,16 @@ pytestmark = pytest.mark.anyio
 
 
 async def discover(
-    asker: Box, target: str, *, bearer: str | None = None, named: bool = True
-) -> httpx.Response:
-    headers = asker.headers(bearer=bearer)
+    caller: Box, target: str, *, bearer: str | None = None, named: bool = True
+) -> httpx2.Response:
+    headers = caller.headers(bearer=bearer)
     if named:
-        headers["x-workspace-id"] = asker.workspace_id
-    return await asker.client.get(f"/registry/discover/{target}", headers=headers)
+        headers["x-workspace-id"] = caller.workspace_id
+    return await caller.client.get(f"/registry/discover/{target}", headers=headers)
 
 
 async def placed(platform: Platform, ip: str | None, url: str, **members: Any) -> Box:
-    """A box at an address, registered with its URL."""
+    """A box with a recorded address, registered with its URL."""
     box = await (await platform.workspace()).enter_and_use()
     await platform.database.execute(
         "UPDATE generations SET private_ip = %s WHERE workspace_id = %s", [ip, box.workspace_id]
@@ -31,9 +31,9 @@ async def placed(platform: Platform, ip: str | None, url: str, **members: Any) -
 
 
 async def test_a_box_finds_another_at_its_recorded_address(platform: Platform) -> None:
-    asker = await (await platform.workspace()).enter_and_use()
+    caller = await (await platform.workspace()).enter_and_use()
     target = await placed(platform, "10.0.0.9", "http://evil.example:8000/a2a", agent_card={"name": "Ben"})
-    answer = await discover(asker, target.workspace_id)
+    answer = await discover(caller, target.workspace_id)
     assert answer.status_code == 200
     assert answer.json() == {"id": target.workspace_id, "url": "http://10.0.0.9:8000/a2a", "name": "Ben"}
 
@@ -44,15 +44,15 @@ async def test_a_box_without_a_name_is_called_by_its_id(platform: Platform) -> N
     assert answer.json()["name"] == target.workspace_id
 
 
-async def test_whoever_holds_no_live_token_finds_nobody(platform: Platform) -> None:
+async def test_discovery_needs_a_live_token(platform: Platform) -> None:
     target = await placed(platform, "10.0.0.9", "http://x:1")
-    asker = await (await platform.workspace()).enter_and_use()
-    assert (await discover(asker, target.workspace_id, named=False)).status_code == 401
-    assert (await discover(replace(asker, token=None), target.workspace_id)).status_code == 401
-    assert (await discover(asker, target.workspace_id, bearer=target.token)).status_code == 401
-    assert (await discover(asker, target.workspace_id, bearer=asker.secret)).status_code == 401
-    await platform.replaced(asker)
-    assert (await discover(asker, target.workspace_id)).status_code == 410
+    caller = await (await platform.workspace()).enter_and_use()
+    assert (await discover(caller, target.workspace_id, named=False)).status_code == 401
+    assert (await discover(replace(caller, token=None), target.workspace_id)).status_code == 401
+    assert (await discover(caller, target.workspace_id, bearer=target.token)).status_code == 401
+    assert (await discover(caller, target.workspace_id, bearer=caller.secret)).status_code == 401
+    await platform.replaced(caller)
+    assert (await discover(caller, target.workspace_id)).status_code == 410
 
 
 async def test_operators_and_api_tokens_find_boxes_too(platform: Platform) -> None:
@@ -88,19 +88,19 @@ async def test_loopback_is_found_where_boxes_are_processes(database: str) -> Non
         assert (await discover(target, target.workspace_id)).json()["url"] == "http://127.0.0.5:81/p"
 
 
-async def test_an_asker_is_never_told_to_shut_down_for_another(platform: Platform) -> None:
-    asker = await (await platform.workspace()).enter_and_use()
+async def test_discovery_never_shuts_the_caller_down(platform: Platform) -> None:
+    caller = await (await platform.workspace()).enter_and_use()
     stopped, deleted = await platform.workspace(), await platform.workspace()
     await platform.intend(stopped, "stop")
     await platform.intend(deleted, "delete")
-    told = {stopped.workspace_id: 503, deleted.workspace_id: 404, "ws-none": 404, "Not-An-Id": 404}
-    for target, status in told.items():
-        answer = await discover(asker, target)
+    statuses = {stopped.workspace_id: 503, deleted.workspace_id: 404, "ws-none": 404, "Not-An-Id": 404}
+    for target, status in statuses.items():
+        answer = await discover(caller, target)
         assert answer.status_code == status
         assert answer.json()["action"] != "shutdown"
 
 
-async def update(box: Box, card: object, **options: object) -> httpx.Response:
+async def update(box: Box, card: object, **options: object) -> httpx2.Response:
     headers = box.headers(bearer=str(options["bearer"]) if "bearer" in options else None)
     body = {"workspace_id": box.workspace_id, "agent_card": card}
     return await box.client.post("/registry/update-card", json=body, headers=headers)

@@ -1,10 +1,10 @@
-"""The record, a box's own state, and the probes."""
+"""The workspace record, a box's own state, and the health probes."""
 
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from psycopg import sql
@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from devstack.postgres import Postgres
 from tests.database import empty_database, patiently_migrate
-from tests.register_api.platform import HURRY, OPERATOR_TOKEN, Platform, platform_on
+from tests.register_api.platform import OPERATOR_TOKEN, Platform, platform_on
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ async def _phase(platform: Platform, workspace_id: str, phase: str) -> None:
     )
 
 
-def _heartbeat_fresh(record: httpx.Response) -> str:
+def _heartbeat_fresh(record: httpx2.Response) -> str:
     conditions = {one["type"]: one["status"] for one in record.json()["conditions"]}
     status = conditions["HeartbeatFresh"]
     assert isinstance(status, str)
@@ -108,7 +108,7 @@ async def test_the_record_shows_what_is_known(platform: Platform) -> None:
     assert conditions[1]["status"] == "true"
 
 
-async def test_online_is_shown_only_while_the_current_box_beats(platform: Platform) -> None:
+async def test_online_is_shown_only_while_the_current_box_heartbeats(platform: Platform) -> None:
     box = await (await platform.workspace()).enter_and_use()
     await _phase(platform, box.workspace_id, "online")
     assert (await box.record()).json()["phase"] == "online"
@@ -117,7 +117,7 @@ async def test_online_is_shown_only_while_the_current_box_beats(platform: Platfo
     stale = await box.record()
     assert (stale.json()["phase"], _heartbeat_fresh(stale)) == ("degraded", "false")
 
-    await box.beat()
+    await box.heartbeat()
     assert (await box.record()).json()["phase"] == "online"
 
     new = await (await platform.replaced(box)).enter()
@@ -177,9 +177,9 @@ async def test_without_a_database_the_api_lives_is_not_ready_and_refuses(postgre
     async with platform_on(url) as platform:
         box = await platform.workspace("ws-dropped")
         assert (await box.register(secret=True)).status_code == 200
-        platform.hurry()
+        platform.shorten_checkout_timeout()
         await _drop(postgres, "dropped")
-        for answer in (await box.register(secret=True), await box.beat(), await box.state(secret=True)):
+        for answer in (await box.register(secret=True), await box.heartbeat(), await box.state(secret=True)):
             assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
             assert (answer.json()["action"], answer.headers["retry-after"]) == ("retry", "5")
         assert (await platform.client.get("/readyz")).status_code == 503
@@ -187,25 +187,10 @@ async def test_without_a_database_the_api_lives_is_not_ready_and_refuses(postgre
 
 
 async def _drop(postgres: Postgres, name: str) -> None:
-    """With who is in it; the server waits for their ends, but for 5 s only."""
+    """Drop the database and end its sessions; the server waits only 5 s for them."""
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
         while True:
             with suppress(psycopg.errors.ObjectInUse):
                 await admin.execute(drop)
                 return
-
-
-async def test_a_lock_that_is_not_given_is_a_503_and_nothing_is_written(database: str) -> None:
-    async with platform_on(database, lock_timeout=HURRY) as platform:
-        box = await platform.workspace()
-        async with platform.database.transaction():
-            await platform.database.execute(
-                "SELECT FROM generations WHERE workspace_id = %s FOR UPDATE", [box.workspace_id]
-            )
-            answer = await box.register(secret=True)
-            assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
-            # Whoever proves nothing does not wait for the lock at all.
-            assert (await box.register()).status_code == 401
-        assert await platform.tokens(box) == []
-        assert (await box.register(secret=True)).status_code == 200

@@ -1,10 +1,10 @@
-"""The tokens of a workspace as people manage them."""
+"""Listing, creating and revoking the tokens of a workspace."""
 
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from register_api.workspace.tokens import API_TOKENS_LIMIT
@@ -17,16 +17,16 @@ def bearer(token: str | None) -> dict[str, str]:
     return {} if token is None else {"authorization": f"Bearer {token}"}
 
 
-async def index(box: Box, token: str | None = OPERATOR_TOKEN) -> httpx.Response:
+async def index(box: Box, token: str | None = OPERATOR_TOKEN) -> httpx2.Response:
     return await box.client.get(f"/workspaces/{box.workspace_id}/tokens", headers=bearer(token))
 
 
-async def create(box: Box, token: str | None = OPERATOR_TOKEN, **body: Any) -> httpx.Response:
+async def create(box: Box, token: str | None = OPERATOR_TOKEN, **body: Any) -> httpx2.Response:
     path = f"/workspaces/{box.workspace_id}/tokens"
     return await box.client.post(path, json=body, headers=bearer(token))
 
 
-async def revoke(box: Box, token_id: object, token: str | None = OPERATOR_TOKEN) -> httpx.Response:
+async def revoke(box: Box, token_id: object, token: str | None = OPERATOR_TOKEN) -> httpx2.Response:
     path = f"/workspaces/{box.workspace_id}/tokens/{token_id}"
     return await box.client.delete(path, headers=bearer(token))
 
@@ -71,14 +71,14 @@ async def test_the_current_box_manages_the_tokens_of_its_workspace(platform: Pla
     assert (await revoke(box, created.json()["id"], box.token)).json() == {"status": "revoked"}
 
 
-async def test_nobody_else_does(platform: Platform) -> None:
+async def test_others_cannot_manage_tokens(platform: Platform) -> None:
     box = await (await platform.workspace()).enter_and_use()
     other = await (await platform.workspace()).enter_and_use()
     api = (await create(box)).json()
     before = (await index(box)).json()
-    told = {None: "token_missing", other.token: "token_invalid", "x" * 43: "token_invalid"}
-    told |= {api["auth_token"]: "forbidden", box.secret: "reregister_required"}
-    for token, code in told.items():
+    codes = {None: "token_missing", other.token: "token_invalid", "x" * 43: "token_invalid"}
+    codes |= {api["auth_token"]: "forbidden", box.secret: "reregister_required"}
+    for token, code in codes.items():
         for answer in (
             await index(box, token),
             await create(box, token),
@@ -87,7 +87,7 @@ async def test_nobody_else_does(platform: Platform) -> None:
             assert answer.json()["code"] == code
             assert answer.status_code == (403 if code == "forbidden" else 401)
     after = (await index(box)).json()
-    for shown in (before, after):  # that it was presented is a use, and noted
+    for shown in (before, after):  # presenting a token counts as its use
         for it in shown["tokens"]:
             it.pop("last_used_at")
     assert after == before
@@ -106,11 +106,11 @@ async def test_an_api_token_reads_and_its_use_is_noted(platform: Platform) -> No
 async def test_an_api_token_is_no_evidence_of_a_box(platform: Platform) -> None:
     box = await platform.workspace()
     token = (await create(box)).json()["auth_token"]
-    for answer in (await box.register(bearer=token), await box.beat(bearer=token)):
+    for answer in (await box.register(bearer=token), await box.heartbeat(bearer=token)):
         assert (answer.status_code, answer.json()["code"]) == (401, "token_invalid")
     assert (await box.state(bearer=token)).status_code == 401
     assert await platform.tokens(box) == []
-    assert await platform.facts(box) == []
+    assert await platform.events(box) == []
 
 
 async def test_an_api_token_never_closes_the_gate(platform: Platform) -> None:
@@ -145,7 +145,7 @@ async def test_revoking_an_instances_token_opens_the_gate_for_its_box_only(platf
     box = await (await platform.workspace()).enter_and_use()
     [token] = (await index(box)).json()["tokens"]
     assert (await revoke(box, token["id"])).status_code == 200
-    assert (await box.beat()).status_code == 401
+    assert (await box.heartbeat()).status_code == 401
     assert (await box.register()).status_code == 401
     new = await replace(box, token=None).enter()
     assert new.token != box.token
@@ -192,7 +192,7 @@ async def test_a_name_that_does_not_fit_is_a_400(platform: Platform, body: dict[
     assert answer.json()["error"].startswith("name")
 
 
-async def test_who_made_and_revoked_a_token_stands_in_the_trail(platform: Platform) -> None:
+async def test_who_made_and_revoked_a_token_is_in_the_audit_log(platform: Platform) -> None:
     box = await platform.workspace()
     created = (await create(box)).json()
     await revoke(box, created["id"])

@@ -1,4 +1,4 @@
-"""Migrations and connections, on a server that comes and goes."""
+"""Migrations and the pool, with a server that stops and starts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def empty(postgres: Postgres) -> str:
 
 
 async def migrate(url: str, known: Sequence[Migration] | None = None) -> list[str]:
-    """As its callers do it: if a slow machine did not connect in time, nothing began, and it is run again."""
+    """Migrate as callers do: retry if a slow machine did not connect in time."""
     while True:
         try:
             return await migrating.migrate(url, known)
@@ -90,7 +90,7 @@ async def test_a_file_that_fails_leaves_nothing_of_itself(empty: str) -> None:
     assert await migrate(empty, [FIRST, SECOND]) == ["0002_second"]
 
 
-async def test_a_file_and_the_note_that_it_was_applied_are_one_transaction(empty: str) -> None:
+async def test_a_file_and_its_row_are_one_transaction(empty: str) -> None:
     unnotable = replace(BROKEN, sql=b"CREATE TABLE half (); DROP TABLE schema_migrations;")
     with pytest.raises(psycopg.errors.UndefinedTable):
         await migrate(empty, [unnotable])
@@ -113,7 +113,7 @@ async def test_a_statement_or_a_lock_that_takes_too_long_is_unavailability(empty
                 await conn.execute("SELECT pg_advisory_lock(1)")
 
 
-async def test_what_is_wrong_with_a_statement_is_not_called_unavailability(empty: str) -> None:
+async def test_an_invalid_statement_is_not_unavailability(empty: str) -> None:
     async with patient_pool(empty, maximum=8) as pool:
         with pytest.raises(psycopg.errors.UndefinedTable):
             async with connection(pool) as conn:
@@ -144,7 +144,7 @@ async def test_a_pool_opens_before_its_server_is_up(postgres: Postgres, empty: s
 
 
 async def _until_it_answers(pool: Pool) -> None:
-    """Before it gives up for a while, the pool tries again after some seconds."""
+    """The pool reconnects within seconds."""
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while True:
             try:

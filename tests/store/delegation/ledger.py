@@ -22,13 +22,13 @@ Values = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The database, and what tests ask of it beside what they test."""
+    """The database, with helpers to create and read workspaces and delegations."""
 
     pool: Pool
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Connection]:
-        """A connection in a transaction, which ends with the block."""
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction for the block."""
         async with self.pool.connection() as conn, conn.transaction():
             yield conn
 
@@ -42,7 +42,7 @@ class Ledger:
         [row] = await self.rows("SELECT * FROM delegations WHERE delegation_id = %s", delegation_id)
         return row
 
-    async def facts(self, workspace_id: str) -> list[tuple[object, object]]:
+    async def events(self, workspace_id: str) -> list[tuple[object, object]]:
         rows = await self.rows(
             "SELECT generation, kind FROM workspace_outbox WHERE workspace_id = %s ORDER BY event_id",
             workspace_id,
@@ -50,15 +50,15 @@ class Ledger:
         return [(row["generation"], row["kind"]) for row in rows]
 
     async def workspace(self) -> str:
-        """One with its first generation open."""
+        """Create a workspace with its first generation open."""
         name = f"ws-{next(_NUMBERS)}"
-        async with self.held() as conn:
+        async with self.transaction() as conn:
             await generations.enroll(conn, name, spec={})
         await self.opened(name, 1)
         return name
 
     async def opened(self, workspace_id: str, generation: int) -> None:
-        async with self.held() as conn:
+        async with self.transaction() as conn:
             await open_next(conn, workspace_id, generation)
 
     async def delegation(
@@ -69,7 +69,7 @@ class Ledger:
         type_: DelegationType = DelegationType.DELEGATE,
         generation: int = 1,
     ) -> str:
-        """One to that generation of the target, as far as that state."""
+        """Create a delegation to a generation of the target, in the given state."""
         source_id = None if type_ is DelegationType.CANARY else await self.workspace()
         new = NewDelegation(
             delegation_id=f"d-{next(_NUMBERS)}",
@@ -78,7 +78,7 @@ class Ledger:
             target_id=target_id,
             task="do it",
         )
-        async with self.held() as conn:
+        async with self.transaction() as conn:
             assert await delegations.create(conn, new) is None
             if state is not DelegationState.QUEUED:
                 assert await delegations.record_progress(
@@ -86,22 +86,29 @@ class Ledger:
                 )
         return new.delegation_id
 
-    async def heard(
-        self, delegation_id: str, then: DelegationState, *, generation: int = 1, attempt: int | None = None
+    async def report(
+        self,
+        delegation_id: str,
+        new_state: DelegationState,
+        *,
+        generation: int = 1,
+        attempt: int | None = None,
     ) -> bool:
-        async with self.held() as conn:
+        async with self.transaction() as conn:
             return await delegations.record_progress(
-                conn, delegation_id, then, generation=generation, attempt=attempt, preview="the result"
+                conn, delegation_id, new_state, generation=generation, attempt=attempt, preview="the result"
             )
 
-    async def ended(self, delegation_id: str, then: DelegationState, *, attempt: int | None = None) -> bool:
+    async def end(
+        self, delegation_id: str, new_state: DelegationState, *, attempt: int | None = None
+    ) -> bool:
         async with self.pool.connection() as conn:
             return await delegations.end(
-                conn, delegation_id, then, code="ended", error="it ended", attempt=attempt
+                conn, delegation_id, new_state, code="ended", error="it ended", attempt=attempt
             )
 
     async def until_waiting(self, number: int = 1) -> None:
-        """Until so many sessions of the database wait for a lock."""
+        """Wait until `number` sessions of the database wait for a lock."""
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while True:
                 [row] = await self.rows(
@@ -114,7 +121,7 @@ class Ledger:
 
 
 async def open_next(conn: Connection, workspace_id: str, generation: int) -> None:
-    """As the activity does: the workspace's row is held, the old generation superseded."""
+    """Open a generation as the activity does: lock the workspace, supersede the old generation."""
     await generations.lock(conn, workspace_id)
     await generations.open_generation(
         conn, workspace_id, generation=generation, key_id="k1", spec={}, phase="recreating"

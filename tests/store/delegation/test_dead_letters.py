@@ -1,4 +1,4 @@
-"""Dead letters and stalls: flags that a human's word, or the target's, may meet half-way."""
+"""Dead letters and stalls: flags that race with an operator's command or the target's progress."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,13 +38,13 @@ async def test_a_dead_letter_is_sent_again_or_given_up_and_the_end_stays(ledger:
     )
 
     async def resent() -> bool:
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             return await delegations.resend(conn, it)
 
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         if first == "resend":
             assert await delegations.resend(conn, it)
-            late = asyncio.ensure_future(ledger.ended(it, CANCELED))
+            late = asyncio.ensure_future(ledger.end(it, CANCELED))
         else:
             assert await delegations.end(conn, it, CANCELED, code="given_up", error="", attempt=None)
             late = asyncio.ensure_future(resent())
@@ -58,34 +58,34 @@ async def test_a_dead_letter_is_sent_again_or_given_up_and_the_end_stays(ledger:
 async def test_only_what_is_queued_can_be_sent_again(ledger: Ledger, state: DelegationState) -> None:
     it = await ledger.delegation(await ledger.workspace(), state=state)
     before = await ledger.row(it)
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         assert not await delegations.resend(conn, it)
     assert await ledger.row(it) == before
 
 
 async def test_a_dead_letter_that_was_acknowledged_meanwhile_is_none(ledger: Ledger) -> None:
     it = await ledger.delegation(await ledger.workspace())
-    assert await ledger.heard(it, ACKED)
-    async with ledger.held() as conn:
+    assert await ledger.report(it, ACKED)
+    async with ledger.transaction() as conn:
         await delegations.dead_letter(conn, it, attempt=0)  # decided before the ack
     assert (await ledger.row(it))["dead_lettered"] is False
 
 
 async def test_an_ack_ends_a_dead_letter(ledger: Ledger) -> None:
     it = await ledger.delegation(await ledger.workspace())
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         await delegations.dead_letter(conn, it, attempt=0)
     assert (await ledger.row(it))["dead_lettered"] is True
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         await delegations.dead_letter(conn, it, attempt=0)
-    assert await ledger.heard(it, ACKED)
+    assert await ledger.report(it, ACKED)
     assert (await ledger.row(it))["dead_lettered"] is False
 
 
 async def test_progress_that_was_reported_meanwhile_is_no_stall(ledger: Ledger) -> None:
     it = await ledger.delegation(await ledger.workspace(), state=ACKED)
     seen = cast("datetime", (await ledger.row(it))["progressed_at"])
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         await delegations.refresh_progress(conn, it, generation=1)
         await delegations.mark_stalled(conn, it, progressed_at=seen)  # decided before the progress
     assert (await ledger.row(it))["stalled"] is False

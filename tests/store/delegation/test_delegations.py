@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from devstack.postgres import Postgres
-from store.delegation import agent_liveness, delegations
+from store.delegation import agent_liveness, delegation_state, delegations
 from store.delegation.delegations import DelegationRecord, NewDelegation
 from store.workspace import generations
 from tests.database import migrated_database, patient_pool
@@ -47,17 +47,17 @@ async def ledger(database: str) -> AsyncIterator[Ledger]:
 
 @pytest.mark.parametrize("end", [EXPIRED, CANCELED, FAILED])
 @pytest.mark.parametrize("first", ["the target", "the control plane"])
-async def test_who_waits_for_the_row_of_an_ended_delegation_changes_nothing(
+async def test_a_write_that_waits_for_an_ended_delegation_changes_nothing(
     ledger: Ledger, end: DelegationState, first: str
 ) -> None:
     it = await ledger.delegation(await ledger.workspace(), state=IN_PROGRESS)
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         if first == "the target":
             assert await delegations.record_progress(conn, it, PROCESSED, generation=1, attempt=None)
-            late = ledger.ended(it, end)
+            late = ledger.end(it, end)
         else:
             assert await delegations.end(conn, it, end, code="ended", error="it ended", attempt=1)
-            late = ledger.heard(it, PROCESSED)
+            late = ledger.report(it, PROCESSED)
         waiting = asyncio.ensure_future(late)
         await ledger.until_waiting()
         before = await (
@@ -68,13 +68,17 @@ async def test_who_waits_for_the_row_of_an_ended_delegation_changes_nothing(
     assert before == (after["d"],)
 
 
-async def test_of_many_words_about_its_end_exactly_one_counts(ledger: Ledger) -> None:
+async def test_exactly_one_of_many_concurrent_ends_counts(ledger: Ledger) -> None:
     target = await ledger.workspace()
     for _ in range(10):
         it = await ledger.delegation(target, state=ACKED)
-        ends = [ledger.ended(it, EXPIRED), ledger.ended(it, CANCELED), ledger.ended(it, FAILED)]
-        words = [ledger.heard(it, PROCESSED), ledger.heard(it, FAILED), ledger.heard(it, PROCESSED)]
-        won = await asyncio.gather(*words, *ends)
+        ends = [ledger.end(it, EXPIRED), ledger.end(it, CANCELED), ledger.end(it, FAILED)]
+        reports = [
+            ledger.report(it, PROCESSED),
+            ledger.report(it, FAILED),
+            ledger.report(it, PROCESSED),
+        ]
+        won = await asyncio.gather(*reports, *ends)
         assert won.count(True) == 1
         row = await ledger.row(it)
         state = (PROCESSED, FAILED, PROCESSED, EXPIRED, CANCELED, FAILED)[won.index(True)]
@@ -87,7 +91,7 @@ async def test_the_database_moves_forward_only_as_the_rules_do(ledger: Ledger, n
     target = await ledger.workspace()
     for then in DelegationState:
         it = await ledger.delegation(target, state=now)
-        assert await ledger.heard(it, then) == may_become(now, then)
+        assert await ledger.report(it, then) == may_become(now, then)
         row = await ledger.row(it)
         assert row["state"] == (then if may_become(now, then) else now)
         assert (row["ended_at"] is not None) == (row["state"] in TERMINAL)
@@ -110,28 +114,28 @@ async def test_the_database_itself_keeps_what_has_ended(ledger: Ledger, end: Del
 
 
 @pytest.mark.parametrize("state", [QUEUED, DELIVERED, ACKED, IN_PROGRESS])
-async def test_a_word_that_waits_for_the_next_generation_is_no_word_any_more(
+async def test_a_report_that_waits_for_the_next_generation_has_no_effect(
     ledger: Ledger, state: DelegationState
 ) -> None:
-    # A word that may not follow anyhow need not wait for anything.
+    # A report that the rules exclude need not wait for a lock.
     for then in filter(partial(may_become, state), (DELIVERED, ACKED, PROCESSED, FAILED)):
         target = await ledger.workspace()
         it = await ledger.delegation(target, state=state)
         before = await ledger.row(it)
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             await open_next(conn, target, 2)
-            late = asyncio.ensure_future(ledger.heard(it, then))
+            late = asyncio.ensure_future(ledger.report(it, then))
             await ledger.until_waiting()
         assert await late is False
         assert await ledger.row(it) == before
-        # but the new box's word about what is queued counts, and only about that
-        assert await ledger.heard(it, then, generation=2) == (state is QUEUED)
+        # a report of the new box counts only for a queued delegation
+        assert await ledger.report(it, then, generation=2) == (state is QUEUED)
 
 
-async def test_a_word_that_came_first_holds_the_next_generation_back(ledger: Ledger) -> None:
+async def test_a_report_that_came_first_delays_the_next_generation(ledger: Ledger) -> None:
     target = await ledger.workspace()
     it = await ledger.delegation(target, state=ACKED)
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         assert await delegations.record_progress(conn, it, PROCESSED, generation=1, attempt=None)
         opening = asyncio.ensure_future(ledger.opened(target, 2))
         await ledger.until_waiting()
@@ -143,7 +147,7 @@ async def test_a_word_that_came_first_holds_the_next_generation_back(ledger: Led
     assert (await ledger.row(it))["state"] == PROCESSED
 
 
-async def test_the_next_generation_stirs_what_is_under_way_to_it(ledger: Ledger) -> None:
+async def test_the_next_generation_wakes_open_delegations_to_it(ledger: Ledger) -> None:
     target = await ledger.workspace()
     under_way = {await ledger.delegation(target, state=state) for state in (QUEUED, DELIVERED, ACKED)}
     over = await ledger.delegation(target, state=PROCESSED)
@@ -161,10 +165,11 @@ async def test_an_ack_and_the_next_generation_agree_on_which_was_first(ledger: L
     for generation in range(1, 11):
         it = await ledger.delegation(target, state=DELIVERED, generation=generation)
         acked, _ = await asyncio.gather(
-            ledger.heard(it, ACKED, generation=generation, attempt=0), ledger.opened(target, generation + 1)
+            ledger.report(it, ACKED, generation=generation, attempt=0),
+            ledger.opened(target, generation + 1),
         )
-        async with ledger.held() as conn:
-            row = await delegations.read(conn, it)
+        async with ledger.transaction() as conn:
+            row = await delegation_state.read(conn, it)
             assert row is not None
             what = due(row.delegation, row.now, Deadlines())
             if acked:
@@ -173,18 +178,18 @@ async def test_an_ack_and_the_next_generation_agree_on_which_was_first(ledger: L
             else:
                 assert what == Requeue()
                 assert await delegations.requeue(conn, it, generation=generation, attempt=1)
-        assert not await ledger.heard(it, PROCESSED, generation=generation)
+        assert not await ledger.report(it, PROCESSED, generation=generation)
 
 
 async def test_a_requeue_does_not_undo_the_next_delivery(ledger: Ledger) -> None:
     target = await ledger.workspace()
     it = await ledger.delegation(target, state=DELIVERED)
     await ledger.opened(target, 2)
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         assert await delegations.requeue(conn, it, generation=1, attempt=1)
         assert not await delegations.requeue(conn, it, generation=1, attempt=1)
         assert await delegations.record_progress(conn, it, DELIVERED, generation=2, attempt=1)
-        # a look of before, which comes only now
+        # a write based on an earlier read
         assert not await delegations.requeue(conn, it, generation=1, attempt=1)
         assert not await delegations.requeue(conn, it, generation=2, attempt=1)
         assert not await delegations.requeue(conn, it, generation=1, attempt=2)
@@ -193,11 +198,11 @@ async def test_a_requeue_does_not_undo_the_next_delivery(ledger: Ledger) -> None
     assert (row["state"], row["attempts"], row["target_generation"]) == (DELIVERED, 2, 2)
 
 
-async def test_one_attempt_is_written_down_once(ledger: Ledger) -> None:
+async def test_one_attempt_is_recorded_once(ledger: Ledger) -> None:
     it = await ledger.delegation(await ledger.workspace())
-    won = await asyncio.gather(*(ledger.heard(it, DELIVERED, attempt=0) for _ in range(8)))
+    won = await asyncio.gather(*(ledger.report(it, DELIVERED, attempt=0) for _ in range(8)))
     assert won.count(True) == 1
-    async with ledger.held() as conn:  # and what another attempt of the activity heard comes too late
+    async with ledger.transaction() as conn:  # a write of another attempt comes too late
         await delegations.record_refusal(conn, it, attempt=0, code="refused", error="no", retry_after=AGAIN)
         await delegations.record_unreachable(conn, it, attempt=0, retry_after=AGAIN)
     row = await ledger.row(it)
@@ -208,23 +213,23 @@ async def test_one_refusal_counts_once(ledger: Ledger) -> None:
     it = await ledger.delegation(await ledger.workspace())
 
     async def refused() -> None:
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             await delegations.record_refusal(
                 conn, it, attempt=0, code="refused", error="no", retry_after=AGAIN
             )
 
     await asyncio.gather(*(refused() for _ in range(8)))
     assert (await ledger.row(it))["attempts"] == 1
-    assert not await ledger.heard(it, DELIVERED, attempt=0)
-    assert await ledger.heard(it, DELIVERED, attempt=1)
+    assert not await ledger.report(it, DELIVERED, attempt=0)
+    assert await ledger.report(it, DELIVERED, attempt=1)
 
 
 async def test_the_result_of_the_attempt_before_counts_while_its_box_is_the_current_one(
     ledger: Ledger,
 ) -> None:
     it = await ledger.delegation(await ledger.workspace(), state=DELIVERED)
-    assert not await ledger.heard(it, PROCESSED, attempt=1)  # of an attempt that nobody has made
-    assert await ledger.heard(it, PROCESSED, attempt=0)
+    assert not await ledger.report(it, PROCESSED, attempt=1)  # of an attempt that was not made
+    assert await ledger.report(it, PROCESSED, attempt=0)
 
 
 async def test_fifty_creations_under_one_key_are_one_delegation(ledger: Ledger) -> None:
@@ -240,21 +245,21 @@ async def test_fifty_creations_under_one_key_are_one_delegation(ledger: Ledger) 
             task="do it",
             idempotency_key="the same",
         )
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             known = await delegations.create(conn, new)
         return new.delegation_id if known is None else known.delegation_id
 
-    told = await asyncio.gather(*(created(number) for number in range(50)))
+    created_ids = await asyncio.gather(*(created(number) for number in range(50)))
     rows = await ledger.rows("SELECT delegation_id FROM delegations WHERE source_id = %s", source)
-    assert [row["delegation_id"] for row in rows] == [told[0]]
-    assert set(told) == {told[0]}
+    assert [row["delegation_id"] for row in rows] == [created_ids[0]]
+    assert set(created_ids) == {created_ids[0]}
     assert await ledger.rows("SELECT delegation_id FROM delegation_outbox") == rows
 
 
 async def test_two_sources_may_use_one_key_and_one_id_stays_one_delegation(ledger: Ledger) -> None:
     sources, target = [await ledger.workspace() for _ in range(2)], await ledger.workspace()
     seen: list[DelegationRecord | None] = []
-    async with ledger.held() as conn:
+    async with ledger.transaction() as conn:
         for number, source in enumerate([*sources, sources[0]]):
             new = NewDelegation(
                 delegation_id=f"{target}-{number % 2}",
@@ -278,7 +283,7 @@ async def test_two_results_of_one_target_at_once_both_count(ledger: Ledger) -> N
     began = asyncio.Event()
 
     async def first() -> None:
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             assert await delegations.record_progress(conn, one, PROCESSED, generation=1, attempt=None)
             began.set()
             await ledger.until_waiting()
@@ -286,7 +291,7 @@ async def test_two_results_of_one_target_at_once_both_count(ledger: Ledger) -> N
 
     async def second() -> None:
         await began.wait()
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             assert await delegations.record_progress(conn, other, PROCESSED, generation=1, attempt=None)
             await agent_liveness.record_processed(conn, target, generation=1)
 
@@ -295,11 +300,11 @@ async def test_two_results_of_one_target_at_once_both_count(ledger: Ledger) -> N
 
 async def test_an_answered_canary_and_the_next_generation_do_not_deadlock(ledger: Ledger) -> None:
     target = await ledger.workspace()
-    canary = await ledger.delegation(target, type_=DelegationType.CANARY)  # a first question, not answered
+    canary = await ledger.delegation(target, type_=DelegationType.CANARY)  # a first canary without an answer
     began = asyncio.Event()
 
     async def opening() -> None:
-        async with ledger.held() as conn:
+        async with ledger.transaction() as conn:
             await generations.lock(conn, target)
             await delegations.cancel_canaries(conn, target)
             began.set()
@@ -308,6 +313,6 @@ async def test_an_answered_canary_and_the_next_generation_do_not_deadlock(ledger
 
     async def answered() -> bool:
         await began.wait()
-        return await ledger.heard(canary, PROCESSED)
+        return await ledger.report(canary, PROCESSED)
 
     assert list(await asyncio.gather(opening(), answered(), return_exceptions=True)) == [None, False]

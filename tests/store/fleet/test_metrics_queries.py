@@ -1,4 +1,4 @@
-"""The figures of the fleet, on a real PostgreSQL: what must be 0 is not, once it is broken."""
+"""Fleet metrics on a real PostgreSQL. Metrics that must be 0 are not once an invariant is broken."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -72,7 +72,7 @@ async def read(conn: Connection) -> FleetMetrics:
     return await metrics_queries.read(conn, expire=EXPIRE)
 
 
-async def test_of_an_empty_fleet_there_is_nothing_to_tell(conn: Connection) -> None:
+async def test_an_empty_fleet_has_empty_metrics(conn: Connection) -> None:
     seen = await read(conn)
     assert (
         seen.phases,
@@ -102,7 +102,7 @@ async def test_a_live_token_of_a_superseded_generation_breaks_an_invariant(conn:
     assert (await read(conn)).generations_with_extra_tokens == 1
 
 
-async def test_online_after_a_minute_of_silence_breaks_an_invariant(conn: Connection) -> None:
+async def test_online_with_stale_heartbeats_after_a_minute_breaks_an_invariant(conn: Connection) -> None:
     await workspace(conn, "a")
     await conn.execute("UPDATE heartbeats SET stale_since = now()")
     seen = await read(conn)
@@ -126,7 +126,7 @@ async def test_a_delegation_that_is_open_long_after_it_expired_breaks_an_invaria
     assert (await read(conn)).overdue == 1
 
 
-async def test_two_live_instances_of_one_workspace_are_told_of(conn: Connection) -> None:
+async def test_two_live_instances_of_one_workspace_are_counted(conn: Connection) -> None:
     await fleet_snapshot.record_inventory(conn, {"a": 1, "b": 1})
     seen = await read(conn)
     assert (seen.running_instances, seen.workspaces_with_duplicates, seen.max_per_workspace) == (2, 0, 1)
@@ -137,7 +137,7 @@ async def test_two_live_instances_of_one_workspace_are_told_of(conn: Connection)
     assert (await read(conn)).max_per_workspace == 0
 
 
-async def test_the_watchdogs_word_that_the_fleet_is_frozen_is_kept_until_its_next_round(
+async def test_the_frozen_state_is_kept_until_the_next_watchdog_run(
     conn: Connection,
 ) -> None:
     await fleet_snapshot.record_watchdog_run(conn, frozen_reason="EC2 cannot be read: AuthFailure")

@@ -1,4 +1,4 @@
-"""The fleet's figures and places, and what the watchdog finds, on a real PostgreSQL."""
+"""The fleet's counts and permits, and the watchdog's findings, on a real PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ def database(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def committing(database: str) -> AsyncIterator[Connection]:
-    """For what several sessions see."""
+    """A connection whose changes other sessions see."""
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
         await conn.execute("TRUNCATE workspaces, workspace_outbox, heartbeat_intake CASCADE")
         yield conn
@@ -35,7 +35,7 @@ async def committing(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def conn(committing: Connection) -> AsyncIterator[Connection]:
-    """In one transaction, whose `now()` stands still: nothing ages because the machine is slow."""
+    """A connection in one transaction, so that `now()` is constant on a slow machine."""
     async with committing.transaction():
         yield committing
 
@@ -47,7 +47,7 @@ async def box(
     generation: int = 1,
     phase: str = "online",
     intent: str = "run",
-    silent_for: int | None = None,
+    stale_for: int | None = None,
     credential_lost_for: int | None = None,
     not_processing_for: int | None = None,
     registered: bool = True,
@@ -83,8 +83,8 @@ async def box(
         [
             name,
             generation,
-            ago(silent_for or 1),
-            None if silent_for is None else timedelta(seconds=silent_for - 90),
+            ago(stale_for or 1),
+            None if stale_for is None else timedelta(seconds=stale_for - 90),
             ago(credential_lost_for),
         ],
     )
@@ -118,57 +118,59 @@ async def causes(conn: Connection) -> dict[str, str]:
 
 async def test_running_and_stale_workspaces_are_counted_by_their_current_generation(conn: Connection) -> None:
     await box(conn, "well")
-    await box(conn, "silent", silent_for=100)
-    await box(conn, "stopped", silent_for=100, intent="stop")
-    figures = await recreate_permits.read_figures(conn)
-    assert (figures.running, figures.stale, figures.recreating) == (2, 1, 0)
-    assert (figures.intake_at, figures.intake_since) == (None, None)
+    await box(conn, "silent", stale_for=100)
+    await box(conn, "stopped", stale_for=100, intent="stop")
+    counts = await recreate_permits.read_counts(conn)
+    assert (counts.running, counts.stale, counts.recreating) == (2, 1, 0)
+    assert (counts.intake_at, counts.intake_since) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("generation", "phase", "taken", "in_use"),
+    ("generation", "phase", "granted_ago", "in_use"),
     [
-        (1, "online", 59, True),  # granted, and not opened yet
-        (1, "degraded", 61, False),  # changed its mind
+        (1, "online", 59, True),  # granted, not opened yet
+        (1, "degraded", 61, False),  # the workflow dropped the recreate
         (2, "recreating", 300, True),
         (2, "awaiting_registration", 300, True),
         (2, "online", 5, False),
         (2, "failed", 5, False),
-        (2, "recreating", 3601, False),  # waits for a human
-        (3, "recreating", 5, False),  # another recreate, which a human asked for
+        (2, "recreating", 3601, False),  # waits for an operator
+        (3, "recreating", 5, False),  # another recreate, requested by an operator
     ],
 )
-async def test_a_place_is_in_use_until_its_generation_is_online_or_has_failed(
-    conn: Connection, generation: int, phase: str, taken: int, in_use: bool
+async def test_a_permit_is_in_use_until_its_generation_is_online_or_has_failed(
+    conn: Connection, generation: int, phase: str, granted_ago: int, in_use: bool
 ) -> None:
     await box(conn, "ws", generation=generation, phase=phase)
     await recreate_permits.grant_permit(conn, "ws", generation=2)
-    await conn.execute("UPDATE recreate_permits SET granted_at = now() - %s", [timedelta(seconds=taken)])
-    assert (await recreate_permits.read_figures(conn)).recreating == in_use
-    assert (await recreate_permits.read_figures(conn, exclude="ws")).recreating == 0
+    await conn.execute(
+        "UPDATE recreate_permits SET granted_at = now() - %s", [timedelta(seconds=granted_ago)]
+    )
+    assert (await recreate_permits.read_counts(conn)).recreating == in_use
+    assert (await recreate_permits.read_counts(conn, exclude="ws")).recreating == 0
 
 
 async def test_intake_without_a_gap_has_no_beginning_and_a_gap_begins_it_anew(conn: Connection) -> None:
     gap = timedelta(seconds=90)
     await recreate_permits.record_intake(conn, gap=gap)
     await recreate_permits.record_intake(conn, gap=gap)
-    before = await recreate_permits.read_figures(conn)
+    before = await recreate_permits.read_counts(conn)
     assert before.intake_since is None
     await conn.execute("UPDATE heartbeat_intake SET last_seen_at = now() - %s", [timedelta(seconds=89)])
     await recreate_permits.record_intake(conn, gap=gap)
-    assert (await recreate_permits.read_figures(conn)).intake_since is None
+    assert (await recreate_permits.read_counts(conn)).intake_since is None
     await conn.execute("UPDATE heartbeat_intake SET last_seen_at = now() - %s", [gap])
     await recreate_permits.record_intake(conn, gap=gap)
-    after = await recreate_permits.read_figures(conn)
+    after = await recreate_permits.read_counts(conn)
     assert after.intake_since == after.intake_at
     began = after.now - timedelta(seconds=30)
     await conn.execute("UPDATE heartbeat_intake SET gapless_since = %s, last_seen_at = %s", [began, began])
     await recreate_permits.record_intake(conn, gap=gap)
-    later = await recreate_permits.read_figures(conn)
+    later = await recreate_permits.read_counts(conn)
     assert (later.intake_since, later.intake_at) == (began, after.now)
 
 
-async def test_places_are_taken_one_after_the_other(committing: Connection, database: str) -> None:
+async def test_permits_are_granted_one_after_the_other(committing: Connection, database: str) -> None:
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
         async with committing.transaction():
             await recreate_permits.lock(committing)
@@ -187,8 +189,8 @@ async def test_places_are_taken_one_after_the_other(committing: Connection, data
 
 async def test_each_cause_is_found_and_what_is_well_is_not(conn: Connection) -> None:
     await box(conn, "well")
-    await box(conn, "stale", silent_for=179)
-    await box(conn, "silent", silent_for=181)
+    await box(conn, "stale", stale_for=179)
+    await box(conn, "silent", stale_for=181)
     await box(conn, "lost", credential_lost_for=181)
     await box(conn, "losing", credential_lost_for=170)
     await box(conn, "dead", not_processing_for=241)
@@ -197,7 +199,7 @@ async def test_each_cause_is_found_and_what_is_well_is_not(conn: Connection) -> 
     await box(conn, "booting", registered=False, called=659)
     await box(conn, "unlaunched", registered=False, called=None, opened=1261)
     await box(conn, "fencing", registered=False, called=None, opened=1259)
-    await box(conn, "stopped", intent="stop", silent_for=1000, registered=False)
+    await box(conn, "stopped", intent="stop", stale_for=1000, registered=False)
     assert await causes(conn) == {
         "silent": "stale",
         "lost": "credential_lost",
@@ -209,13 +211,13 @@ async def test_each_cause_is_found_and_what_is_well_is_not(conn: Connection) -> 
 
 async def test_the_oldest_come_first_and_the_rest_are_counted(conn: Connection) -> None:
     for name, seconds in (("a", 200), ("b", 400), ("c", 300)):
-        await box(conn, name, silent_for=seconds)
+        await box(conn, name, stale_for=seconds)
     found = await find(conn, limit=2)
     assert [(each.workspace_id, each.total) for each in found] == [("b", 3), ("c", 3)]
 
 
-async def test_a_cause_is_asked_for_once(conn: Connection) -> None:
-    await box(conn, "ws", silent_for=200)
+async def test_a_cause_is_requested_once(conn: Connection) -> None:
+    await box(conn, "ws", stale_for=200)
     [finding] = await find(conn)
     await watchdog_queries.record_requests(conn, [finding])
     assert await find(conn) == []
@@ -226,8 +228,8 @@ async def test_a_cause_is_asked_for_once(conn: Connection) -> None:
         assert await find(conn) == [], outcome
 
 
-async def test_it_is_asked_for_again_when_the_answer_said_so(conn: Connection) -> None:
-    await box(conn, "ws", silent_for=200)
+async def test_a_deferred_request_is_repeated_at_its_time(conn: Connection) -> None:
+    await box(conn, "ws", stale_for=200)
     [finding] = await find(conn)
     await watchdog_queries.record_requests(conn, [finding])
     await answer(conn, finding, "deferred", retry_in=10)
@@ -239,8 +241,8 @@ async def test_it_is_asked_for_again_when_the_answer_said_so(conn: Connection) -
     assert await find(conn) == []
 
 
-async def test_one_that_only_a_human_can_help_is_not_asked_for_again(conn: Connection) -> None:
-    await box(conn, "ws", silent_for=200)
+async def test_a_cause_that_needs_an_operator_is_not_requested_again(conn: Connection) -> None:
+    await box(conn, "ws", stale_for=200)
     [finding] = await find(conn)
     await watchdog_queries.record_requests(conn, [finding])
     await answer(conn, finding, "deferred")
@@ -248,8 +250,8 @@ async def test_one_that_only_a_human_can_help_is_not_asked_for_again(conn: Conne
     assert await find(conn) == []
 
 
-async def test_a_request_without_an_outcome_was_lost_and_is_made_again(conn: Connection) -> None:
-    await box(conn, "ws", silent_for=200)
+async def test_a_request_without_an_outcome_is_repeated(conn: Connection) -> None:
+    await box(conn, "ws", stale_for=200)
     await watchdog_queries.record_requests(conn, await find(conn))
     await conn.execute("UPDATE watchdog_requests SET last_requested_at = now() - interval '299 seconds'")
     assert await find(conn) == []
@@ -257,8 +259,8 @@ async def test_a_request_without_an_outcome_was_lost_and_is_made_again(conn: Con
     assert [each.request_count for each in await find(conn)] == [1]
 
 
-async def test_another_silence_of_the_same_box_is_another_cause(conn: Connection) -> None:
-    await box(conn, "ws", silent_for=400)
+async def test_a_later_staleness_of_the_same_box_is_another_cause(conn: Connection) -> None:
+    await box(conn, "ws", stale_for=400)
     [first] = await find(conn)
     await watchdog_queries.record_requests(conn, [first])
     await answer(conn, first, "joined")
@@ -268,7 +270,9 @@ async def test_another_silence_of_the_same_box_is_another_cause(conn: Connection
 
 
 @pytest.mark.parametrize("cause", ["unregistered", "not_processing"])
-async def test_what_the_lifecycle_has_asked_for_itself_is_left_to_it(conn: Connection, cause: str) -> None:
+async def test_causes_that_the_workflow_has_requested_itself_are_left_to_it(
+    conn: Connection, cause: str
+) -> None:
     if cause == "unregistered":
         await box(conn, "ws", registered=False, called=700)
     else:
@@ -280,7 +284,7 @@ async def test_what_the_lifecycle_has_asked_for_itself_is_left_to_it(conn: Conne
     assert await find(conn) == []
 
 
-async def test_a_healthy_fleet_is_looked_through_by_indexes_only(committing: Connection) -> None:
+async def test_a_healthy_fleet_is_checked_by_indexes_only(committing: Connection) -> None:
     await committing.execute(
         "INSERT INTO workspaces (workspace_id, generation) SELECT 'w' || n, 1 FROM generate_series(1, 3000) n"
     )
@@ -300,8 +304,7 @@ async def test_a_healthy_fleet_is_looked_through_by_indexes_only(committing: Con
 
 
 async def _until_alone(conn: Connection) -> None:
-    """Sessions of the tests before have ended: as one ends, and on a slow machine not earlier, it is counted
-    what it read."""
+    """Wait for the statistics of earlier sessions: PostgreSQL counts a session when it ends."""
     others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -311,7 +314,7 @@ async def _until_alone(conn: Connection) -> None:
 
 
 async def _scans(conn: Connection) -> list[tuple[object, ...]]:
-    """How often a large table was read from end to end."""
+    """The number of sequential scans of the large tables."""
     await conn.execute("SELECT pg_stat_force_next_flush()")
     cursor = await conn.execute(
         "SELECT relname, seq_scan FROM pg_stat_user_tables"

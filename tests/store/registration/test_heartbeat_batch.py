@@ -1,4 +1,4 @@
-"""Many beats in one statement: which are counted, what each leaves behind, and whom it waits for."""
+"""Batches of heartbeats: which are counted, what each writes, and what it does not wait for."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from tests.store.delegation.ledger import open_next
 
 pytestmark = pytest.mark.anyio
 
-TOLD = Heartbeat(
+REPORTED = Heartbeat(
     active_tasks=2**31 - 1, is_busy=True, runtime_state="wedged", error_rate=0.5, sample_error="e'\\{}\"",
     current_task="t", uptime_seconds=2**53,
 )  # fmt: skip
@@ -28,7 +28,7 @@ TOLD = Heartbeat(
 
 @pytest.fixture(scope="module")
 def database(postgres: Postgres) -> str:
-    return migrated_database(postgres, "beats_together")
+    return migrated_database(postgres, "heartbeat_batch")
 
 
 @pytest.fixture
@@ -40,26 +40,28 @@ async def conn(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def behind(database: str) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
-    """To look at the rows, and to hold them."""
+    """To read and lock rows."""
     async with await psycopg.AsyncConnection.connect(database, autocommit=True, row_factory=dict_row) as conn:
         yield conn
 
 
 async def box(conn: Connection, name: str) -> HeartbeatInput:
-    """A beat of a box that beats: nothing is to be done but to note it. The last one was an hour ago."""
+    """A heartbeat that only updates the row of a healthy box. The last one was an hour ago."""
     await conn.execute("INSERT INTO workspaces (workspace_id) VALUES (%s)", [name])
     async with conn.transaction():
         await open_next(conn, name, 1)
     await conn.execute("UPDATE generations SET private_ip = '10.0.0.7' WHERE workspace_id = %s", [name])
-    beat = HeartbeatInput(workspace_id=name, sha256=token_hash(name), secret_generation=None, beat=TOLD)
+    heartbeat = HeartbeatInput(
+        workspace_id=name, sha256=token_hash(name), secret_generation=None, heartbeat=REPORTED
+    )
     await conn.execute(
         "INSERT INTO tokens (workspace_id, generation, state, sha256, prefix, key_id, nonce)"
         " VALUES (%s, 1, 'pending', %s, '01234567', 'k1', 'nonce')",
-        [name, beat.sha256],
+        [name, heartbeat.sha256],
     )
-    taken = await alone(conn, replace(beat, beat=Heartbeat()))
-    assert taken is not None
-    assert taken.first
+    result = await alone(conn, replace(heartbeat, heartbeat=Heartbeat()))
+    assert result is not None
+    assert result.first
     await conn.execute(
         "UPDATE tokens SET last_used_at = last_used_at - interval '1 hour' WHERE workspace_id = %s", [name]
     )
@@ -69,7 +71,7 @@ async def box(conn: Connection, name: str) -> HeartbeatInput:
         " unauthenticated_count = 2 WHERE workspace_id = %s",
         [name],
     )
-    return beat
+    return heartbeat
 
 
 async def alone(conn: Connection, given: HeartbeatInput) -> heartbeats.HeartbeatResult | None:
@@ -78,17 +80,17 @@ async def alone(conn: Connection, given: HeartbeatInput) -> heartbeats.Heartbeat
         given.workspace_id,
         sha256=given.sha256,
         secret_generation=given.secret_generation,
-        beat=given.beat,
+        heartbeat=given.heartbeat,
     )
 
 
 async def written(behind: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
-    """All that a beat can change; times as what has passed since, to the half hour."""
+    """All columns that a heartbeat changes; times as ages, rounded to half an hour."""
     cursor = await behind.execute(
         """
         SELECT b.*, t.token_id, t.state, t.nonce, t.last_used_at, t.revoked_at,
                (SELECT array_agg(f.kind ORDER BY f.event_id) FROM workspace_outbox f
-                WHERE f.workspace_id = b.workspace_id) AS facts
+                WHERE f.workspace_id = b.workspace_id) AS events
         FROM heartbeats b LEFT JOIN tokens t USING (workspace_id) ORDER BY b.workspace_id, t.token_id
         """
     )
@@ -100,12 +102,12 @@ async def written(behind: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
     return rows
 
 
-async def test_plain_beats_are_counted_as_each_of_them_would_be_alone(
+async def test_plain_heartbeats_are_counted_as_each_would_be_alone(
     conn: Connection, behind: psycopg.AsyncConnection[DictRow]
 ) -> None:
-    await box(conn, "not-beating")
+    await box(conn, "no-heartbeat")
     given = [await box(conn, f"w-{number}") for number in range(3)]
-    given[1] = replace(given[1], secret_generation=1, beat=Heartbeat())
+    given[1] = replace(given[1], secret_generation=1, heartbeat=Heartbeat())
     before = await written(behind)
     found = await heartbeat_batch.record_batch(conn, given)
     together = await written(behind)
@@ -119,12 +121,12 @@ async def test_plain_beats_are_counted_as_each_of_them_would_be_alone(
     assert await written(behind) == together
 
 
-async def test_beats_of_one_workspace_in_one_batch_are_both_counted_and_the_later_one_is_shown(
+async def test_of_two_heartbeats_of_one_workspace_both_count_and_the_later_one_is_shown(
     conn: Connection, behind: psycopg.AsyncConnection[DictRow]
 ) -> None:
     first = await box(conn, "w")
     others = [await box(conn, f"v-{number}") for number in range(5)]
-    given = [first, *others, replace(first, beat=Heartbeat(current_task="later")), *others]
+    given = [first, *others, replace(first, heartbeat=Heartbeat(current_task="later")), *others]
     found = await heartbeat_batch.record_batch(conn, given)
     assert all(found)
     assert {row["workspace_id"]: row["current_task"] for row in await written(behind)} == {
@@ -148,7 +150,7 @@ ON_ROWS: dict[str, LiteralString] = {
 
 
 @pytest.mark.parametrize("state", ON_ROWS)
-async def test_what_is_more_than_a_note_or_no_beat_at_all_is_left_untouched_and_its_companions_are_not(
+async def test_other_heartbeats_in_a_batch_are_left_to_the_single_row_statement(
     state: str, conn: Connection, behind: psycopg.AsyncConnection[DictRow]
 ) -> None:
     given = [await box(conn, "before"), await box(conn, "other"), await box(conn, "then")]
@@ -161,7 +163,7 @@ async def test_what_is_more_than_a_note_or_no_beat_at_all_is_left_untouched_and_
     assert [row["last_heartbeat_at"] for row in after] == [0, before[1]["last_heartbeat_at"], 0]
 
 
-async def test_a_bearer_is_worth_nothing_in_another_workspace_or_beside_another_generations_secret(
+async def test_a_token_is_invalid_in_another_workspace_or_with_the_secret_of_another_generation(
     conn: Connection, behind: psycopg.AsyncConnection[DictRow]
 ) -> None:
     one, two = await box(conn, "one"), await box(conn, "two")
@@ -180,7 +182,7 @@ async def test_a_bearer_is_worth_nothing_in_another_workspace_or_beside_another_
     assert await written(behind) == before
 
 
-async def test_a_workspace_that_somebody_holds_is_left_out_and_nobody_waits_for_it(
+async def test_a_locked_workspace_is_skipped_without_waiting(
     conn: Connection, behind: psycopg.AsyncConnection[DictRow]
 ) -> None:
     given = [await box(conn, f"w-{number}") for number in range(3)]
@@ -197,7 +199,7 @@ async def test_batches_of_all_sizes_share_few_prepared_statements_which_are_not_
     conn: Connection,
 ) -> None:
     given = [await box(conn, f"w-{number}") for number in range(20)]
-    small = [replace(each, beat=Heartbeat(active_tasks=1, uptime_seconds=1)) for each in given]
+    small = [replace(each, heartbeat=Heartbeat(active_tasks=1, uptime_seconds=1)) for each in given]
     for size in range(1, 21):
         await heartbeat_batch.record_batch(conn, given[:size])
         await heartbeat_batch.record_batch(conn, small[:size])
@@ -205,7 +207,7 @@ async def test_batches_of_all_sizes_share_few_prepared_statements_which_are_not_
 
 
 async def _plans(conn: Connection) -> Sequence[tuple[int, int]]:
-    """Plans that were made for one batch, and uses of the one for all; of each prepared statement."""
+    """Custom plans and uses of the generic plan, for each prepared statement."""
     cursor = await conn.execute(
         "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE '%SKIP LOCKED%'"
     )

@@ -1,4 +1,4 @@
-"""Finding the boxes that fell silent."""
+"""Marking boxes whose heartbeats are stale."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ def database(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def committing(database: str) -> AsyncIterator[Connection]:
-    """For what several sessions see."""
+    """A connection whose changes other sessions see."""
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
         await conn.execute("TRUNCATE workspaces, workspace_outbox CASCADE")
         yield conn
@@ -32,7 +32,7 @@ async def committing(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def conn(committing: Connection) -> AsyncIterator[Connection]:
-    """In one transaction, whose `now()` stands still: nothing ages because the machine is slow."""
+    """A connection in one transaction, so that `now()` is constant on a slow machine."""
     async with committing.transaction():
         yield committing
 
@@ -67,7 +67,7 @@ async def _facts(conn: Connection) -> list[tuple[str, int, str]]:
     return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]
 
 
-async def test_silence_is_told_once(conn: Connection) -> None:
+async def test_stale_heartbeats_are_reported_once(conn: Connection) -> None:
     await _box(conn, "fresh", silent_for=89)
     await _box(conn, "silent", silent_for=91)
     assert await mark_stale(conn, older_than=STALE, limit=10) == 1
@@ -75,7 +75,7 @@ async def test_silence_is_told_once(conn: Connection) -> None:
     assert await _facts(conn) == [("silent", 1, "stale")]
 
 
-async def test_boxes_that_should_not_beat_are_not_silent(conn: Connection) -> None:
+async def test_boxes_without_expected_heartbeats_are_not_stale(conn: Connection) -> None:
     await _box(conn, "stopped", silent_for=200, intent="stop")
     await _box(conn, "replaced", silent_for=200, generation=2, beat_of=1)
     await _box(conn, "new", silent_for=0)
@@ -84,7 +84,7 @@ async def test_boxes_that_should_not_beat_are_not_silent(conn: Connection) -> No
     assert await _facts(conn) == []
 
 
-async def test_scans_beside_each_other_share_the_work(committing: Connection, database: str) -> None:
+async def test_concurrent_scans_share_the_work(committing: Connection, database: str) -> None:
     for number in range(20):
         await _box(committing, f"w-{number:02}", silent_for=100 + number)
 

@@ -1,4 +1,4 @@
-"""Where a replay parts from what a run did: the point that it is reset to."""
+"""The workflow task at which a replay diverges from its history."""
 
 import asyncio
 import os
@@ -9,19 +9,18 @@ from temporalio.client import WorkflowHistory
 
 from cli.replay.histories import read
 from tests.replay.record import HISTORIES
-from tests.replay.test_cold_start import COMPLETED, history
 from workers.history.divergence import find_divergence
 from workflows.shared.encryption import Encryption, KeyUnknown, PayloadKeys, converter
 
 NO_KEYS = PayloadKeys.parse("")
 
 
-def parts_at(run: WorkflowHistory, keys: PayloadKeys = NO_KEYS) -> int | None:
+def diverges_at(run: WorkflowHistory, keys: PayloadKeys = NO_KEYS) -> int | None:
     return asyncio.run(find_divergence(run, Encryption(keys)))
 
 
 def renamed(run: WorkflowHistory, activity_id: str) -> int:
-    """Make as if the run had named an activity otherwise; returns the end of the task that did so."""
+    """Change the ID of a recorded activity; return the event at which its task completed."""
     for event in run.events:
         scheduled = event.activity_task_scheduled_event_attributes
         if scheduled.activity_id == activity_id:
@@ -30,28 +29,24 @@ def renamed(run: WorkflowHistory, activity_id: str) -> int:
     raise AssertionError(activity_id)
 
 
-def test_the_campaigns_find_parts_where_it_was_worked_on_in_two_parts() -> None:
-    assert parts_at(history()) == COMPLETED
-
-
 @pytest.mark.parametrize("name", ["incident", "delegated", "rolled"])
-def test_what_replays_parts_nowhere(name: str) -> None:
-    assert parts_at(read(HISTORIES / f"{name}.json")) is None
+def test_a_history_that_replays_does_not_diverge(name: str) -> None:
+    assert diverges_at(read(HISTORIES / f"{name}.json")) is None
 
 
 @pytest.mark.parametrize("activity_id", ["launch-1", "launch-2", "record-2"])
-def test_a_run_parts_with_the_task_whose_command_is_another_one(activity_id: str) -> None:
+def test_a_run_diverges_at_the_task_whose_command_differs(activity_id: str) -> None:
     run = read(HISTORIES / "incident.json")
     completed = renamed(run, activity_id)
-    assert parts_at(run) == completed
+    assert diverges_at(run) == completed
     [task] = [event for event in run.events if event.event_id == completed]
     assert task.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
 
 
-def test_a_run_of_another_type_parts_nowhere() -> None:
+def test_a_run_of_an_unknown_workflow_type_does_not_diverge() -> None:
     run = read(HISTORIES / "incident.json")
     run.events[0].workflow_execution_started_event_attributes.workflow_type.name = "FromTomorrow"
-    assert parts_at(run) is None
+    assert diverges_at(run) is None
 
 
 def test_an_encrypted_history_needs_its_keys() -> None:
@@ -64,5 +59,5 @@ def test_an_encrypted_history_needs_its_keys() -> None:
     [sealed] = asyncio.run(codec.encode(list(started.payloads)))
     started.payloads[0].CopyFrom(sealed)
     with pytest.raises(KeyUnknown):
-        parts_at(run)
-    assert parts_at(run, keys) == completed
+        diverges_at(run)
+    assert diverges_at(run, keys) == completed

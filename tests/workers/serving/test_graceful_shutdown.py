@@ -1,4 +1,4 @@
-"""Processes that are told to end: the API drains, the codec server and a migration end in order."""
+"""Graceful shutdown: the API drains; the codec server and a migration end in order."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -23,12 +23,13 @@ from tests.database import empty_database, migrated_database, patiently_migrate,
 
 SECONDS = 120.0
 HELD_UP_SECONDS = 2.5
-"""What is under way is given up after five seconds (by the codec server) or ten; a database, after three."""
+"""A server drops running requests after five (codec server) or ten seconds, a database connection after
+three."""
 
 TIMES = 3
 
 FOR_EVER = "300"
-"""No test waits for it: a second signal cuts it short."""
+"""No test waits for it: a second signal ends it."""
 
 BODY = b'{"workspace_id": "ws-1"}'
 HEAD = (
@@ -55,7 +56,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def told_to_end(process: Child) -> None:
+def terminate(process: Child) -> None:
     os.kill(process.pid, signal.SIGTERM)
 
 
@@ -80,15 +81,15 @@ def process(name: str, directory: Path, environment: Mapping[str, str]) -> Itera
 
 
 class Api:
-    """A register API as a process, and what callers see of it."""
+    """A register API process, as its callers see it."""
 
     def __init__(self, child: Child, port: int) -> None:
         self.child = child
         self.port = port
 
-    def probe(self, path: str) -> httpx.Response:
-        """On a new connection."""
-        return httpx.get(f"http://{LOCALHOST}:{self.port}{path}", trust_env=False, timeout=SECONDS)
+    def probe(self, path: str) -> httpx2.Response:
+        """Call an endpoint on a new connection."""
+        return httpx2.get(f"http://{LOCALHOST}:{self.port}{path}", trust_env=False, timeout=SECONDS)
 
     def connection(self) -> socket.socket:
         return socket.create_connection((LOCALHOST, self.port), timeout=SECONDS)
@@ -99,9 +100,9 @@ class Api:
 
     @property
     def draining(self) -> bool:
-        """Whether it says so; not ready it may also be because its database is slow."""
-        answer = self.probe("/readyz")
-        return answer.status_code == 503 and "shutting down" in answer.text
+        """Whether it reports shutdown; a slow database also makes it not ready."""
+        response = self.probe("/readyz")
+        return response.status_code == 503 and "shutting down" in response.text
 
     @property
     def gone(self) -> bool:
@@ -124,16 +125,16 @@ def api(database: str, directory: Path, **settings: str) -> Iterator[Api]:
 
 
 def begun(api: Api) -> socket.socket:
-    """A call whose body is on its way."""
+    """A connection with a request whose body is incomplete."""
     connection = api.connection()
     begin(connection, HEAD, BODY)
     return connection
 
 
 def begin(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Send the head and, as soon as the body is waited for, the first of it.
+    """Send the head and, once the server waits for the body, the first bytes of the body.
 
-    What is not taken up yet when its server ends is not under way: the server says when it is.
+    A shutdown does not wait for a request that the server has not started yet.
     """
     connection.sendall(head)
     assert read(connection, to=b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -141,13 +142,13 @@ def begin(connection: socket.socket, head: bytes, body: bytes) -> None:
 
 
 def finished(connection: socket.socket) -> bytes:
-    """Its answer, to the end of the connection."""
+    """Send the rest of the body; return the response up to the end of the connection."""
     connection.sendall(BODY[5:])
     return read(connection)
 
 
 def read(connection: socket.socket, *, to: bytes = b"\0") -> bytes:
-    """What comes until the connection ends, or what came ends so."""
+    """The bytes until the connection ends or `to` is received."""
     received = b""
     while not received.endswith(to) and (data := connection.recv(65536)):
         received += data
@@ -155,12 +156,12 @@ def read(connection: socket.socket, *, to: bytes = b"\0") -> bytes:
 
 
 class HeldUp(Exception):
-    """It failed, and took longer than a server has to wait for it."""
+    """A check failed after longer than a server waits for a request."""
 
 
 @contextmanager
-def under_way() -> Iterator[None]:
-    """Something goes on that a server does not wait for very long: `HeldUp` if it failed late."""
+def in_progress() -> Iterator[None]:
+    """Raise `HeldUp` if the block fails after longer than a server waits."""
     began = time.monotonic()
     try:
         yield
@@ -171,7 +172,7 @@ def under_way() -> Iterator[None]:
 
 
 def unless_held_up(attempt: Callable[[], None]) -> None:
-    """Try anew, with another process, where the machine was too slow to tell."""
+    """Retry with another process if the machine was too slow."""
     for left in reversed(range(TIMES)):
         try:
             attempt()
@@ -182,20 +183,20 @@ def unless_held_up(attempt: Callable[[], None]) -> None:
             return
 
 
-def test_an_api_that_drains_is_not_ready_first_and_serves_all_the_same(database: str, tmp_path: Path) -> None:
+def test_a_draining_api_is_not_ready_and_still_serves(database: str, tmp_path: Path) -> None:
     settings = {"SHUTDOWN_DELAY_SECONDS": FOR_EVER, "KEEP_ALIVE_SECONDS": FOR_EVER}
 
     def drains_and_serves(running: Api) -> None:
-        kept = httpx.Client(base_url=f"http://{LOCALHOST}:{running.port}", trust_env=False, timeout=SECONDS)
+        kept = httpx2.Client(base_url=f"http://{LOCALHOST}:{running.port}", trust_env=False, timeout=SECONDS)
         with kept, begun(running) as connection:
             assert "connection" not in kept.get("/healthz").headers
-            told_to_end(running.child)
+            terminate(running.child)
             until(lambda: running.draining)
 
             answer = running.probe("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
             assert "shutting down" in answer.json()["error"]
-            # Whoever has a connection is answered on it, and asked to take another one.
+            # An open connection gets its response and is then closed.
             answer = kept.get("/healthz")
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
             served = finished(connection)
@@ -204,22 +205,20 @@ def test_an_api_that_drains_is_not_ready_first_and_serves_all_the_same(database:
 
     def attempt() -> None:
         with api(database, tmp_path, **settings) as running:
-            with under_way():
+            with in_progress():
                 drains_and_serves(running)
             assert running.child.running
-            told_to_end(running.child)
+            terminate(running.child)
             assert ended(running.child) == 0, running.child.tail()
 
     unless_held_up(attempt)
 
 
-def test_an_api_that_has_drained_finishes_what_is_under_way_and_ends_with_0(
-    database: str, tmp_path: Path
-) -> None:
+def test_a_drained_api_finishes_running_requests_and_exits_with_0(database: str, tmp_path: Path) -> None:
     def attempt() -> None:
         with api(database, tmp_path, SHUTDOWN_DELAY_SECONDS="0.2") as running:
-            with under_way(), begun(running) as connection:
-                told_to_end(running.child)
+            with in_progress(), begun(running) as connection:
+                terminate(running.child)
                 until(lambda: running.gone)
                 served = finished(connection)
                 assert served.startswith(b"HTTP/1.1 404 ")
@@ -230,7 +229,7 @@ def test_an_api_that_has_drained_finishes_what_is_under_way_and_ends_with_0(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_without_a_delay_it_ends_at_once_and_with_0(
+def test_without_a_delay_it_exits_at_once_with_0(
     database: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     with api(database, tmp_path) as running:
@@ -238,7 +237,7 @@ def test_without_a_delay_it_ends_at_once_and_with_0(
         assert ended(running.child) == 0, running.child.tail()
 
 
-def test_an_idle_connection_is_kept_for_as_long_as_the_setting_says(database: str, tmp_path: Path) -> None:
+def test_an_idle_connection_is_kept_as_configured(database: str, tmp_path: Path) -> None:
     with (
         api(database, tmp_path / "long", KEEP_ALIVE_SECONDS="600") as long,
         api(database, tmp_path / "short", KEEP_ALIVE_SECONDS="1") as short,
@@ -248,12 +247,12 @@ def test_an_idle_connection_is_kept_for_as_long_as_the_setting_says(database: st
         for connection in (first, second):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read(connection, to=b"}").startswith(b"HTTP/1.1 200 ")
-        # By default both would be closed by now, the first one first.
+        # With the default both would be closed by now.
         assert read(second) == b""
         assert select.select([first], [], [], 0)[0] == []
 
 
-def test_the_codec_server_finishes_what_is_under_way_and_ends_with_0(tmp_path: Path) -> None:
+def test_the_codec_server_finishes_running_requests_and_exits_with_0(tmp_path: Path) -> None:
     unless_held_up(partial(_codec_server_finishes, tmp_path))
 
 
@@ -271,9 +270,9 @@ def _codec_server_finishes(directory: Path) -> None:
     ).encode()
     with process("codec", directory, environment) as child:
         child.wait_ready(lambda: accepts_connections(port), seconds=SECONDS)
-        with under_way(), socket.create_connection((LOCALHOST, port), timeout=SECONDS) as connection:
+        with in_progress(), socket.create_connection((LOCALHOST, port), timeout=SECONDS) as connection:
             begin(connection, head, body)
-            told_to_end(child)
+            terminate(child)
             until(lambda: not accepts_connections(port))
             connection.sendall(body[5:])
             assert read(connection).startswith(b"HTTP/1.1 200 ")
@@ -282,7 +281,7 @@ def _codec_server_finishes(directory: Path) -> None:
 
 
 def schema(database: str) -> set[tuple[object, ...]]:
-    """What a migration can have made."""
+    """Everything that a migration can create."""
     with psycopg.connect(database, autocommit=True) as conn:
         return set(
             conn.execute(
@@ -295,16 +294,16 @@ def schema(database: str) -> set[tuple[object, ...]]:
 
 
 @pytest.mark.anyio
-async def test_a_migration_that_is_interrupted_has_applied_nothing_and_can_be_run_again(
+async def test_an_interrupted_migration_is_rolled_back_and_can_run_again(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     database = empty_database(postgres, "interrupted")
     *earlier, last = migrations()
     await patiently_migrate(database, earlier)
     before = schema(database)
-    with nothing_noted(database), process("migrate", tmp_path, {"DATABASE_URL": database}) as child:
+    with records_locked(database), process("migrate", tmp_path, {"DATABASE_URL": database}) as child:
         until(lambda: waits_for_a_lock(postgres, "interrupted"))
-        told_to_end(child)
+        terminate(child)
         assert ended(child) == 128 + signal.SIGTERM, child.tail()
         assert "interrupted" in child.log_text()
     assert schema(database) == before
@@ -315,8 +314,8 @@ async def test_a_migration_that_is_interrupted_has_applied_nothing_and_can_be_ru
 
 
 @contextmanager
-def nothing_noted(database: str) -> Iterator[None]:
-    """Who migrates in the block does all but the line that says so; that waits for the block's end."""
+def records_locked(database: str) -> Iterator[None]:
+    """Block the insert that records a migration until the block ends."""
     with psycopg.connect(database) as conn:
         conn.execute("LOCK TABLE schema_migrations IN SHARE MODE")
         yield

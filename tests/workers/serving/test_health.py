@@ -1,4 +1,4 @@
-"""What a worker answers to probes, and to those who are none."""
+"""The worker's probes: liveness, readiness, and requests that are neither."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from devstack.processes import LOCALHOST, free_port
+from register_api.http import connection_limits
 from workers.serving import health as module
 from workers.serving.health import Health, serve_probes
 from workers.settings.common import InvalidSettings
@@ -22,15 +23,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever holds the machine up is no caller that says nothing, and no check without an answer."""
-    monkeypatch.setattr(module, "HEAD_TIMEOUT", timedelta(minutes=2))
+def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not look like a slow caller or a check without an answer."""
+    monkeypatch.setattr(connection_limits, "HEAD_TIMEOUT_SECONDS", 120.0)
     monkeypatch.setattr(module, "CHECK_TIMEOUT", timedelta(minutes=2))
 
 
 @pytest.fixture
 def health() -> Health:
-    """Of a process that has started, and depends on nothing yet."""
+    """A started process without dependencies."""
     health = Health()
     health.started()
     return health
@@ -43,21 +44,21 @@ async def port(health: Health) -> AsyncIterator[int]:
         yield port
 
 
-async def well() -> str | None:
+async def healthy() -> str | None:
     return None
 
 
-async def ill() -> str | None:
+async def unavailable() -> str | None:
     return "unavailable"
 
 
-async def silent() -> str | None:
+async def unanswered() -> str | None:
     never: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
     return await never
 
 
-async def said(port: int, sent: bytes) -> bytes:
-    """All that is answered to these bytes until the connection ends."""
+async def exchange(port: int, sent: bytes) -> bytes:
+    """All bytes that the server sends until it closes the connection."""
     reader, writer = await asyncio.open_connection(LOCALHOST, port)
     try:
         writer.write(sent)
@@ -66,88 +67,98 @@ async def said(port: int, sent: bytes) -> bytes:
         writer.close()
 
 
-async def asked(port: int, line: str) -> tuple[int, object]:
-    head, _, body = (await said(port, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())).partition(b"\r\n\r\n")
-    assert f"Content-Length: {len(body)}".encode() in head
-    return int(head.split(b" ")[1]), json.loads(body)
+async def get(port: int, path: str, *, method: str = "GET") -> tuple[int, str]:
+    request = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head, _, body = (await exchange(port, request.encode())).decode().partition("\r\n\r\n")
+    return int(head.split(" ")[1]), body
 
 
-async def test_a_process_that_starts_is_not_ready_and_says_so() -> None:
+async def probe(port: int, path: str) -> tuple[int, object]:
+    status, body = await get(port, path)
+    return status, json.loads(body)
+
+
+async def test_a_starting_process_is_not_ready() -> None:
     health = Health()
     assert await health.obstacles() == {"process": "starting"}
     health.started()
     assert await health.obstacles() == {}
 
 
-async def test_whatever_it_depends_on_is_named_while_it_is_in_the_way(health: Health) -> None:
-    health.depends_on("database", ill)
-    health.depends_on("temporal", well)
+async def test_a_failing_dependency_is_named(health: Health) -> None:
+    health.depends_on("database", unavailable)
+    health.depends_on("temporal", healthy)
     assert await health.obstacles() == {"database": "unavailable"}
-    health.depends_on("database", well)
+    health.depends_on("database", healthy)
     assert await health.obstacles() == {}
 
 
-async def test_a_process_that_stops_is_never_ready_again_and_asks_nobody(health: Health) -> None:
-    async def asks() -> str | None:
-        raise AssertionError("it was asked")
+async def test_a_stopping_process_is_not_ready_and_runs_no_check(health: Health) -> None:
+    async def check() -> str | None:
+        raise AssertionError("the check ran")
 
-    health.depends_on("database", asks)
+    health.depends_on("database", check)
     health.stopping()
     assert await health.obstacles() == {"process": "stopping"}
 
 
-async def test_what_does_not_answer_is_in_the_way_and_hides_nothing_else(
+async def test_a_check_that_times_out_is_named_and_hides_no_other(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHECK_TIMEOUT", timedelta(milliseconds=10))
-    health.depends_on("temporal", silent)
-    health.depends_on("database", ill)
+    health.depends_on("temporal", unanswered)
+    health.depends_on("database", unavailable)
     assert await health.obstacles() == {"temporal": "no answer in 0.01 s", "database": "unavailable"}
 
 
-async def test_readiness_reflects_what_it_depends_on_and_liveness_does_not(health: Health, port: int) -> None:
-    assert await asked(port, "GET /readyz") == (200, {"status": "ready"})
-    health.depends_on("database", ill)
+async def test_readiness_depends_on_checks_and_liveness_does_not(health: Health, port: int) -> None:
+    assert await probe(port, "/readyz") == (200, {"status": "ready"})
+    health.depends_on("database", unavailable)
     obstacles = {"status": "not ready", "obstacles": {"database": "unavailable"}}
-    assert await asked(port, "GET /readyz") == (503, obstacles)
-    assert await asked(port, "GET /readyz?verbose") == (503, obstacles)
-    assert await asked(port, "GET /healthz") == (200, {"status": "ok"})
+    assert await probe(port, "/readyz") == (503, obstacles)
+    assert await probe(port, "/readyz?verbose") == (503, obstacles)
+    assert await probe(port, "/healthz") == (200, {"status": "ok"})
 
 
-@pytest.mark.parametrize("line", ["GET /", "GET /healthz/more", "POST /healthz", "nonsense"])
-async def test_there_is_nothing_else(port: int, line: str) -> None:
-    status, _ = await asked(port, line)
-    assert status == 404
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/healthz/more", 404), ("POST", "/healthz", 405)],
+)
+async def test_other_paths_and_methods_are_refused(port: int, method: str, path: str, status: int) -> None:
+    assert (await get(port, path, method=method))[0] == status
 
 
-@pytest.mark.parametrize("sent", [b"x" * 100_000, b"GET /healthz HTTP/1.1\r\n"])
-async def test_what_is_no_request_gets_no_answer_and_does_no_harm(
-    port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as hasty:
-        hasty.setattr(module, "HEAD_TIMEOUT", timedelta(milliseconds=10))
-        with suppress(ConnectionError):  # it may be ended with some of it unread
-            assert await said(port, sent) == b""
-    assert await asked(port, "GET /healthz") == (200, {"status": "ok"})
+@pytest.mark.parametrize("sent", [b"x" * 100_000, b"nonsense\r\n\r\n"])
+async def test_a_malformed_request_gets_a_400_and_does_no_harm(port: int, sent: bytes) -> None:
+    with suppress(ConnectionError):  # the server may close with some bytes unread
+        assert (await exchange(port, sent)).startswith(b"HTTP/1.1 400")
+    assert await probe(port, "/healthz") == (200, {"status": "ok"})
+
+
+async def test_an_incomplete_request_is_dropped(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as short:
+        short.setattr(connection_limits, "HEAD_TIMEOUT_SECONDS", 0.01)
+        assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
+    assert await probe(port, "/healthz") == (200, {"status": "ok"})
 
 
 async def test_a_caller_that_leaves_at_once_does_no_harm(port: int) -> None:
     _, writer = await asyncio.open_connection(LOCALHOST, port)
     writer.transport.abort()
-    assert await asked(port, "GET /healthz") == (200, {"status": "ok"})
+    assert await probe(port, "/healthz") == (200, {"status": "ok"})
 
 
-async def test_an_address_that_is_taken_is_named_by_its_variable(health: Health, port: int) -> None:
+async def test_an_address_in_use_is_reported_with_its_variable(health: Health, port: int) -> None:
     with pytest.raises(InvalidSettings, match="WORKER_HEALTH_BIND"):
         async with serve_probes(health, (LOCALHOST, port)):
             raise AssertionError("it is served twice")
 
 
-async def test_without_an_address_nothing_listens_and_at_the_end_nothing_does(health: Health) -> None:
+async def test_nothing_listens_without_an_address_or_after_the_block(health: Health) -> None:
     async with serve_probes(health, None):
         pass
     port = free_port()
     async with serve_probes(health, (LOCALHOST, port)):
-        await asked(port, "GET /healthz")
+        await probe(port, "/healthz")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(LOCALHOST, port)

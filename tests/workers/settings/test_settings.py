@@ -1,4 +1,4 @@
-"""Settings that cannot be used are refused at the start, and named."""
+"""Invalid settings are refused at the start with the name of the variable."""
 
 import asyncio
 from pathlib import Path
@@ -37,7 +37,7 @@ def refusal(
 
 
 @pytest.mark.parametrize("kind", [WorkerSettings, ApiSettings])
-def test_every_variable_that_is_missing_is_named(
+def test_every_missing_variable_is_named(
     kind: type[WorkerSettings | ApiSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InvalidSettings) as refused:
@@ -47,13 +47,13 @@ def test_every_variable_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize("name", ["WORKER_METRICS_BIND", "SDK_METRICS_BIND", "WORKER_HEALTH_BIND"])
-def test_a_port_that_there_cannot_be_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, WorkerSettings, {name: "127.0.0.1:65536"}).startswith(f"{name}: ")
 
 
-def test_the_sdk_which_knows_addresses_only_is_given_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, WorkerSettings, {"SDK_METRICS_BIND": "localhost:9465"})
-    assert told.startswith("SDK_METRICS_BIND: ")
+def test_the_sdks_metrics_address_is_no_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, WorkerSettings, {"SDK_METRICS_BIND": "localhost:9465"})
+    assert message.startswith("SDK_METRICS_BIND: ")
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_the_sdk_which_knows_addresses_only_is_given_no_name(monkeypatch: pytest
         (ApiSettings, {"REGISTER_API_BIND": "0.0.0.0:8080", "API_METRICS_BIND": "127.0.0.1:8080"}),
     ],
 )
-def test_two_that_would_take_each_others_port_are_both_named(
+def test_conflicting_addresses_are_both_named(
     kind: type[WorkerSettings | ApiSettings], binds: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = refusal(monkeypatch, kind, binds)
-    assert all(name in told for name in binds)
+    message = refusal(monkeypatch, kind, binds)
+    assert all(name in message for name in binds)
 
 
 def test_one_port_at_two_addresses_is_no_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +79,7 @@ def test_one_port_at_two_addresses_is_no_conflict(monkeypatch: pytest.MonkeyPatc
     assert load(WorkerSettings).health_bind == ("127.0.0.2", 9464)
 
 
-def test_a_profile_that_cannot_be_read_is_not_taken_for_a_server_that_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_profile_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "temporal.toml"
     broken.write_text("[profile.default")
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(broken))

@@ -1,4 +1,4 @@
-"""The reader of the fleet's figures goes on, whatever the database says."""
+"""The reader of fleet metrics survives database errors."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield running
 
 
-async def test_a_schema_that_is_behind_is_said_and_read_once_it_is_there(
+async def test_a_missing_schema_is_logged_and_read_once_it_exists(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_metrics, "READ_INTERVAL", timedelta(milliseconds=50))
@@ -45,14 +45,14 @@ async def test_a_schema_that_is_behind_is_said_and_read_once_it_is_there(
 
     async with open_pool(url) as pool:
         reader = FleetMetricsReader(pool=pool, policy=FleetPolicy(), expire=timedelta(hours=6))
-        with capture_logs() as said:
+        with capture_logs() as lines:
             reading = asyncio.create_task(reader.run())
 
-            async def told() -> int:
-                return len(said)
+            async def count() -> int:
+                return len(lines)
 
-            await eventually(told, lambda number: number >= 2, seconds=SECONDS)
-            assert {line["event"] for line in said} == {"fleet_metrics.unavailable"}
+            await eventually(count, lambda number: number >= 2, seconds=SECONDS)
+            assert {line["event"] for line in lines} == {"fleet_metrics.unavailable"}
             assert await read_at() == 0
             await patiently_migrate(url)
             await eventually(read_at, bool, seconds=SECONDS)

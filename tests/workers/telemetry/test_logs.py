@@ -34,7 +34,7 @@ def test_a_line_about_a_workspace_names_its_workflow(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("_logging_as_before")
-def test_whoever_reads_a_terminal_gets_no_json_unless_they_say_so(
+def test_a_terminal_gets_json_only_if_configured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert written(capsys, "auto").startswith("{")
@@ -44,7 +44,7 @@ def test_whoever_reads_a_terminal_gets_no_json_unless_they_say_so(
 
 
 @pytest.mark.usefixtures("_logging_as_before")
-def test_people_get_no_json_and_no_colours_where_there_is_no_terminal(
+def test_console_format_without_a_terminal_has_no_colours(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = written(capsys, "console")

@@ -1,4 +1,4 @@
-"""Traces are on where the environment asks for them, and nowhere else."""
+"""Traces are on only if the environment configures them."""
 
 import pytest
 
@@ -17,7 +17,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
         ENDPOINT | {"OTEL_SDK_DISABLED": "false"},
     ],
 )
-def test_an_endpoint_turns_them_on(environment: dict[str, str]) -> None:
+def test_an_endpoint_turns_traces_on(environment: dict[str, str]) -> None:
     assert is_enabled(environment)
 
 
@@ -31,5 +31,5 @@ def test_an_endpoint_turns_them_on(environment: dict[str, str]) -> None:
         ENDPOINT | {"OTEL_SDK_DISABLED": "True"},
     ],
 )
-def test_they_are_off_without_one_or_if_they_are_switched_off(environment: dict[str, str]) -> None:
+def test_traces_are_off_without_an_endpoint_or_if_disabled(environment: dict[str, str]) -> None:
     assert not is_enabled(environment)

@@ -1,4 +1,4 @@
-"""Every transition of a delegation, and what is due, as properties of the pure state machine."""
+"""Transitions of a delegation, and the action that is due, as properties of the state machine."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ QUEUED, DELIVERED = DelegationState.QUEUED, DelegationState.DELIVERED
 ACKED, IN_PROGRESS = DelegationState.ACKED, DelegationState.IN_PROGRESS
 OPEN = (QUEUED, DELIVERED, ACKED, IN_PROGRESS)
 ORDER = {**{state: rank for rank, state in enumerate(OPEN)}, **dict.fromkeys(TERMINAL, len(OPEN))}
-"""How far each state is, written down a second time."""
+"""The order of the states, independent of the rules."""
 
 SENT = tuple(kind for kind in DelegationType if kind is not DelegationType.RECORD)
 HERE = Receiver(generation=3, reachable=True)
@@ -49,7 +49,7 @@ PAIRS = list(product(DelegationState, repeat=2))
 
 
 def delegation(state: DelegationState = QUEUED) -> Delegation:
-    """One whose target is there, and whose box is the one that it was sent to."""
+    """A delegation whose target is reachable, and has the box that received it."""
     it = Delegation(type=DelegationType.DELEGATE, state=state, created_at=T0, receiver=HERE)
     if state is not QUEUED:
         it = replace(it, attempt=1, target_generation=3)
@@ -91,7 +91,7 @@ delegations = st.builds(
 
 
 def target(it: Delegation, what: Due, now: datetime) -> Delegation:
-    """What the ledger makes of it, when nothing else happens."""
+    """The delegation after the action."""
     match what:
         case Over() | Wait():
             return it
@@ -109,41 +109,32 @@ def target(it: Delegation, what: Due, now: datetime) -> Delegation:
             assert_never(never)
 
 
-@pytest.mark.parametrize(("now", "then"), PAIRS)
-def test_a_state_may_follow_only_one_that_is_less_far(now: DelegationState, then: DelegationState) -> None:
-    assert may_become(now, then) == (ORDER[then] > ORDER[now])
-    assert (now in predecessors(then)) == may_become(now, then)
+def test_a_state_may_follow_only_an_earlier_one() -> None:
+    for now, then in PAIRS:
+        assert may_become(now, then) == (ORDER[then] > ORDER[now]), (now, then)
+        assert (now in predecessors(then)) == may_become(now, then), (now, then)
 
 
-@pytest.mark.parametrize("final", sorted(TERMINAL))
-def test_a_terminal_state_is_final(final: DelegationState) -> None:
-    assert not any(may_become(final, then) for then in DelegationState)
-    assert set(predecessors(final)) == set(OPEN)  # and it may be reached from everywhere else
+def test_the_final_states() -> None:
     assert {it.value for it in TERMINAL} == {"processed", "failed", "expired", "canceled"}
 
 
-def test_every_step_may_be_skipped() -> None:
-    for early, late in product(OPEN, DelegationState):
-        assert may_become(early, late) == (ORDER[early] < ORDER[late])
-    assert predecessors(QUEUED) == ()
+def test_the_legacy_status_is_completed_only_once_processed() -> None:
+    for now in DelegationState:
+        assert (LEGACY_STATUSES[now] == "completed") == (now is DelegationState.PROCESSED)
+        assert (LEGACY_STATUSES[now] in ("completed", "failed")) == (now in TERMINAL)
 
 
-@pytest.mark.parametrize("now", list(DelegationState))
-def test_old_clients_read_completed_only_once_it_was_processed(now: DelegationState) -> None:
-    assert (LEGACY_STATUSES[now] == "completed") == (now is DelegationState.PROCESSED)
-    assert (LEGACY_STATUSES[now] in ("completed", "failed")) == (now in TERMINAL)
+def test_a_final_legacy_status_never_changes_and_no_status_moves_back() -> None:
+    statuses = ["queued", "dispatched", "in_progress"]
+    for now, then in PAIRS:
+        if may_become(now, then):
+            assert LEGACY_STATUSES[now] in statuses, (now, then)
+            if LEGACY_STATUSES[then] in statuses:
+                assert statuses.index(LEGACY_STATUSES[now]) <= statuses.index(LEGACY_STATUSES[then])
 
 
-@pytest.mark.parametrize(("now", "then"), PAIRS)
-def test_a_final_status_word_never_changes(now: DelegationState, then: DelegationState) -> None:
-    if may_become(now, then):
-        assert LEGACY_STATUSES[now] not in ("completed", "failed")
-    words = ["queued", "dispatched", "in_progress"]
-    if may_become(now, then) and LEGACY_STATUSES[then] in words:
-        assert words.index(LEGACY_STATUSES[now]) <= words.index(LEGACY_STATUSES[then])
-
-
-def test_a_report_means_the_state_that_its_word_names() -> None:
+def test_each_reported_status_means_its_state() -> None:
     assert REPORTED_STATES == {
         "queued": QUEUED,
         "acked": ACKED,
@@ -151,7 +142,7 @@ def test_a_report_means_the_state_that_its_word_names() -> None:
         "completed": DelegationState.PROCESSED,
         "failed": DelegationState.FAILED,
     }
-    reported = {word for word, state in REPORTED_STATES.items() if LEGACY_STATUSES[state] == "completed"}
+    reported = {name for name, state in REPORTED_STATES.items() if LEGACY_STATUSES[state] == "completed"}
     assert reported == {"completed"}
 
 
@@ -167,7 +158,7 @@ def test_what_is_due_moves_it_forward_or_queues_it_again(
         assert it.state is not QUEUED
     else:
         assert then is it.state or may_become(it.state, then)
-    # I10: only the target's own word makes it processed
+    # I10: only the target's report makes it processed
     assert then is not DelegationState.PROCESSED or it.state is DelegationState.PROCESSED
 
 
@@ -181,10 +172,8 @@ def test_a_wait_ends_in_the_future_and_not_after_the_end(
 
 
 @given(delegations, moments, deadlines)
-def test_doing_what_is_due_comes_to_a_wait_or_an_end(
-    it: Delegation, now: datetime, limits: Deadlines
-) -> None:
-    for _ in range(6):  # requeue, deliver, or hold, or stall: never one after the other for ever
+def test_due_actions_end_in_a_wait_or_a_final_state(it: Delegation, now: datetime, limits: Deadlines) -> None:
+    for _ in range(6):  # at most a few actions in a row
         what = due(it, now, limits)
         if isinstance(what, (Wait, Over)):
             return
@@ -193,9 +182,7 @@ def test_doing_what_is_due_comes_to_a_wait_or_an_end(
 
 
 @given(delegations, moments, deadlines)
-def test_everything_open_ends_once_its_whole_time_is_over(
-    it: Delegation, now: datetime, limits: Deadlines
-) -> None:
+def test_open_delegations_end_once_they_expire(it: Delegation, now: datetime, limits: Deadlines) -> None:
     what = due(it, now, limits)
     if it.state in TERMINAL:
         return
@@ -207,13 +194,13 @@ def test_everything_open_ends_once_its_whole_time_is_over(
 
 
 @given(delegations, moments, deadlines, deadlines)
-def test_the_deadline_for_an_ack_alone_ends_and_resends_nothing(
+def test_the_ack_deadline_alone_ends_and_resends_nothing(
     it: Delegation, now: datetime, limits: Deadlines, other: Deadlines
 ) -> None:
     assert due(it, now, replace(limits, ack=other.ack)) == due(it, now, limits)
 
 
-def test_a_delivered_one_waits_for_its_ack_until_it_expires() -> None:
+def test_a_delivered_delegation_waits_for_its_ack_until_it_expires() -> None:
     it = delegation(DELIVERED)
     for now in (T0, after(121), after(minutes=11), after(hours=5.99)):
         assert due(it, now, DEADLINES) == Wait(after(hours=6))
@@ -228,16 +215,14 @@ def test_ten_minutes_without_progress_are_a_stall_once(state: DelegationState) -
     assert due(it, after(minutes=15) - timedelta(microseconds=1), DEADLINES) == Wait(after(minutes=15))
     assert due(it, after(minutes=15), DEADLINES) == Stall()
     assert due(replace(it, stalled=True), after(minutes=15), DEADLINES) == Wait(after(hours=6))
-    # progress is new patience
+    # a report starts the time anew
     assert due(replace(it, progressed_at=after(minutes=14)), after(minutes=15), DEADLINES) == Wait(
         after(minutes=24)
     )
 
 
 @given(delegations, moments, deadlines)
-def test_only_what_the_target_has_acknowledged_can_stall(
-    it: Delegation, now: datetime, limits: Deadlines
-) -> None:
+def test_only_acknowledged_delegations_can_stall(it: Delegation, now: datetime, limits: Deadlines) -> None:
     if isinstance(due(it, now, limits), Stall):
         assert it.state in ACKNOWLEDGED
         assert not it.stalled
@@ -254,7 +239,7 @@ def test_five_attempts_make_a_dead_letter(attempt: int, expected: Due) -> None:
 
 
 @given(delegations, moments, deadlines)
-def test_it_is_delivered_only_from_the_queue_to_the_current_box_and_not_too_often(
+def test_only_queued_delegations_are_delivered_to_the_current_box_within_the_attempts(
     it: Delegation, now: datetime, limits: Deadlines
 ) -> None:
     what = due(it, now, limits)
@@ -271,7 +256,7 @@ def test_it_is_delivered_only_from_the_queue_to_the_current_box_and_not_too_ofte
 
 
 @given(delegations, moments, deadlines, receivers)
-def test_what_the_source_sends_itself_is_never_delivered(
+def test_a_recorded_delegation_is_never_delivered(
     it: Delegation, now: datetime, limits: Deadlines, receiver: Receiver
 ) -> None:
     what = due(replace(it, type=DelegationType.RECORD, receiver=receiver), now, limits)
@@ -281,7 +266,7 @@ def test_what_the_source_sends_itself_is_never_delivered(
 
 
 @pytest.mark.parametrize("type_", SENT)
-def test_a_queued_one_is_sent_once_its_target_can_take_it(type_: DelegationType) -> None:
+def test_a_queued_delegation_is_delivered_once_its_target_is_reachable(type_: DelegationType) -> None:
     it = replace(delegation(), type=type_)
     assert due(it, after(1), DEADLINES) == Deliver(generation=3)
     assert due(replace(it, not_before=after(9)), after(1), DEADLINES) == Wait(after(9))
@@ -293,7 +278,7 @@ def test_a_queued_one_is_sent_once_its_target_can_take_it(type_: DelegationType)
 
 @pytest.mark.parametrize("state", OPEN)
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_while_the_target_is_stopped_it_waits(state: DelegationState, idempotent: bool) -> None:
+def test_a_delegation_waits_while_its_target_is_stopped(state: DelegationState, idempotent: bool) -> None:
     it = replace(delegation(state), idempotent=idempotent, receiver=Receiver(generation=None, reachable=True))
     ends = after(minutes=10) if state in ACKNOWLEDGED else after(hours=6)
     assert due(it, after(60), DEADLINES) == Wait(ends)
@@ -301,17 +286,15 @@ def test_while_the_target_is_stopped_it_waits(state: DelegationState, idempotent
 
 @pytest.mark.parametrize("generation", [2, 4])
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_what_was_not_acknowledged_goes_to_the_next_box(generation: int, idempotent: bool) -> None:
+def test_an_unacknowledged_delegation_goes_to_the_next_box(generation: int, idempotent: bool) -> None:
     it = replace(delegation(DELIVERED), idempotent=idempotent, receiver=replace(HERE, generation=generation))
     assert due(it, after(60), DEADLINES) == Requeue()
-    assert due(replace(it, attempt=99), after(60), DEADLINES) == Requeue()  # then held, not lost
+    assert due(replace(it, attempt=99), after(60), DEADLINES) == Requeue()  # then it becomes a dead letter
 
 
 @pytest.mark.parametrize("state", sorted(ACKNOWLEDGED))
 @pytest.mark.parametrize("stalled", [False, True])
-def test_what_a_replaced_box_worked_on_is_done_again_only_if_that_is_harmless(
-    state: DelegationState, stalled: bool
-) -> None:
+def test_work_of_a_replaced_box_is_repeated_only_if_idempotent(state: DelegationState, stalled: bool) -> None:
     it = replace(delegation(state), stalled=stalled, receiver=Receiver(generation=4, reachable=False))
     assert due(replace(it, idempotent=True), after(60), DEADLINES) == Requeue()
     ended = due(it, after(60), DEADLINES)
@@ -332,9 +315,9 @@ def test_a_deleted_source_or_target_ends_it(it: Delegation, now: datetime) -> No
 
 
 @given(st.integers(-5, 10_000))
-def test_the_pause_between_tries_grows_within_its_bounds(connect_failures: int) -> None:
+def test_the_backoff_grows_within_its_bounds(connect_failures: int) -> None:
     assert INITIAL_BACKOFF <= backoff(connect_failures) <= backoff(connect_failures + 1) <= MAX_BACKOFF
 
 
-def test_the_pauses_double() -> None:
-    assert [backoff(tries).total_seconds() for tries in range(8)] == [1, 1, 2, 4, 8, 16, 30, 30]
+def test_the_backoff_doubles() -> None:
+    assert [backoff(failures).total_seconds() for failures in range(8)] == [1, 1, 2, 4, 8, 16, 30, 30]

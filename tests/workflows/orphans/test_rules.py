@@ -1,4 +1,4 @@
-"""What is an orphan and what becomes of it, as a table; and what no input may ever lead to."""
+"""The action for each kind of resource as a table, and properties that hold for any input."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -96,7 +96,7 @@ def dns_name(workspace_id: str | None = "ws-1", *, generation: int = 3) -> Liste
 def sighting(
     *, first: float = 3_000, last: float = 3_480, times: int = 1, acted: float | None = None
 ) -> Sighting:
-    """Seen in one pass, two minutes ago, unless it says otherwise; in seconds since T0."""
+    """A sighting; by default in one pass, two minutes ago. Times are in seconds since T0."""
     return Sighting(
         first_seen=after(first),
         last_seen=after(last),
@@ -106,21 +106,21 @@ def sighting(
     )
 
 
-def look(
+def sweep(
     *, at: datetime = NOW, policy: OrphanPolicy | None = None, used: int = 0, pass_id: str = "now"
 ) -> SweepPass:
     return SweepPass(pass_id=pass_id, owner=OWNER, at=at, policy=policy or OrphanPolicy(), used=used)
 
 
-def verdict(
+def action_for(
     resource: ListedResource,
     record: Claims,
     *,
     seen: Sighting | None = None,
     policy: OrphanPolicy | None = None,
 ) -> OrphanAction:
-    [judged] = decide([resource], record, {resource.name: seen or sighting()}, look(policy=policy))
-    return judged.action
+    [decisions] = decide([resource], record, {resource.name: seen or sighting()}, sweep(policy=policy))
+    return decisions.action
 
 
 KNOWN = claims(claim())
@@ -132,7 +132,7 @@ TABLE: list[tuple[str, ListedResource, Claims, OrphanAction]] = [
     ("an older generation", instance(generation=2), KNOWN, OrphanAction.ORPHAN),
     ("no generation at all", instance(generation=0, attempt=0), KNOWN, OrphanAction.ORPHAN),
     ("a second one of the current launch", instance(generation=3), KNOWN, OrphanAction.ORPHAN),
-    ("a later attempt than was made", instance(generation=3, attempt=7), KNOWN, OrphanAction.ORPHAN),
+    ("a later attempt than recorded", instance(generation=3, attempt=7), KNOWN, OrphanAction.ORPHAN),
     (
         "an earlier attempt of the generation",
         instance(generation=3),
@@ -140,7 +140,7 @@ TABLE: list[tuple[str, ListedResource, Claims, OrphanAction]] = [
         OrphanAction.ORPHAN,
     ),
     (
-        "the launch whose answer was lost",
+        "the launch whose response was lost",
         instance(generation=3),
         claims(claim(instance_id=None)),
         OrphanAction.UNRECORDED_INSTANCE,
@@ -158,22 +158,22 @@ TABLE: list[tuple[str, ListedResource, Claims, OrphanAction]] = [
         OrphanAction.ORPHAN,
     ),
     ("of a deleted workspace", instance(), claims(claim(deleted=True, current=False)), OrphanAction.END),
-    ("of an unknown workspace", instance(workspace_id="ws-nobody"), KNOWN, OrphanAction.END),
+    ("of an unknown workspace", instance(workspace_id="ws-unknown"), KNOWN, OrphanAction.END),
     (
-        "a record without workspaces",
-        instance(workspace_id="ws-nobody"),
+        "a database without workspaces",
+        instance(workspace_id="ws-unknown"),
         claims(empty=True),
         OrphanAction.DOUBTFUL,
     ),
-    ("a generation that is to come", instance(generation=4), KNOWN, OrphanAction.AHEAD),
+    ("a generation newer than recorded", instance(generation=4), KNOWN, OrphanAction.AHEAD),
     ("of another control plane", instance(owner="another"), KNOWN, OrphanAction.FOREIGN),
     ("without an owner", instance(owner=None), KNOWN, OrphanAction.FOREIGN),
     ("without a workspace", instance(workspace_id=None), KNOWN, OrphanAction.UNLABELLED),
-    ("of a workspace that cannot be", instance(workspace_id="No Such"), KNOWN, OrphanAction.UNLABELLED),
+    ("with an invalid workspace ID", instance(workspace_id="No Such"), KNOWN, OrphanAction.UNLABELLED),
     ("protected", instance(protected=True), KNOWN, OrphanAction.PROTECTED),
     (
-        "protected, of nobody",
-        instance(workspace_id="ws-nobody", protected=True),
+        "protected, of an unknown workspace",
+        instance(workspace_id="ws-unknown", protected=True),
         KNOWN,
         OrphanAction.PROTECTED,
     ),
@@ -182,112 +182,95 @@ TABLE: list[tuple[str, ListedResource, Claims, OrphanAction]] = [
     ("the name of a workspace", dns_name(), KNOWN, OrphanAction.CLAIMED),
     ("the name of a stopped one", dns_name(), claims(claim(current=False)), OrphanAction.CLAIMED),
     ("the name of a deleted one", dns_name(), claims(claim(deleted=True)), OrphanAction.END),
-    ("the name of nobody", dns_name("ws-nobody"), KNOWN, OrphanAction.END),
-    ("a name that we would not give", dns_name(None), KNOWN, OrphanAction.UNLABELLED),
-    ("a name that is ahead", dns_name(generation=9), KNOWN, OrphanAction.AHEAD),
+    ("the name of an unknown workspace", dns_name("ws-unknown"), KNOWN, OrphanAction.END),
+    ("a name without a workspace", dns_name(None), KNOWN, OrphanAction.UNLABELLED),
+    ("a name of a newer generation", dns_name(generation=9), KNOWN, OrphanAction.AHEAD),
 ]
 
 
 @pytest.mark.parametrize(
     ("resource", "record", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_each_kind_of_orphan_has_its_verdict(
+def test_each_kind_of_resource_has_its_action(
     resource: ListedResource, record: Claims, expected: OrphanAction
 ) -> None:
-    assert verdict(resource, record) is expected
+    assert action_for(resource, record) is expected
 
 
-def test_one_sighting_is_none() -> None:
-    [first] = decide([instance()], KNOWN, {}, look())
+def test_one_sighting_is_not_enough() -> None:
+    [first] = decide([instance()], KNOWN, {}, sweep())
     assert first.action is OrphanAction.SEEN_ONCE
     assert first.sighting is not None
-    [again] = decide([instance()], KNOWN, {first.resource.name: first.sighting}, look())
-    assert again.action is OrphanAction.SEEN_ONCE, "the same pass, repeated, sees nothing new"
-    [second] = decide([instance()], KNOWN, {first.resource.name: first.sighting}, look(pass_id="next"))
+    [again] = decide([instance()], KNOWN, {first.resource.name: first.sighting}, sweep())
+    assert again.action is OrphanAction.SEEN_ONCE, "a repeated pass counts no new sighting"
+    [second] = decide([instance()], KNOWN, {first.resource.name: first.sighting}, sweep(pass_id="next"))
     assert second.action is OrphanAction.ORPHAN
 
 
-def test_a_sighting_of_long_ago_does_not_count() -> None:
-    assert verdict(instance(), KNOWN, seen=sighting(first=0, last=60, times=5)) is OrphanAction.SEEN_ONCE
+def test_an_expired_sighting_does_not_count() -> None:
+    assert action_for(instance(), KNOWN, seen=sighting(first=0, last=60, times=5)) is OrphanAction.SEEN_ONCE
 
 
-def test_a_name_is_as_old_as_its_first_sighting() -> None:
+def test_the_age_of_a_dns_name_counts_from_its_first_sighting() -> None:
     record = claims(claim(deleted=True))
-    assert verdict(dns_name(), record, seen=sighting(first=3_400)) is OrphanAction.YOUNG
-    assert verdict(dns_name(), record, seen=sighting(first=3_300)) is OrphanAction.END
+    assert action_for(dns_name(), record, seen=sighting(first=3_400)) is OrphanAction.YOUNG
+    assert action_for(dns_name(), record, seen=sighting(first=3_300)) is OrphanAction.END
 
 
-def test_what_was_done_a_moment_ago_is_not_done_again_and_later_is() -> None:
+def test_a_recent_action_is_not_repeated_and_an_older_one_is() -> None:
     recent, earlier = sighting(times=5, acted=3_400), sighting(times=5, acted=3_200)
-    assert verdict(instance(), KNOWN, seen=recent) is OrphanAction.IN_HAND
-    assert verdict(instance(), KNOWN, seen=earlier) is OrphanAction.ORPHAN
+    assert action_for(instance(), KNOWN, seen=recent) is OrphanAction.IN_HAND
+    assert action_for(instance(), KNOWN, seen=earlier) is OrphanAction.ORPHAN
 
 
-def test_a_pass_that_is_repeated_says_the_same_again() -> None:
+def test_a_repeated_pass_decides_the_same() -> None:
     listed = [instance(f"i-{number:017x}") for number in range(20, 40)]
-    before = {found.name: sighting() for found in listed}
-    first = decide(listed, KNOWN, before, look())
-    known = {one.resource.name: one.sighting for one in first if one.sighting is not None}
-    second = decide(listed, KNOWN, known, look(at=NOW + timedelta(seconds=5)))
-    assert [one.action for one in second] == [one.action for one in first]
+    before = {resource.name: sighting() for resource in listed}
+    first = decide(listed, KNOWN, before, sweep())
+    known = {it.resource.name: it.sighting for it in first if it.sighting is not None}
+    second = decide(listed, KNOWN, known, sweep(at=NOW + timedelta(seconds=5)))
+    assert [it.action for it in second] == [it.action for it in first]
 
 
-def test_what_waits_longest_goes_first_and_everything_has_its_turn() -> None:
+def test_orphans_that_cannot_be_terminated_do_not_starve_the_others() -> None:
+    """Two actions per pass, none succeeds, and each orphan is due again before all others had an action."""
     listed = [instance(f"i-{number:017x}") for number in range(20, 32)]
-    known: Mapping[str, Sighting] = {found.name: sighting() for found in listed}
-    acted: list[str] = []
-    for number in range(3):
-        judged = decide(
-            listed, KNOWN, known, look(at=NOW + timedelta(minutes=2 * number), pass_id=f"pass {number}")
-        )
-        acted += [one.resource.name for one in judged if one.action.acts]
-        known = {one.resource.name: one.sighting for one in judged if one.sighting is not None}
-    assert len(acted) == len(set(acted)) == 12
-
-
-def test_what_cannot_be_ended_does_not_keep_the_others_waiting() -> None:
-    """Two at a time, nobody does anything about them, and each becomes due again before all had a turn."""
-    listed = [instance(f"i-{number:017x}") for number in range(20, 32)]
-    known: Mapping[str, Sighting] = {found.name: sighting() for found in listed}
+    known: Mapping[str, Sighting] = {resource.name: sighting() for resource in listed}
     acted = set[str]()
     for number in range(6):
         at = NOW + timedelta(minutes=5 * number)
-        judged = decide(
-            listed, KNOWN, known, look(at=at, policy=OrphanPolicy(max_actions=2), pass_id=f"{number}")
+        decisions = decide(
+            listed, KNOWN, known, sweep(at=at, policy=OrphanPolicy(max_actions=2), pass_id=f"{number}")
         )
-        acted |= {one.resource.name for one in judged if one.action.acts}
-        known = {one.resource.name: one.sighting for one in judged if one.sighting is not None}
+        acted |= {it.resource.name for it in decisions if it.action.acts}
+        known = {it.resource.name: it.sighting for it in decisions if it.sighting is not None}
     assert len(acted) == 12
 
 
-def test_a_pass_does_no_more_than_is_left_of_it() -> None:
+def test_a_pass_takes_no_more_than_its_remaining_actions() -> None:
     listed = [instance(f"i-{number:017x}") for number in range(20, 30)]
-    judged = decide(listed, KNOWN, {found.name: sighting() for found in listed}, look(used=3))
-    assert sum(one.action.acts for one in judged) == 2
-    assert sum(one.action is OrphanAction.OVER_CAP for one in judged) == 8
+    decisions = decide(listed, KNOWN, {resource.name: sighting() for resource in listed}, sweep(used=3))
+    assert sum(it.action.acts for it in decisions) == 2
+    assert sum(it.action is OrphanAction.OVER_CAP for it in decisions) == 8
 
 
-def test_a_dry_run_says_what_would_be_done_and_notes_nothing_as_done() -> None:
+def test_a_dry_run_reports_actions_and_records_none() -> None:
     policy = OrphanPolicy(dry_run=True)
-    [judged] = decide([instance()], KNOWN, {instance().name: sighting()}, look(policy=policy))
-    assert judged.action is OrphanAction.ORPHAN
-    assert judged.sighting is not None
-    assert judged.sighting.acted_at is None
+    [decisions] = decide([instance()], KNOWN, {instance().name: sighting()}, sweep(policy=policy))
+    assert decisions.action is OrphanAction.ORPHAN
+    assert decisions.sighting is not None
+    assert decisions.sighting.acted_at is None
 
 
-def test_a_record_that_ec2_is_ahead_of_ends_nothing_that_it_does_not_know() -> None:
-    """It was restored from a backup: workspaces of today are unknown to it, and alive."""
+def test_with_a_restored_database_unknown_workspaces_are_left_alone() -> None:
+    """The database was restored from a backup: it does not have newer workspaces, which run."""
     ahead = instance("i-0000000000000000a", generation=2)
     unknown = instance("i-0000000000000000b", workspace_id="ws-of-today")
     dead = instance("i-0000000000000000c", workspace_id="ws-dead")
     record = claims(claim(generation=1, instance_id=None), claim("ws-dead", deleted=True, instance_id=None))
     listed = [ahead, unknown, dead]
-    judged = decide(listed, record, {found.name: sighting() for found in listed}, look())
-    assert [one.action for one in judged] == [OrphanAction.AHEAD, OrphanAction.DOUBTFUL, OrphanAction.END]
-
-
-def test_an_empty_list_leads_to_nothing() -> None:
-    assert decide([], KNOWN, {"i-1": sighting(times=9)}, look()) == ()
+    decisions = decide(listed, record, {resource.name: sighting() for resource in listed}, sweep())
+    assert [it.action for it in decisions] == [OrphanAction.AHEAD, OrphanAction.DOUBTFUL, OrphanAction.END]
 
 
 WORKSPACES = ("ws-1", "ws-2", "ws-3")
@@ -312,7 +295,7 @@ def situations(draw: st.DrawFn) -> tuple[list[ListedResource], Claims, dict[str,
         instance(
             f"i-{index}",
             owner=draw(st.sampled_from([OWNER, OWNER, OWNER, "another", None])),
-            workspace_id=draw(st.sampled_from([*WORKSPACES, "ws-nobody", "", "Bad!", None])),
+            workspace_id=draw(st.sampled_from([*WORKSPACES, "ws-unknown", "", "Bad!", None])),
             generation=draw(st.integers(0, 4)),
             attempt=draw(st.integers(0, 3)),
             since=draw(st.sampled_from([T0, NOW, NOW - timedelta(minutes=5)])),
@@ -322,8 +305,10 @@ def situations(draw: st.DrawFn) -> tuple[list[ListedResource], Claims, dict[str,
         for index in range(draw(st.integers(0, 12)))
     ]
     earlier = {
-        found.name: sighting(times=draw(st.integers(1, 4)), acted=draw(st.sampled_from([None, 3_000, 3_550])))
-        for found in listed
+        resource.name: sighting(
+            times=draw(st.integers(1, 4)), acted=draw(st.sampled_from([None, 3_000, 3_550]))
+        )
+        for resource in listed
         if draw(st.booleans())
     }
     policy = OrphanPolicy(max_actions=draw(st.integers(0, 6)), dry_run=draw(st.booleans()))
@@ -331,26 +316,26 @@ def situations(draw: st.DrawFn) -> tuple[list[ListedResource], Claims, dict[str,
 
 
 @given(situations())
-def test_nothing_is_ever_done_about_what_is_not_surely_an_orphan(
+def test_only_proven_orphans_get_an_action(
     situation: tuple[list[ListedResource], Claims, dict[str, Sighting], OrphanPolicy],
 ) -> None:
     listed, record, earlier, policy = situation
-    judged = decide(listed, record, earlier, look(policy=policy))
-    assert [one.resource for one in judged] == listed
-    acted = [one for one in judged if one.action.acts]
+    decisions = decide(listed, record, earlier, sweep(policy=policy))
+    assert [it.resource for it in decisions] == listed
+    acted = [it for it in decisions if it.action.acts]
     assert len(acted) <= policy.max_actions
-    for one in acted:
-        found = one.resource
-        assert found.owner == OWNER
-        assert not found.ending
-        assert not found.protected
-        assert found.name not in record.instances
-        assert found.since is not None
-        assert NOW - found.since >= policy.min_age
-        assert found.name in earlier
-        assert ownership(found, record) not in (Ownership.CLAIMED, Ownership.AHEAD)
-        assert not (record.empty and one.action is OrphanAction.END)
-        assert _workspace_can_act(one, record) == (one.action is not OrphanAction.END)
+    for it in acted:
+        resource = it.resource
+        assert resource.owner == OWNER
+        assert not resource.ending
+        assert not resource.protected
+        assert resource.name not in record.instances
+        assert resource.since is not None
+        assert NOW - resource.since >= policy.min_age
+        assert resource.name in earlier
+        assert ownership(resource, record) not in (Ownership.CLAIMED, Ownership.AHEAD)
+        assert not (record.empty and it.action is OrphanAction.END)
+        assert _workspace_can_act(it, record) == (it.action is not OrphanAction.END)
 
 
 @given(situations())
@@ -358,30 +343,30 @@ def test_the_order_of_the_list_changes_nothing(
     situation: tuple[list[ListedResource], Claims, dict[str, Sighting], OrphanPolicy],
 ) -> None:
     listed, record, earlier, policy = situation
-    forwards = decide(listed, record, earlier, look(policy=policy))
-    backwards = decide(listed[::-1], record, earlier, look(policy=policy))
+    forwards = decide(listed, record, earlier, sweep(policy=policy))
+    backwards = decide(listed[::-1], record, earlier, sweep(policy=policy))
     assert forwards == backwards[::-1]
 
 
 @given(situations())
-def test_whatever_nobody_claims_is_dealt_with_in_the_end(
+def test_every_orphan_eventually_gets_an_action(
     situation: tuple[list[ListedResource], Claims, dict[str, Sighting], OrphanPolicy],
 ) -> None:
-    """Passes every two minutes, nothing is done by anyone: each orphan has its turn, again and again."""
+    """With a pass every two minutes and no action that succeeds, each orphan still gets actions."""
     listed, record, _, policy = situation
     policy = replace(policy, max_actions=2, dry_run=False)
     known: dict[str, Sighting] = {}
-    acted, judged = set[str](), tuple[OrphanDecision, ...]()
+    acted, decisions = set[str](), tuple[OrphanDecision, ...]()
     for number in range(2 + 3 + 12):
         at = NOW + timedelta(minutes=2 * number)
-        judged = decide(listed, record, known, look(at=at, policy=policy, pass_id=f"pass {number}"))
-        known = {one.resource.name: one.sighting for one in judged if one.sighting is not None}
-        acted |= {one.resource.name for one in judged if one.action.acts}
+        decisions = decide(listed, record, known, sweep(at=at, policy=policy, pass_id=f"pass {number}"))
+        known = {it.resource.name: it.sighting for it in decisions if it.sighting is not None}
+        acted |= {it.resource.name for it in decisions if it.action.acts}
     left = (OrphanAction.FOREIGN, OrphanAction.ENDING, OrphanAction.CLAIMED, OrphanAction.UNLABELLED)
     kept = (OrphanAction.PROTECTED, OrphanAction.AHEAD, OrphanAction.DOUBTFUL)
-    assert acted == {one.resource.name for one in judged if one.action not in (*left, *kept)}
+    assert acted == {it.resource.name for it in decisions if it.action not in (*left, *kept)}
 
 
-def _workspace_can_act(one: OrphanDecision, record: Claims) -> bool:
-    known = record.workspaces.get(one.resource.workspace_id or "")
+def _workspace_can_act(it: OrphanDecision, record: Claims) -> bool:
+    known = record.workspaces.get(it.resource.workspace_id or "")
     return known is not None and not known.deleted

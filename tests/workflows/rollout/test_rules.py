@@ -1,4 +1,4 @@
-"""The rules of a fleet rollout: who is next, when it pauses, what counts as arrived, and when it is over."""
+"""The rules of a fleet rollout: which members start, when it pauses, their outcomes, and when it is over."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from workflows.rollout import rules
 from workflows.rollout.rules import Member, MemberState, Outcome, Rollout, RolloutState, Survey
-from workflows.shared.activity_options import MANUAL_PRIORITY, ROLLOUT_PRIORITY, step_priority
+from workflows.shared.activity_options import MANUAL_PRIORITY, ROLLOUT_PRIORITY
+from workflows.workspace.enums import Intent, Phase, Step
+from workflows.workspace.phases.runner import step_priority
 from workflows.workspace.requests import is_human, is_rollout_request, rollout_requester
-from workflows.workspace.state import Intent, Phase, Provisioning, Step
+from workflows.workspace.state import Provisioning
 
 T0 = datetime(2026, 11, 26, 12, tzinfo=UTC)
 OLD, NEW = "ami-old", "ami-new"
@@ -42,40 +44,40 @@ def seen(name: str, **known: object) -> MemberState:
     return MemberState(workspace_id=name, **known)  # type: ignore[arg-type]
 
 
-def begun(it: Rollout, *, generation: int = 2) -> tuple[Rollout, list[str]]:
-    """Give the turns that are due, each with an accepted request."""
-    turns = rules.next_members(it)
-    asked = [
+def started(it: Rollout, *, generation: int = 2) -> tuple[Rollout, list[str]]:
+    """Start the members that are due, each with an accepted request."""
+    due = rules.next_members(it)
+    accepted = [
         replace(
-            turn,
+            member,
             outcome=Outcome.IN_FLIGHT,
             generation=generation,
-            request_count=turn.request_count + 1,
-            attempts=turn.attempts + 1,
+            request_count=member.request_count + 1,
+            attempts=member.attempts + 1,
         )
-        for turn in turns
+        for member in due
     ]
-    return rules.members_started(it, asked, T0), [turn.workspace_id for turn in turns]
+    return rules.members_started(it, accepted, T0), [member.workspace_id for member in due]
 
 
-def looked(
-    it: Rollout, *news: MemberState, down: tuple[str, ...] = (), blocked_reason: str | None = None
+def surveyed(
+    it: Rollout, *states: MemberState, down: tuple[str, ...] = (), blocked_reason: str | None = None
 ) -> Rollout:
-    """Look: those in flight without news are still on their way."""
-    told = {each.workspace_id: each for each in news}
-    on_the_way = [
-        told.get(member.workspace_id) or seen(member.workspace_id, phase=Phase.RECREATING, available=False)
+    """Apply a survey. Tracked members without a given state are still recreating."""
+    by_id = {each.workspace_id: each for each in states}
+    tracked = [
+        by_id.get(member.workspace_id) or seen(member.workspace_id, phase=Phase.RECREATING, available=False)
         for member in rules.tracked_members(it)
     ]
     return rules.apply_survey(
-        it, Survey(seen=tuple(on_the_way), down=frozenset(down), blocked_reason=blocked_reason), T0
+        it, Survey(seen=tuple(tracked), down=frozenset(down), blocked_reason=blocked_reason), T0
     )
 
 
-def proven(it: Rollout) -> Rollout:
+def canary_online(it: Rollout) -> Rollout:
     """The canary has come online."""
-    it, [canary] = begun(it)
-    return looked(it, seen(canary))
+    it, [canary] = started(it)
+    return surveyed(it, seen(canary))
 
 
 def outcome(it: Rollout, name: str) -> Outcome:
@@ -101,38 +103,38 @@ def test_a_share_is_rounded_down_and_is_at_least_one(
     assert rules.allowed(members, max_unavailable) == allowed
 
 
-def test_the_canary_goes_alone_and_the_others_follow_a_share_at_a_time() -> None:
-    it, first = begun(rollout())
+def test_the_canary_starts_alone_and_the_others_follow_a_share_at_a_time() -> None:
+    it, first = started(rollout())
     assert first == ["ws-0"]
     assert rules.next_members(it) == ()
-    it = looked(it)
-    assert rules.next_members(it) == ()  # still on its way
-    it = looked(it, seen("ws-0"))
+    it = surveyed(it)
+    assert rules.next_members(it) == ()  # still in flight
+    it = surveyed(it, seen("ws-0"))
     assert outcome(it, "ws-0") is Outcome.RECREATED
-    it, second = begun(it)
+    it, second = started(it)
     assert second == ["ws-1", "ws-2"]
-    it = looked(it, seen("ws-2"))
-    assert begun(it)[1] == ["ws-3"]
+    it = surveyed(it, seen("ws-2"))
+    assert started(it)[1] == ["ws-3"]
 
 
-def test_whoever_is_down_for_another_reason_takes_room() -> None:
-    it = looked(proven(rollout(allowed=3)), down=("ws-0", "ws-8"))
-    assert begun(it)[1] == ["ws-8", "ws-1"]  # ws-8 is down already: it can only gain
+def test_members_down_for_another_reason_count_as_unavailable() -> None:
+    it = surveyed(canary_online(rollout(allowed=3)), down=("ws-0", "ws-8"))
+    assert started(it)[1] == ["ws-8", "ws-1"]  # ws-8 is down already, so it needs no capacity
 
 
-def test_members_that_are_down_are_rolled_even_where_there_is_no_room_but_not_more_at_once() -> None:
-    it = looked(proven(rollout(allowed=2)), down=("ws-5", "ws-6", "ws-7", "ws-8"))
-    assert begun(it)[1] == ["ws-5", "ws-6"]
+def test_members_that_are_down_start_without_capacity_within_the_in_flight_limit() -> None:
+    it = surveyed(canary_online(rollout(allowed=2)), down=("ws-5", "ws-6", "ws-7", "ws-8"))
+    assert started(it)[1] == ["ws-5", "ws-6"]
 
 
-def test_the_canary_is_a_healthy_member_if_there_is_room_for_one() -> None:
-    assert begun(looked(rollout(allowed=2), down=("ws-0",)))[1] == ["ws-1"]
-    assert begun(looked(rollout(allowed=1), down=("ws-4",)))[1] == ["ws-4"]
+def test_the_canary_is_a_healthy_member_if_capacity_allows() -> None:
+    assert started(surveyed(rollout(allowed=2), down=("ws-0",)))[1] == ["ws-1"]
+    assert started(surveyed(rollout(allowed=1), down=("ws-4",)))[1] == ["ws-4"]
 
 
-def test_a_failed_canary_pauses_and_the_next_one_is_a_canary_too() -> None:
-    it, [canary] = begun(rollout(max_failures=3))
-    it = looked(
+def test_a_failed_canary_pauses_and_the_next_member_is_the_canary() -> None:
+    it, [canary] = started(rollout(max_failures=3))
+    it = surveyed(
         it, seen(canary, phase=Phase.FAILED, available=False, error="InvalidAMIID.NotFound: no such image")
     )
     assert (it.state, outcome(it, canary)) == (RolloutState.PAUSED, Outcome.FAILED)
@@ -140,76 +142,76 @@ def test_a_failed_canary_pauses_and_the_next_one_is_a_canary_too() -> None:
     assert it.members[0].detail == "InvalidAMIID.NotFound: no such image"
     it, refused = rules.resumed(it)
     assert refused is None
-    assert begun(looked(it, down=(canary,)))[1] == ["ws-1"]
+    assert started(surveyed(it, down=(canary,)))[1] == ["ws-1"]
 
 
-def test_failures_pause_at_the_threshold_and_are_counted_anew_after_a_resume() -> None:
-    it = proven(rollout(20, allowed=5, max_failures=3))
-    it, turns = begun(it)
-    lost = [seen(name, phase=Phase.FAILED, available=False) for name in turns[:2]]
-    it = looked(it, *lost, down=tuple(turns[:2]))
+def test_failures_pause_at_the_threshold_and_count_from_zero_after_a_resume() -> None:
+    it = canary_online(rollout(20, allowed=5, max_failures=3))
+    it, due = started(it)
+    failed = [seen(name, phase=Phase.FAILED, available=False) for name in due[:2]]
+    it = surveyed(it, *failed, down=tuple(due[:2]))
     assert (it.state, it.failures) == (RolloutState.ROLLING, 2)
-    third = seen(turns[2], phase=Phase.FAILED, available=False)
-    it = looked(it, third, down=tuple(turns[:3]))
+    third = seen(due[2], phase=Phase.FAILED, available=False)
+    it = surveyed(it, third, down=tuple(due[:3]))
     assert (it.state, it.failures) == (RolloutState.PAUSED, 3)
-    assert begun(it)[1] == []
-    it = looked(it, seen(turns[3]), down=tuple(turns[:3]))  # who is on the way is waited for
-    assert outcome(it, turns[3]) is Outcome.RECREATED
+    assert started(it)[1] == []
+    it = surveyed(it, seen(due[3]), down=tuple(due[:3]))  # those in flight continue
+    assert outcome(it, due[3]) is Outcome.RECREATED
     it, _ = rules.resumed(it)
     assert (it.state, it.failures) == (RolloutState.ROLLING, 0)
-    # Three are lost and one is on the way: there is room for one more.
-    assert len(begun(looked(it, down=tuple(turns[:3])))[1]) == 1
+    # Three have failed and one is in flight: one more may start.
+    assert len(started(surveyed(it, down=tuple(due[:3])))[1]) == 1
 
 
-def test_a_held_fleet_begins_nothing_and_goes_on_by_itself() -> None:
-    it = looked(proven(rollout()), blocked_reason="the fleet is frozen")
-    assert begun(it)[1] == []
+def test_a_blocked_fleet_starts_no_members_until_it_is_unblocked() -> None:
+    it = surveyed(canary_online(rollout()), blocked_reason="the fleet is frozen")
+    assert started(it)[1] == []
     assert rules.wants_capacity(it)
-    assert begun(looked(it))[1] == ["ws-1", "ws-2"]
+    assert started(surveyed(it))[1] == ["ws-1", "ws-2"]
 
 
-def test_an_aborted_roll_waits_for_who_is_on_the_way_and_leaves_the_others_untouched() -> None:
-    it, _ = begun(proven(rollout()))
+def test_an_aborted_rollout_waits_for_members_in_flight_and_starts_no_others() -> None:
+    it, _ = started(canary_online(rollout()))
     it, refused = rules.aborted(it, "by admin:alice")
     assert refused is None
     assert not rules.is_over(it)
-    assert begun(it)[1] == []
-    it = looked(it, seen("ws-1"), seen("ws-2"))
+    assert started(it)[1] == []
+    it = surveyed(it, seen("ws-1"), seen("ws-2"))
     assert rules.is_over(it)
     assert rules.count(it, Outcome.WAITING) == 7
     assert all(member == Member(workspace_id=member.workspace_id) for member in it.members[3:])
 
 
-def test_the_failed_are_tried_again_after_all_others_under_another_request() -> None:
-    it = proven(rollout(4, allowed=2))
-    it, _ = begun(it)
-    it = looked(it, seen("ws-1", phase=Phase.FAILED, available=False), seen("ws-2"), down=("ws-1",))
+def test_failed_members_are_retried_after_all_others_with_a_new_request() -> None:
+    it = canary_online(rollout(4, allowed=2))
+    it, _ = started(it)
+    it = surveyed(it, seen("ws-1", phase=Phase.FAILED, available=False), seen("ws-2"), down=("ws-1",))
     it, refused = rules.retried(it)
     assert refused is None
     assert [member.workspace_id for member in it.members] == ["ws-0", "ws-2", "ws-3", "ws-1"]
-    it, turns = begun(looked(it))
-    assert turns == ["ws-3", "ws-1"]
+    it, due = started(surveyed(it))
+    assert due == ["ws-3", "ws-1"]
     assert it.members[-1].request_count == 2
 
 
 @pytest.mark.parametrize("state", list(RolloutState))
-def test_orders_that_make_no_sense_are_refused_with_a_reason(state: RolloutState) -> None:
+def test_commands_that_do_not_fit_the_state_are_rejected_with_a_reason(state: RolloutState) -> None:
     it = replace(rollout(), state=state)
-    taken = {
+    accepted = {
         "proceed": rules.proceeded(it)[1] is None,
         "pause": rules.paused(it, "why")[1] is None,
         "resume": rules.resumed(it)[1] is None,
         "abort": rules.aborted(it, "why")[1] is None,
         "retry_failed": rules.retried(it)[1] is None,
     }
-    assert taken == {
+    assert accepted == {
         "proceed": state is RolloutState.PLANNED,
         "pause": state is RolloutState.ROLLING,
         "resume": state is RolloutState.PAUSED,
         "abort": state is not RolloutState.ABORTED,
-        "retry_failed": False,  # none has failed
+        "retry_failed": False,  # no member has failed
     }
-    assert begun(it)[1] == ([] if state is not RolloutState.ROLLING else ["ws-0"])
+    assert started(it)[1] == ([] if state is not RolloutState.ROLLING else ["ws-0"])
 
 
 def in_flight(generation: int = 2, **known: object) -> Member:
@@ -228,16 +230,16 @@ def in_flight(generation: int = 2, **known: object) -> Member:
     [
         ({"generation": 1}, Outcome.IN_FLIGHT),  # the old box, still online
         ({"generation": 1, "phase": Phase.FAILED, "available": False}, Outcome.IN_FLIGHT),  # failed before
-        ({"generation": 2, "available": False}, Outcome.IN_FLIGHT),  # online by the record, but silent
+        ({"generation": 2, "available": False}, Outcome.IN_FLIGHT),  # recorded as online, but stale
         ({"generation": 2}, Outcome.RECREATED),
-        ({"generation": 3}, Outcome.RECREATED),  # somebody replaced it once more
+        ({"generation": 3}, Outcome.RECREATED),  # another request replaced it
         ({"generation": 2, "phase": Phase.DEGRADED, "available": False}, Outcome.IN_FLIGHT),
         ({"generation": 2, "phase": Phase.FAILED, "available": False}, Outcome.FAILED),
         (  # the launch was refused before a generation was opened
             {"generation": 1, "phase": Phase.FAILED, "available": False, "error_generation": 2},
             Outcome.FAILED,
         ),
-        (  # its deadline was missed, and the lifecycle tries by itself
+        (  # its deadline was missed, and the lifecycle has requested a recreate
             {
                 "generation": 3,
                 "phase": Phase.RECREATING,
@@ -248,7 +250,7 @@ def in_flight(generation: int = 2, **known: object) -> Member:
             },
             Outcome.FAILED,
         ),
-        (  # throttled on the way: not lost
+        (  # throttled, and retried
             {
                 "generation": 2,
                 "phase": Phase.RECREATING,
@@ -258,7 +260,7 @@ def in_flight(generation: int = 2, **known: object) -> Member:
             },
             Outcome.IN_FLIGHT,
         ),
-        (  # an error of the box before
+        (  # an error of the previous box
             {
                 "generation": 2,
                 "phase": Phase.RECREATING,
@@ -272,11 +274,13 @@ def in_flight(generation: int = 2, **known: object) -> Member:
         ({"deleted": True, "available": False}, Outcome.SKIPPED),
     ],
 )
-def test_what_became_of_a_member_is_read_off_its_record(known: dict[str, object], expected: Outcome) -> None:
+def test_the_outcome_of_a_member_follows_from_its_recorded_state(
+    known: dict[str, object], expected: Outcome
+) -> None:
     assert rules.member_result(in_flight(), seen("ws-0", **known), rollout(), T0).outcome is expected
 
 
-def test_a_member_that_is_not_online_in_time_has_failed_and_says_what_it_was() -> None:
+def test_a_member_that_misses_its_deadline_fails_and_names_its_phase() -> None:
     late = seen("ws-0", phase=Phase.AWAITING_REGISTRATION, available=False)
     it = rollout()
     assert rules.member_result(in_flight(), late, it, T0 + it.deadline - timedelta(seconds=1)) == in_flight()
@@ -285,60 +289,60 @@ def test_a_member_that_is_not_online_in_time_has_failed_and_says_what_it_was() -
     assert "30 min: awaiting_registration" in failed.detail
 
 
-def test_a_failed_member_that_comes_online_late_is_counted_by_that() -> None:
-    it, [canary] = begun(rollout(2, max_failures=1))
-    it = looked(it, seen(canary, phase=Phase.FAILED, available=False), down=(canary,))
+def test_a_failed_member_that_comes_online_late_counts_as_recreated() -> None:
+    it, [canary] = started(rollout(2, max_failures=1))
+    it = surveyed(it, seen(canary, phase=Phase.FAILED, available=False), down=(canary,))
     assert (it.state, it.failures) == (RolloutState.PAUSED, 1)
-    assert looked(it, seen(canary, generation=1)) == replace(it, down=frozenset())  # not by its old box
-    it = looked(it, seen(canary, generation=3))
+    assert surveyed(it, seen(canary, generation=1)) == replace(it, down=frozenset())  # not by its old box
+    it = surveyed(it, seen(canary, generation=3))
     assert (outcome(it, canary), it.members[0].detail) == (Outcome.RECREATED, "it came online late")
-    assert (it.state, it.failures) == (RolloutState.PAUSED, 1)  # what paused it is still a human's to judge
+    assert (it.state, it.failures) == (RolloutState.PAUSED, 1)  # an operator still has to resume it
 
 
-def test_a_member_whose_request_was_refused_does_not_count_as_recreated_by_being_online() -> None:
+def test_a_member_whose_request_was_rejected_does_not_count_as_recreated_when_online() -> None:
     it = rollout(2)
     refused = replace(it.members[0], outcome=Outcome.FAILED, detail="deferred: the budget is spent")
     it = rules.members_started(it, [refused], T0)
-    assert outcome(looked(it, seen("ws-0")), "ws-0") is Outcome.FAILED
+    assert outcome(surveyed(it, seen("ws-0")), "ws-0") is Outcome.FAILED
 
 
-def test_a_box_that_was_on_its_way_with_the_old_image_is_replaced_once_more_but_not_for_ever() -> None:
+def test_a_box_in_progress_with_the_old_image_is_replaced_again_a_limited_number_of_times() -> None:
     it = rollout(image_id=NEW)
     again = rules.member_result(in_flight(), seen("ws-0", image_id=OLD), it, T0)
     assert again.outcome is Outcome.WAITING
     assert rules.member_result(in_flight(), seen("ws-0", image_id=NEW), it, T0).outcome is Outcome.RECREATED
-    outrun = replace(in_flight(), attempts=rules.MAX_ATTEMPTS)
-    assert rules.member_result(outrun, seen("ws-0", image_id=OLD), it, T0).outcome is Outcome.FAILED
+    last_attempt = replace(in_flight(), attempts=rules.MAX_ATTEMPTS)
+    assert rules.member_result(last_attempt, seen("ws-0", image_id=OLD), it, T0).outcome is Outcome.FAILED
 
 
 @dataclass
 class World:
-    """A fleet whose boxes come online, fail, or go down for reasons of their own."""
+    """A fleet whose boxes come online, fail, or go down for other reasons."""
 
     random: Random
     bad: set[str]
     generation: dict[str, int] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
-    """Down for other reasons than the rollout's."""
-    lost: set[str] = field(default_factory=set)
+    """Down for reasons other than the rollout."""
+    failed: set[str] = field(default_factory=set)
 
     def survey(self, it: Rollout, *, calm: bool) -> Survey:
-        news = []
+        states = []
         for member in rules.in_flight(it):
             if self.random.random() < 0.3 and not calm:
-                news.append(seen(member.workspace_id, phase=Phase.RECREATING, available=False))
+                states.append(seen(member.workspace_id, phase=Phase.RECREATING, available=False))
             elif member.workspace_id in self.bad:
-                self.lost.add(member.workspace_id)
-                news.append(seen(member.workspace_id, phase=Phase.FAILED, available=False))
+                self.failed.add(member.workspace_id)
+                states.append(seen(member.workspace_id, phase=Phase.FAILED, available=False))
             else:
                 self.down.discard(member.workspace_id)
-                news.append(seen(member.workspace_id))
+                states.append(seen(member.workspace_id))
         if not calm and self.random.random() < 0.2:
             self.down ^= {self.random.choice(it.members).workspace_id}
         if calm:
             self.down.clear()
-        held = "frozen" if not calm and self.random.random() < 0.1 else None
-        return Survey(seen=tuple(news), down=frozenset(self.down | self.lost), blocked_reason=held)
+        blocked = "frozen" if not calm and self.random.random() < 0.1 else None
+        return Survey(seen=tuple(states), down=frozenset(self.down | self.failed), blocked_reason=blocked)
 
 
 @given(
@@ -348,7 +352,7 @@ class World:
     max_failures=st.integers(1, 5),
     bad=st.sets(st.integers(0, 39), max_size=12),
 )
-def test_whatever_happens_no_turn_makes_more_unavailable_than_allowed_and_each_member_gets_an_outcome(
+def test_no_start_exceeds_the_unavailable_limit_and_each_member_gets_an_outcome(
     seed: int, members: int, allowed: int, max_failures: int, bad: set[int]
 ) -> None:
     world = World(random=Random(seed), bad={f"ws-{number}" for number in bad})
@@ -361,28 +365,28 @@ def test_whatever_happens_no_turn_makes_more_unavailable_than_allowed_and_each_m
         assert it.canary_passed or len(rules.in_flight(it)) <= 1
         if it.state is RolloutState.PAUSED:
             assert it.failures >= (max_failures if it.canary_passed else 1) or not it.canary_passed
-            assert begun(it)[1] == []
+            assert started(it)[1] == []
             it, refused = rules.resumed(it)
             assert refused is None
             it = rules.apply_survey(it, world.survey(it, calm=calm), T0)
             if calm and rules.count(it, Outcome.FAILED) >= allowed:
-                world.lost.clear()  # a human has repaired what stood in the way
+                world.failed.clear()  # an operator has repaired the failed members
                 it = replace(it, down=frozenset())
         before = rules.unavailable(it)
-        it, turns = begun(it)
+        it, due = started(it)
         after = rules.unavailable(it)
-        assert len(after) <= max(allowed, len(before)), "a turn takes no room that isn't there"
+        assert len(after) <= max(allowed, len(before)), "a start exceeds the limit of unavailable members"
         assert len(rules.in_flight(it)) <= (allowed if it.canary_passed else 1)
-        assert not turns or it.blocked_reason is None
+        assert not due or it.blocked_reason is None
         assert before <= after
-        if calm and it.state is RolloutState.ROLLING and not turns and not rules.in_flight(it):
-            world.lost.clear()
+        if calm and it.state is RolloutState.ROLLING and not due and not rules.in_flight(it):
+            world.failed.clear()
     assert rules.is_over(it)
     assert {member.outcome for member in it.members} <= {Outcome.RECREATED, Outcome.FAILED}
     assert {member.workspace_id for member in it.members if member.outcome is Outcome.FAILED} <= world.bad
 
 
-def test_people_go_first_programs_next_and_rolls_last() -> None:
+def test_manual_requests_have_the_highest_priority_and_rollouts_the_lowest() -> None:
     rolling = rollout_requester("admin:alice", "november")
     assert is_human(rolling)
     assert is_rollout_request(rolling)
@@ -392,7 +396,7 @@ def test_people_go_first_programs_next_and_rolls_last() -> None:
         return Provisioning(generation=2, since=T0, requesters=names)
 
     assert step_priority(waits(rolling)) is ROLLOUT_PRIORITY
-    assert step_priority(waits(rolling, "admin:bob")) is MANUAL_PRIORITY  # a human joined the rollout's
+    assert step_priority(waits(rolling, "admin:bob")) is MANUAL_PRIORITY  # an operator joined
     assert step_priority(waits("admin:bob")) is MANUAL_PRIORITY
     for middle in (waits("watchdog"), waits(rolling, "watchdog"), waits(), None):
         assert step_priority(middle).priority_key is None

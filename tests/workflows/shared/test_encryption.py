@@ -1,4 +1,4 @@
-"""Payloads are encrypted and decrypted, keys rotate, and what isn't ours passes as it is."""
+"""Payloads are encrypted and decrypted, keys rotate, and other payloads pass unchanged."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ def encode(keys: str, value: object) -> Payload:
 
 
 def decode(keys: str, payload: Payload, hint: type | None = None) -> object:
-    made = converter(PayloadKeys.parse(keys))
-    return asyncio.run(made.decode([payload], [hint] if hint else None))[0]
+    changed = converter(PayloadKeys.parse(keys))
+    return asyncio.run(changed.decode([payload], [hint] if hint else None))[0]
 
 
-def test_what_is_encrypted_shows_neither_its_text_nor_its_metadata_and_names_its_key() -> None:
+def test_an_encrypted_payload_hides_text_and_metadata_and_names_its_key() -> None:
     payload = encode(OLD, {"reason": CANARY})
     raw = payload.SerializeToString()
     assert CANARY.encode() not in raw
@@ -53,33 +53,33 @@ def test_after_a_rotation_the_new_key_encrypts_and_the_old_one_still_decrypts() 
     assert decode(f"{OLD},{NEW}", after) == CANARY
 
 
-def test_off_before_the_keys_encrypts_nothing_and_reads_what_is_encrypted() -> None:
+def test_off_before_the_keys_encrypts_nothing_and_still_decrypts() -> None:
     assert encode(f"off,{OLD}", CANARY) == encode("", CANARY)
     assert decode(f"off,{OLD}", encode(OLD, CANARY)) == CANARY
 
 
-def test_clear_text_from_before_the_switch_passes() -> None:
+def test_payloads_from_before_encryption_was_enabled_pass() -> None:
     assert decode(OLD, encode("", {"reason": CANARY})) == {"reason": CANARY}
 
 
 @pytest.mark.parametrize("keys", ["", "off", NEW, f"off,{NEW}"])
 def test_a_missing_key_is_an_error_that_names_it_and_the_setting(keys: str) -> None:
-    # Not garbage: a worker that rejected a request for want of a key would write that into its history.
-    with pytest.raises(KeyUnknown, match=r"the key 'old', which is not among PAYLOAD_KEYS"):
+    # Not `Undecodable`: otherwise a worker without the key would record the rejection of a valid request.
+    with pytest.raises(KeyUnknown, match=r"key 'old', which is not in PAYLOAD_KEYS"):
         decode(keys, encode(OLD, CANARY))
 
 
 def tampered(payload: Payload, *, data: bytes | None = None, key_id: bytes | None = None) -> Payload:
-    made = Payload()
-    made.CopyFrom(payload)
+    changed = Payload()
+    changed.CopyFrom(payload)
     if data is not None:
-        made.data = data
+        changed.data = data
     if key_id is not None:
-        made.metadata["encryption-key-id"] = key_id
-    return made
+        changed.metadata["encryption-key-id"] = key_id
+    return changed
 
 
-def test_what_no_key_will_ever_open_reaches_its_handler_as_undecodable() -> None:
+def test_a_corrupt_payload_reaches_its_handler_as_undecodable() -> None:
     good = encode(OLD, CANARY)
     flipped = bytes([good.data[0] ^ 1]) + good.data[1:]
     bad = [
@@ -102,13 +102,13 @@ def test_a_key_id_cannot_be_exchanged_even_where_the_key_is_the_same() -> None:
 
 
 def failure(keys: PayloadKeys) -> Failure:
-    made, into = converter(keys), Failure()
+    changed, into = converter(keys), Failure()
 
     async def convert() -> None:
         try:
             raise ApplicationError(CANARY, {"detail": CANARY})
         except ApplicationError as error:
-            await made.encode_failure(error, into)
+            await changed.encode_failure(error, into)
 
     asyncio.run(convert())
     return into
@@ -126,11 +126,11 @@ def test_a_failures_message_details_and_stack_trace_are_encrypted_and_come_back(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("k1", "entry 1 is not ID:HEX"),
         (f"K1:{'1a' * 32}", "entry 1 is not ID:HEX"),
-        (f"{OLD},{OLD}", "entry 2 is not ID:HEX with an ID of its own"),
+        (f"{OLD},{OLD}", "entry 2 is not ID:HEX with a unique ID"),
         (f"{OLD},off", "entry 2 is not ID:HEX"),
         (f"off:{'1a' * 32}", "entry 1 is not ID:HEX"),
         (f"{OLD},", "entry 2 is not ID:HEX"),
@@ -139,8 +139,8 @@ def test_a_failures_message_details_and_stack_trace_are_encrypted_and_come_back(
         (f"k1:{'1a' * 33}", "the key 'k1' has 33 bytes, not 32"),
     ],
 )
-def test_keys_that_cannot_be_used_are_refused_without_being_shown(text: str, said: str) -> None:
-    with pytest.raises(InvalidPayloadKeys, match=said) as caught:
+def test_invalid_keys_are_rejected_without_being_shown(text: str, expected: str) -> None:
+    with pytest.raises(InvalidPayloadKeys, match=expected) as caught:
         PayloadKeys.parse(text)
     for digits in ("1a1a", "abcdef", "secret-in"):
         assert digits not in str(caught.value)
@@ -161,6 +161,6 @@ def both_ways(payloads: Sequence[Payload]) -> list[Payload]:
     return asyncio.run(codec.decode(asyncio.run(codec.encode(payloads))))
 
 
-def test_payloads_of_other_encodings_come_back_as_they_were() -> None:
+def test_payloads_of_other_encodings_pass_unchanged() -> None:
     given = [Payload(metadata={"encoding": b"binary/plain", "x": b"\x00"}, data=b"\xff\x00"), Payload()]
     assert both_ways(given) == given

@@ -1,18 +1,18 @@
-"""Where traffic to a box goes: to the recorded address, and nowhere that no box may be."""
+"""Calls to a box go to its recorded address, and never to a forbidden one."""
 
 import pytest
 
 from workflows.shared.target_url import InvalidTarget, Target, target_url
 
 
-def aim(
+def called(
     url: str | None = "http://box:8000", ip: str | None = "10.0.0.5", *, loopback: bool = False
 ) -> Target:
     return target_url(ip, url, allow_loopback=loopback)
 
 
 @pytest.mark.parametrize(
-    ("url", "asked"),
+    ("url", "expected"),
     [
         ("http://box:8000", "http://10.0.0.5:8000/"),
         ("http://box", "http://10.0.0.5:80/"),
@@ -22,8 +22,8 @@ def aim(
         ("http://[::1]:81/", "http://10.0.0.5:81/"),
     ],
 )
-def test_only_port_and_path_are_the_boxes_own_words(url: str, asked: str) -> None:
-    assert aim(url).url == asked
+def test_only_scheme_port_and_path_come_from_the_box(url: str, expected: str) -> None:
+    assert called(url).url == expected
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_only_port_and_path_are_the_boxes_own_words(url: str, asked: str) -> Non
         "http://[::1",
     ],
 )
-def test_a_url_that_cannot_be_asked_is_none(url: str) -> None:
-    with pytest.raises(InvalidTarget) as refused:
-        aim(url)
-    assert refused.value.code == "no_url"
+def test_a_malformed_url_is_rejected(url: str) -> None:
+    with pytest.raises(InvalidTarget) as rejected:
+        called(url)
+    assert rejected.value.code == "no_url"
 
 
 @pytest.mark.parametrize(
@@ -64,39 +64,39 @@ def test_a_url_that_cannot_be_asked_is_none(url: str) -> None:
         "255.255.255.255",
     ],
 )
-def test_an_address_that_no_box_may_have_is_not_asked(ip: str) -> None:
-    with pytest.raises(InvalidTarget) as refused:
-        aim(ip=ip)
-    assert refused.value.code == "forbidden_address"
+def test_a_forbidden_address_is_rejected(ip: str) -> None:
+    with pytest.raises(InvalidTarget) as rejected:
+        called(ip=ip)
+    assert rejected.value.code == "forbidden_address"
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_asked_only_where_boxes_are_processes(ip: str) -> None:
-    assert aim(ip=ip, loopback=True).url.startswith("http://")
+def test_loopback_is_allowed_only_where_boxes_are_processes(ip: str) -> None:
+    assert called(ip=ip, loopback=True).url.startswith("http://")
 
 
 def test_allowing_loopback_allows_nothing_else() -> None:
     with pytest.raises(InvalidTarget):
-        aim(ip="169.254.169.254", loopback=True)
+        called(ip="169.254.169.254", loopback=True)
 
 
-def test_a_box_without_a_recorded_address_is_unreachable() -> None:
-    with pytest.raises(InvalidTarget) as refused:
-        aim(ip=None)
-    assert refused.value.code == "no_address"
+def test_a_box_without_a_recorded_address_cannot_be_called() -> None:
+    with pytest.raises(InvalidTarget) as rejected:
+        called(ip=None)
+    assert rejected.value.code == "no_address"
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert aim(ip="fd12::5").url == "http://[fd12::5]:8000/"
+    assert called(ip="fd12::5").url == "http://[fd12::5]:8000/"
 
 
-def test_the_name_that_the_box_gives_itself_is_for_its_certificate_only() -> None:
-    target = aim("https://agent.example.com/a2a")
+def test_the_registered_host_is_used_only_for_the_certificate() -> None:
+    target = called("https://agent.example.com/a2a")
     assert (target.url, target.host) == ("https://10.0.0.5:443/a2a", "agent.example.com")
 
 
 @pytest.mark.parametrize("url", [None, ""])
 def test_a_box_in_poll_mode_cannot_be_called(url: str | None) -> None:
-    with pytest.raises(InvalidTarget) as refused:
-        aim(url)
-    assert refused.value.code == "no_url"
+    with pytest.raises(InvalidTarget) as rejected:
+        called(url)
+    assert rejected.value.code == "no_url"

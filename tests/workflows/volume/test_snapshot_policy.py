@@ -1,4 +1,4 @@
-"""When a snapshot is due: the rules alone, over time."""
+"""When a snapshot is due."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from workflows.volume.snapshot_policy import (
 
 
 @pytest.mark.parametrize(
-    ("past", "seconds", "verdict"),
+    ("past", "seconds", "decision"),
     [
         (SnapshotHistory(), 0, SnapshotDecision.ASK),
         (SnapshotHistory(asked_at=T0), 0, SnapshotDecision.RECENT),
@@ -37,29 +37,29 @@ from workflows.volume.snapshot_policy import (
         (SnapshotHistory(asked_at=T0, refusals=1, refused_at=after(1)), 600, SnapshotDecision.RECENT),
     ],
 )
-def test_a_wish_is_judged_by_what_was_asked_before(
-    past: SnapshotHistory, seconds: float, verdict: SnapshotDecision
+def test_the_decision_follows_from_earlier_snapshots(
+    past: SnapshotHistory, seconds: float, decision: SnapshotDecision
 ) -> None:
-    assert decide(past, after(seconds)) is verdict
+    assert decide(past, after(seconds)) is decision
 
 
-def test_the_pause_doubles_and_has_an_end() -> None:
-    pauses = [backoff(refusals) for refusals in range(10)]
-    assert pauses[:4] == [timedelta(), INITIAL_BACKOFF, 2 * INITIAL_BACKOFF, 4 * INITIAL_BACKOFF]
-    assert max(pauses) == MIN_INTERVAL
+def test_the_backoff_doubles_up_to_a_maximum() -> None:
+    backoffs = [backoff(refusals) for refusals in range(10)]
+    assert backoffs[:4] == [timedelta(), INITIAL_BACKOFF, 2 * INITIAL_BACKOFF, 4 * INITIAL_BACKOFF]
+    assert max(backoffs) == MIN_INTERVAL
 
 
-WISH = st.tuples(st.floats(0, 1200), st.sampled_from(["taken", "refused", "lost"]), st.floats(0, 3000))
+REQUEST = st.tuples(st.floats(0, 1200), st.sampled_from(["taken", "refused", "lost"]), st.floats(0, 3000))
 
 
-@given(st.lists(WISH, max_size=60))
-def test_whatever_ec2_does_no_two_are_closer_than_the_spacing_and_never_two_pending(
-    wishes: list[tuple[float, str, float]],
+@given(st.lists(REQUEST, max_size=60))
+def test_snapshots_keep_their_interval_and_never_overlap(
+    requests: list[tuple[float, str, float]],
 ) -> None:
     past, now, finished_at = SnapshotHistory(), T0, T0
     taken: list[datetime] = []
     refused: list[datetime] = []
-    for pause, answer, lasts in wishes:
+    for pause, answer, lasts in requests:
         now += timedelta(seconds=pause)
         if past.pending and now >= finished_at:
             past = replace(past, pending=False)
@@ -77,10 +77,10 @@ def test_whatever_ec2_does_no_two_are_closer_than_the_spacing_and_never_two_pend
     assert all(later - earlier >= INITIAL_BACKOFF for earlier, later in pairwise(refused))
 
 
-def test_a_storm_of_wishes_asks_once() -> None:
-    past, asked = SnapshotHistory(), 0
+def test_many_recreates_in_a_burst_request_one_snapshot() -> None:
+    past, requested = SnapshotHistory(), 0
     for second in range(0, 600, 12):
         if decide(past, after(second)) is SnapshotDecision.ASK:
-            asked += 1
+            requested += 1
             past = SnapshotHistory(asked_at=after(second))
-    assert asked == 1
+    assert requested == 1

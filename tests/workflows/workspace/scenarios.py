@@ -2,27 +2,32 @@
 
 from datetime import UTC, datetime, timedelta
 
+from workflows.fleet.contract import FleetPermit
+from workflows.volume.contract import AttachResult, SnapshotResult, VolumeDetached
 from workflows.workspace import lifecycle
-from workflows.workspace.events import (
-    ORPHAN_EVENTS,
+from workflows.workspace.contract import (
     AddressResult,
-    AttachResult,
-    BoxChanged,
-    BoxEventKind,
     CanaryResult,
     Enrolled,
     Evicted,
     FenceObserved,
-    FleetPermit,
     GenerationOpened,
     LaunchResult,
     OrphansTerminated,
-    SnapshotResult,
+)
+from workflows.workspace.diagnosis import RegistrationStatus
+from workflows.workspace.enums import ORPHAN_EVENTS, BoxEventKind, CanaryPolicy, Intent, Step
+from workflows.workspace.events import (
+    AddressRemoved,
+    BoxChanged,
+    Closed,
+    Event,
     StepFailed,
-    VolumeDetached,
+    Tick,
+    VolumeDeleted,
 )
 from workflows.workspace.requests import OutcomeKind, Request, RequestInput, RequestKind
-from workflows.workspace.state import CanaryPolicy, Intent, RegistrationStatus, State, Step, Timings
+from workflows.workspace.state import State, Timings
 
 T0 = datetime(2026, 6, 11, 22, 19, tzinfo=UTC)
 NO_CANARY = Timings(canary=CanaryPolicy.OFF)
@@ -36,6 +41,12 @@ def instance_of(generation: int) -> str:
 
 def after(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> datetime:
     return T0 + timedelta(seconds=seconds, minutes=minutes, hours=hours)
+
+
+def due(state: State, at: datetime) -> Step | None:
+    """The step to run now."""
+    step = lifecycle.due(state, at)
+    return step.step if step is not None else None
 
 
 def enrolled(
@@ -61,9 +72,9 @@ def new(*, timings: Timings = NO_CANARY) -> State:
 
 
 def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> State:
-    """Let the step that is due succeed."""
+    """The state after the step that is due has succeeded."""
     generation = state.generation
-    results: dict[Step, lifecycle.Event] = {
+    results: dict[Step, Event] = {
         Step.ENROLL: enrolled(generation=generation, timings=timings),
         Step.OPEN: GenerationOpened(
             generation=generation, timings=timings, has_volume=state.has_volume, snapshots=state.snapshots
@@ -77,46 +88,46 @@ def step_done(state: State, at: datetime, *, timings: Timings = NO_CANARY) -> St
         Step.EVICT: Evicted(instances=())
         if state.superseded_caller is not None
         else OrphansTerminated(instances=state.orphan_instances, terminated=state.orphan_instances),
-        Step.CLOSE: lifecycle.Closed(),
-        Step.REMOVE_ADDRESS: lifecycle.AddressRemoved(),
+        Step.CLOSE: Closed(),
+        Step.REMOVE_ADDRESS: AddressRemoved(),
         Step.DETACH: VolumeDetached(),
         Step.SNAPSHOT: SnapshotResult(snapshot_id="snap-1"),
         Step.ATTACH: AttachResult(volume_id="vol-1"),
-        Step.DELETE_VOLUME: lifecycle.VolumeDeleted(),
+        Step.DELETE_VOLUME: VolumeDeleted(),
     }
-    step = lifecycle.due(state, at)
+    step = due(state, at)
     assert step is not None
     return lifecycle.apply(state, results[step], at)
 
 
 def awaiting(state: State, at: datetime = T0) -> State:
-    """Carry a provisioning to where it awaits the box."""
-    while lifecycle.due(state, at) is not None:
+    """Run all due steps, until the generation awaits its box."""
+    while due(state, at) is not None:
         state = step_done(state, at, timings=state.timings)
     return state
 
 
-def heard(state: State, kind: BoxEventKind, at: datetime, *, generation: int | None = None) -> State:
+def box_event(state: State, kind: BoxEventKind, at: datetime, *, generation: int | None = None) -> State:
     detail = "i-0000000000000abcd" if kind in ORPHAN_EVENTS else ""
-    fact = BoxChanged(kind=kind, generation=generation or state.generation, at=at, detail=detail)
-    return lifecycle.apply(state, fact, at)
+    event = BoxChanged(kind=kind, generation=generation or state.generation, at=at, detail=detail)
+    return lifecycle.apply(state, event, at)
 
 
 def registered(state: State, at: datetime) -> State:
-    return heard(heard(state, BoxEventKind.REGISTERED, at), BoxEventKind.ALIVE, at)
+    return box_event(box_event(state, BoxEventKind.REGISTERED, at), BoxEventKind.ALIVE, at)
 
 
 def online(*, generation: int = 1, at: datetime = T0) -> State:
-    """Generation 1 online at T0; later generations by as many human recreates, all at T0."""
+    """This generation online, after manual recreates, all at one time."""
     state = registered(awaiting(new(), at), at)
     for number in range(2, generation + 1):
-        state, request = asked(state, at, requested_by="admin:test", observed_generation=number - 1)
+        state, request = send_request(state, at, requested_by="admin:test", observed_generation=number - 1)
         assert request.outcome is OutcomeKind.ACCEPTED
         state = registered(awaiting(state, at), at)
     return state
 
 
-def asked(
+def send_request(
     state: State,
     at: datetime,
     *,
@@ -127,7 +138,7 @@ def asked(
     request_id: str | None = None,
     instance_id: str | None = None,
 ) -> tuple[State, Request]:
-    ask = RequestInput(
+    request_input = RequestInput(
         kind=kind,
         request_id=request_id or f"r{len(state.requests)}",
         requested_by=requested_by,
@@ -135,26 +146,41 @@ def asked(
         force=force,
         instance_id=instance_id,
     )
-    state, decided = lifecycle.request(state, ask, at)
-    assert decided is not None, "it waits for the fleet's word"
+    state, decided = lifecycle.request(state, request_input, at)
+    if decided is None:
+        state = lifecycle.apply(state, GRANTED, at)
+        decided = next(it for it in state.requests if it.request_id == request_input.request_id)
     return state, decided
 
 
+def permitted(state: State, at: datetime) -> State:
+    """Grant a fleet permit to the pending requests."""
+    return lifecycle.apply(state, GRANTED, at) if state.pending else state
+
+
+def time_passes(state: State, at: datetime, *, registration: RegistrationStatus | None = None) -> State:
+    """Advance to `at`: a passed register deadline is checked, and the own request gets its permit."""
+    state = lifecycle.apply(state, Tick(), at)
+    if due(state, at) is Step.CHECK_REGISTRATION:
+        state = lifecycle.apply(state, registration or RegistrationStatus(), at)
+    return permitted(state, at)
+
+
 def failure(step: Step, *, code: str = "AnyCode", retryable: bool = True) -> StepFailed:
-    return StepFailed(step=step, code=code, message="it went wrong", hint="mend it", retryable=retryable)
+    return StepFailed(step=step, code=code, message="it failed", hint="fix it", retryable=retryable)
 
 
 def awaiting_address() -> State:
     state = new()
-    while lifecycle.due(state, T0) is not Step.ADDRESS:
+    while due(state, T0) is not Step.ADDRESS:
         state = step_done(state, T0)
     return state
 
 
 def never_registering() -> State:
-    """A box that never registers, until nothing happens by itself any more."""
+    """A workspace whose boxes never register, once no timer is left."""
     state, at = awaiting(new()), T0
     while (wake := lifecycle.wake_at(state)) is not None:
         at = wake
-        state = awaiting(lifecycle.apply(state, lifecycle.Tick(), at), at)
+        state = awaiting(lifecycle.apply(state, Tick(), at), at)
     return state

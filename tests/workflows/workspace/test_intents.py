@@ -1,4 +1,4 @@
-"""Stop, start and delete: taken in every state, the same twice as once, and final where they should be."""
+"""Stop, start and delete: accepted in every state, idempotent, and final where they should be."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,20 +11,24 @@ from tests.workflows.workspace.scenarios import (
     NO_CANARY,
     T0,
     after,
-    asked,
     awaiting,
+    box_event,
+    due,
     enrolled,
-    heard,
     new,
     online,
     registered,
+    send_request,
     step_done,
 )
 from workflows.workspace import lifecycle
 from workflows.workspace.conditions import phase
-from workflows.workspace.events import AddressResult, BoxEventKind, FenceObserved, LaunchResult, StepFailed
+from workflows.workspace.contract import AddressResult, FenceObserved, LaunchResult
+from workflows.workspace.enums import BoxEventKind, Intent, Phase, Step
+from workflows.workspace.events import StateBehindRecord, StepFailed, Tick
+from workflows.workspace.phases.launch import LAUNCH
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import Intent, Phase, Provisioning, State, Step
+from workflows.workspace.state import Provisioning, State
 
 NOW = after(hours=3)
 ALICE = "admin:alice"
@@ -32,22 +36,22 @@ INTENTS = (RequestKind.STOP, RequestKind.DELETE)
 
 
 def up_to(state: State, step: Step) -> State:
-    """Carry it on until that step is due."""
-    while lifecycle.due(state, T0) is not step:
+    """Run the due steps until this one is due."""
+    while due(state, T0) is not step:
         state = step_done(state, T0)
     return state
 
 
 def recreating() -> State:
-    return asked(online(), T0, requested_by=ALICE, observed_generation=1)[0]
+    return send_request(online(), T0, requested_by=ALICE, observed_generation=1)[0]
 
 
 def intended(kind: RequestKind, state: State | None = None) -> State:
-    return asked(state or online(), T0, kind=kind, requested_by=ALICE)[0]
+    return send_request(state or online(), T0, kind=kind, requested_by=ALICE)[0]
 
 
 def refused(step: Step) -> State:
-    failure = StepFailed(step=step, code="AuthFailure", message="no", hint="mend it", retryable=False)
+    failure = StepFailed(step=step, code="AuthFailure", message="no", hint="fix it", retryable=False)
     return lifecycle.apply(up_to(new(), step), failure, T0)
 
 
@@ -59,8 +63,8 @@ def unconfirmed() -> State:
     return state
 
 
-def consulting() -> State:
-    return asked(online(), T0, requested_by="watchdog", observed_generation=1)[0]
+def pending() -> State:
+    return send_request(online(), T0, requested_by="watchdog", observed_generation=1)[0]
 
 
 STATES: dict[str, Callable[[], State]] = {
@@ -70,12 +74,12 @@ STATES: dict[str, Callable[[], State]] = {
         for step in (Step.OPEN, Step.FENCE, Step.LAUNCH, Step.ADDRESS)
     },
     "awaiting registration": lambda: awaiting(new()),
-    "registered and not beating": lambda: heard(awaiting(new()), BoxEventKind.REGISTERED, T0),
+    "registered without heartbeats": lambda: box_event(awaiting(new()), BoxEventKind.REGISTERED, T0),
     "online": online,
-    "degraded by silence": lambda: heard(online(), BoxEventKind.STALE, T0),
-    "degraded by a dead brain": lambda: heard(online(), BoxEventKind.NOT_PROCESSING, T0),
-    "without its credential": lambda: heard(online(), BoxEventKind.CREDENTIAL_LOST, T0),
-    "asking the fleet": consulting,
+    "degraded by missed heartbeats": lambda: box_event(online(), BoxEventKind.STALE, T0),
+    "degraded by an unresponsive agent": lambda: box_event(online(), BoxEventKind.NOT_PROCESSING, T0),
+    "without its credential": lambda: box_event(online(), BoxEventKind.CREDENTIAL_LOST, T0),
+    "waiting for a fleet permit": pending,
     **{
         f"recreating, {step} is due": lambda step=step: up_to(recreating(), step)  # type: ignore[misc]
         for step in (Step.OPEN, Step.FENCE, Step.LAUNCH, Step.ADDRESS)
@@ -84,14 +88,14 @@ STATES: dict[str, Callable[[], State]] = {
     "out of capacity": lambda: lifecycle.apply(
         up_to(new(), Step.LAUNCH), LaunchResult(capacity_code="Unsupported"), T0
     ),
-    "its box gone": lambda: lifecycle.apply(up_to(new(), Step.ADDRESS), AddressResult(gone=True), T0),
-    "failed at the launch": lambda: refused(Step.LAUNCH),
-    "failed at the opening": lambda: refused(Step.OPEN),
-    "an superseded_caller to be ended": lambda: heard(
+    "its instance ended": lambda: lifecycle.apply(up_to(new(), Step.ADDRESS), AddressResult(gone=True), T0),
+    "failed to launch": lambda: refused(Step.LAUNCH),
+    "failed to open": lambda: refused(Step.OPEN),
+    "a superseded caller to terminate": lambda: box_event(
         online(generation=2), BoxEventKind.SUPERSEDED_CALL, T0, generation=1
     ),
-    "a stray to be ended": lambda: heard(online(), BoxEventKind.ORPHAN, T0),
-    "the record ahead": lambda: lifecycle.apply(online(), lifecycle.StateBehindRecord(), T0),
+    "an orphan to terminate": lambda: box_event(online(), BoxEventKind.ORPHAN, T0),
+    "behind the record": lambda: lifecycle.apply(online(), StateBehindRecord(), T0),
     "stopping": lambda: intended(RequestKind.STOP),
     "stopping, its tokens revoked": lambda: step_done(intended(RequestKind.STOP), T0),
     "stopped": lambda: awaiting(intended(RequestKind.STOP)),
@@ -107,12 +111,12 @@ FINAL = {RequestKind.STOP: Phase.STOPPED, RequestKind.DELETE: Phase.DELETED}
 
 
 def carried_out(state: State) -> tuple[State, list[Step]]:
-    """Do what is due until nothing is; also what waits for its next try."""
+    """Run the due steps and the retries until nothing is due."""
     steps, at = list[Step](), NOW
     while True:
         at = max(at, lifecycle.wake_at(state) or at)
-        state = lifecycle.apply(state, lifecycle.Tick(), at)
-        step = lifecycle.due(state, at)
+        state = lifecycle.apply(state, Tick(), at)
+        step = due(state, at)
         if step is None:
             return state, steps
         steps.append(step)
@@ -124,30 +128,30 @@ def carried_out(state: State) -> tuple[State, list[Step]]:
             state = step_done(state, at)
 
 
-def late(state: State, kind: RequestKind | BoxEventKind, *, offset: int, human: bool) -> State:
-    """A message that was long under way, about this generation or one before."""
+def late(state: State, kind: RequestKind | BoxEventKind, *, offset: int, manual: bool) -> State:
+    """The state after a delayed message about this generation or an earlier one."""
     generation = max(1, state.generation - offset)
     if isinstance(kind, BoxEventKind):
-        return heard(state, kind, NOW, generation=generation)
-    return asked(
+        return box_event(state, kind, NOW, generation=generation)
+    return send_request(
         state,
         NOW,
         kind=kind,
-        requested_by=ALICE if human else "watchdog",
+        requested_by=ALICE if manual else "watchdog",
         observed_generation=generation if kind is RequestKind.RECREATE else None,
-        force=human,
+        force=manual,
         instance_id="i-0000000000000dead",
     )[0]
 
 
 @pytest.mark.parametrize("kind", INTENTS)
 @pytest.mark.parametrize("name", STATES)
-def test_from_every_state_it_ends_as_it_was_meant(name: str, kind: RequestKind) -> None:
-    state, request = asked(STATES[name](), NOW, kind=kind, requested_by=ALICE)
+def test_stop_and_delete_complete_from_every_state(name: str, kind: RequestKind) -> None:
+    state, request = send_request(STATES[name](), NOW, kind=kind, requested_by=ALICE)
     assert request.outcome in (OutcomeKind.ACCEPTED, OutcomeKind.JOINED)
     state, steps = carried_out(state)
     assert phase(state) is FINAL[kind]
-    assert not {Step.OPEN, Step.LAUNCH, Step.ADDRESS, Step.CANARY} & set(steps), "nothing is started any more"
+    assert not {Step.OPEN, Step.LAUNCH, Step.ADDRESS, Step.CANARY} & set(steps), "it started something"
     wanted = [Step.CLOSE, Step.FENCE] + ([Step.REMOVE_ADDRESS] if kind is RequestKind.DELETE else [])
     if request.outcome is OutcomeKind.ACCEPTED:
         assert [step for step in steps if step in wanted] == wanted
@@ -155,27 +159,27 @@ def test_from_every_state_it_ends_as_it_was_meant(name: str, kind: RequestKind) 
 
 @pytest.mark.parametrize("kind", INTENTS)
 @pytest.mark.parametrize("name", STATES)
-def test_twice_is_once(name: str, kind: RequestKind) -> None:
-    once, _ = asked(STATES[name](), NOW, kind=kind, requested_by=ALICE)
-    twice, request = asked(once, NOW, kind=kind, requested_by="admin:bob")
+def test_a_repeated_stop_or_delete_joins(name: str, kind: RequestKind) -> None:
+    once, _ = send_request(STATES[name](), NOW, kind=kind, requested_by=ALICE)
+    twice, request = send_request(once, NOW, kind=kind, requested_by="admin:bob")
     assert request.outcome is OutcomeKind.JOINED
     assert replace(twice, requests=(), unrecorded=0) == replace(once, requests=(), unrecorded=0)
 
 
 @pytest.mark.parametrize("name", STATES)
 def test_delete_follows_stop_and_stop_never_follows_delete(name: str) -> None:
-    stopping, _ = asked(STATES[name](), NOW, kind=RequestKind.STOP, requested_by=ALICE)
-    deleting, request = asked(stopping, NOW, kind=RequestKind.DELETE, requested_by=ALICE)
+    stopping, _ = send_request(STATES[name](), NOW, kind=RequestKind.STOP, requested_by=ALICE)
+    deleting, request = send_request(stopping, NOW, kind=RequestKind.DELETE, requested_by=ALICE)
     assert request.outcome is OutcomeKind.ACCEPTED
-    back, request = asked(deleting, NOW, kind=RequestKind.STOP, requested_by=ALICE)
+    back, request = send_request(deleting, NOW, kind=RequestKind.STOP, requested_by=ALICE)
     assert request.outcome is OutcomeKind.REJECTED
     assert phase(carried_out(back)[0]) is Phase.DELETED
 
 
 @pytest.mark.parametrize("name", [name for name in STATES if "new" not in name])
 def test_start_ends_online_from_every_state(name: str) -> None:
-    """Those that are on their way stay so, those that run run on, those that stand still get a box."""
-    state, request = asked(STATES[name](), NOW, kind=RequestKind.START, requested_by=ALICE)
+    """A recreate in progress continues, a running box stays, and other workspaces get a box."""
+    state, request = send_request(STATES[name](), NOW, kind=RequestKind.START, requested_by=ALICE)
     assert request.outcome in (OutcomeKind.ACCEPTED, OutcomeKind.JOINED)
     state, _ = carried_out_with_a_box(state)
     assert state.intent is Intent.RUN
@@ -183,20 +187,20 @@ def test_start_ends_online_from_every_state(name: str) -> None:
 
 
 def carried_out_with_a_box(state: State) -> tuple[State, int]:
-    """As above, with boxes that register and process as soon as they run."""
+    """Like `carried_out`, with boxes that register and process work as soon as they run."""
     for count in range(40):
-        step = lifecycle.due(state, NOW)
+        step = due(state, NOW)
         if step is Step.ENROLL:
             state = lifecycle.apply(state, enrolled(generation=state.opened, timings=NO_CANARY), NOW)
         elif step is not None:
             state = step_done(state, NOW)
         elif state.retry is not None and phase(state) is not Phase.ONLINE:
-            state = lifecycle.apply(replace(state, retry=None), lifecycle.Tick(), NOW)
+            state = lifecycle.apply(replace(state, retry=None), Tick(), NOW)
         elif phase(state) is not Phase.ONLINE and state.box.running_since is not None:
-            state = heard(registered(state, NOW), BoxEventKind.PROCESSING, NOW)
+            state = box_event(registered(state, NOW), BoxEventKind.PROCESSING, NOW)
         else:
             return state, count
-    raise AssertionError("it does not come to rest")
+    raise AssertionError("steps never end")
 
 
 MESSAGES = st.tuples(st.sampled_from([*RequestKind, *BoxEventKind]), st.integers(0, 3), st.booleans())
@@ -204,13 +208,13 @@ MESSAGES = st.tuples(st.sampled_from([*RequestKind, *BoxEventKind]), st.integers
 
 @settings(max_examples=100)
 @given(name=st.sampled_from([*DELETING]), messages=st.lists(MESSAGES, max_size=12))
-def test_nothing_that_comes_late_undoes_a_deletion(
+def test_no_late_message_undoes_a_deletion(
     name: str, messages: list[tuple[RequestKind | BoxEventKind, int, bool]]
 ) -> None:
     state = DELETING[name]()
-    for kind, offset, human in messages:
+    for kind, offset, manual in messages:
         before = state
-        state = late(state, kind, offset=offset, human=human)
+        state = late(state, kind, offset=offset, manual=manual)
         assert state.intent is Intent.DELETE
         assert state.provisioning is None
         assert state.generation == before.generation
@@ -231,10 +235,10 @@ def test_only_a_start_ends_a_stop(
     name: str, messages: list[tuple[RequestKind | BoxEventKind, int, bool]]
 ) -> None:
     state = STATES[name]()
-    for kind, offset, human in messages:
+    for kind, offset, manual in messages:
         if kind in (RequestKind.START, RequestKind.DELETE):
             continue
-        state = late(state, kind, offset=offset, human=human)
+        state = late(state, kind, offset=offset, manual=manual)
         assert state.intent is Intent.STOP
         assert state.provisioning is None
     state, steps = carried_out(state)
@@ -242,11 +246,11 @@ def test_only_a_start_ends_a_stop(
     assert not {Step.OPEN, Step.LAUNCH, Step.ADDRESS} & set(steps)
 
 
-def test_the_results_of_a_step_that_a_deletion_met_do_not_start_anything() -> None:
-    """A launch that was under way when the deletion came: its box is the fence's, not the workspace's."""
-    begun = up_to(new(), Step.LAUNCH)
-    state, _ = asked(begun, NOW, kind=RequestKind.DELETE, requested_by=ALICE)
-    assert not lifecycle.result_still_applies(Step.LAUNCH, begun, state)
+def test_the_result_of_a_step_that_a_deletion_overtook_starts_nothing() -> None:
+    """A launch was in progress when the deletion was accepted: the fence terminates its box."""
+    before = up_to(new(), Step.LAUNCH)
+    state, _ = send_request(before, NOW, kind=RequestKind.DELETE, requested_by=ALICE)
+    assert not lifecycle.result_still_applies(LAUNCH, before, state)
     state, steps = carried_out(state)
     assert steps == [Step.CLOSE, Step.FENCE, Step.REMOVE_ADDRESS]
     assert state.provisioning != Provisioning(generation=1, since=T0)

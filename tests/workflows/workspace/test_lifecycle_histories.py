@@ -1,4 +1,4 @@
-"""No history of facts, failures and requests breaks what must always hold."""
+"""No history of events, failures and requests breaks an invariant."""
 
 import itertools
 from dataclasses import replace
@@ -13,27 +13,28 @@ from tests.workflows.workspace.scenarios import (
     NOTHING_SEEN,
     T0,
     after,
-    asked,
+    box_event,
+    due,
     enrolled,
     failure,
-    heard,
     instance_of,
     never_registering,
     new,
     online,
+    send_request,
     step_done,
 )
 from workflows.workspace import conditions, lifecycle
 from workflows.workspace.conditions import phase
-from workflows.workspace.events import AddressResult, BoxEventKind, Enrolled, LaunchResult
+from workflows.workspace.contract import AddressResult, Enrolled, LaunchResult
+from workflows.workspace.enums import BoxEventKind, ConditionType, Phase, Step
+from workflows.workspace.events import StateBehindRecord, Tick
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import ConditionType, Phase, State, Step
+from workflows.workspace.state import State
 
 EVENTS = st.sampled_from(
     [
-        "step",
-        "step",
-        "step",
+        *["step"] * 3,
         "fail",
         "refuse",
         "gone",
@@ -50,28 +51,28 @@ EVENTS = st.sampled_from(
 
 @settings(max_examples=400)
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 3), st.integers(0, 900)), max_size=60))
-def test_no_history_breaks_what_must_always_hold(history: list[tuple[str, int, int]]) -> None:
+def test_no_history_breaks_an_invariant(history: list[tuple[str, int, int]]) -> None:
     state, at = State(workspace_id="ws-1", timings=NO_CANARY), T0
-    recorded_generation, answered = 0, list[str]()
+    recorded_generation, sent = 0, list[str]()
     for event, offset, seconds in history:
         before, at = state, at + timedelta(seconds=seconds)
         seen = max(0, state.generation - offset + 1) if offset else None
         if event == "force":
-            state, request = asked(
+            state, request = send_request(
                 state, at, requested_by="admin", observed_generation=state.generation, force=True
             )
-            answered.append(request.request_id)
+            sent.append(request.request_id)
         elif event in list(RequestKind):
-            state, request = asked(state, at, kind=RequestKind(event), observed_generation=seen)
-            answered.append(request.request_id)
+            state, request = send_request(state, at, kind=RequestKind(event), observed_generation=seen)
+            sent.append(request.request_id)
         elif event in list(BoxEventKind):
-            state = heard(state, BoxEventKind(event), at, generation=max(1, state.generation - offset))
+            state = box_event(state, BoxEventKind(event), at, generation=max(1, state.generation - offset))
         elif event == "wake":
             at = max(at, lifecycle.wake_at(state) or at)
-            state = lifecycle.apply(state, lifecycle.Tick(), at)
+            state = lifecycle.apply(state, Tick(), at)
         elif event == "ahead":
-            state = lifecycle.apply(state, lifecycle.StateBehindRecord(), at)
-        elif (step := lifecycle.due(state, at)) is not None:
+            state = lifecycle.apply(state, StateBehindRecord(), at)
+        elif (step := due(state, at)) is not None:
             if event == "fail":
                 state = lifecycle.apply(state, failure(step), at)
             elif event == "refuse":
@@ -96,9 +97,9 @@ def test_no_history_breaks_what_must_always_hold(history: list[tuple[str, int, i
                 if step is Step.OPEN:
                     recorded_generation = state.generation
                 state = step_done(state, at)
-        # A lost memory (StateBehindRecord) may fall back to the recorded generation, never below it.
+        # Reading the record again may fall back to the recorded generation, never below it.
         assert state.generation >= min(before.generation, recorded_generation)
-        assert len(state.requests) >= len(set(answered)), "I2: an outcome is missing"
+        assert len(state.requests) >= len(set(sent)), "I2: an outcome is missing"
         if phase(state) is Phase.ONLINE:
             assert conditions.is_serving(state), "I9"
             assert state.provisioning is None
@@ -111,11 +112,11 @@ def test_no_history_breaks_what_must_always_hold(history: list[tuple[str, int, i
 def test_overlapping_requests_launch_one_instance(requests: list[tuple[int | None, bool]]) -> None:
     state = online(generation=2)
     outcomes = []
-    for observed, human in requests:
-        state, request = asked(
+    for observed, manual in requests:
+        state, request = send_request(
             state,
             after(minutes=10),
-            requested_by="admin" if human else "watchdog",
+            requested_by="admin" if manual else "watchdog",
             observed_generation=observed,
         )
         outcomes.append(request.outcome)
@@ -123,13 +124,13 @@ def test_overlapping_requests_launch_one_instance(requests: list[tuple[int | Non
     assert state.generation == 2 + outcomes.count(OutcomeKind.ACCEPTED)
 
 
-def test_the_state_survives_being_carried_over() -> None:
+def test_the_state_survives_continue_as_new() -> None:
     adapter = TypeAdapter(State)
-    stories = (
+    states = (
         new(),
         online(generation=2),
         never_registering(),
-        asked(online(), T0, kind=RequestKind.STOP)[0],
+        send_request(online(), T0, kind=RequestKind.STOP)[0],
     )
-    for state in itertools.chain(stories, (lifecycle.apply(online(), NOTHING_SEEN, T0),)):
+    for state in itertools.chain(states, (lifecycle.apply(online(), NOTHING_SEEN, T0),)):
         assert adapter.validate_python(adapter.dump_python(state, mode="json")) == state

@@ -1,4 +1,4 @@
-"""What people see of a workspace: what it is, does, waits for and why; the text of strangers stays text."""
+"""What operators see of a workspace: state, next action, reason, remedies; untrusted text is escaped."""
 
 import ast
 import shlex
@@ -13,59 +13,63 @@ import workflows
 from tests.workflows.workspace.scenarios import (
     T0,
     after,
-    asked,
     awaiting,
-    heard,
+    box_event,
+    due,
     instance_of,
     new,
     online,
+    send_request,
     step_done,
 )
+from workflows.shared import names
 from workflows.shared.markdown import code, plain, table
-from workflows.workspace import conditions, lifecycle, messages, remedies, status
-from workflows.workspace.events import BoxEventKind, FenceObserved, StepFailed
+from workflows.workspace import conditions, lifecycle, remedies, status
+from workflows.workspace.contract import FenceObserved
+from workflows.workspace.enums import BoxEventKind, Phase, Step
+from workflows.workspace.events import StepFailed
 from workflows.workspace.requests import RequestKind
-from workflows.workspace.state import Phase, State, Step
+from workflows.workspace.state import Exhausted, State
 
 REFUSED = StepFailed(
     step=Step.LAUNCH,
     code="UnauthorizedOperation",
     message="RunInstances: not *yours* | <b>really</b>",
-    hint="Mend the role.",
+    hint="Fix the role.",
     retryable=False,
 )
 
 
-def silent() -> State:
-    return heard(online(), BoxEventKind.STALE, after(minutes=5))
+def stale() -> State:
+    return box_event(online(), BoxEventKind.STALE, after(minutes=5))
 
 
 def failed() -> State:
     state = new()
-    while lifecycle.due(state, T0) is not Step.LAUNCH:
+    while due(state, T0) is not Step.LAUNCH:
         state = step_done(state, T0)
     return lifecycle.apply(state, REFUSED, T0)
 
 
-def undead() -> State:
-    """Its old box was seen alive for longer than a termination takes."""
-    state, _ = asked(online(), T0, requested_by="admin:alice", observed_generation=1)
+def not_terminated() -> State:
+    """A fence that has seen the old box running for more than ten minutes."""
+    state, _ = send_request(online(), T0, requested_by="admin:alice", observed_generation=1)
     state = step_done(state, T0)
     alive = FenceObserved(terminated=(), alive=(instance_of(1),), missing=())
     return lifecycle.apply(lifecycle.apply(state, alive, T0), alive, after(minutes=11))
 
 
-def never_looked() -> State:
-    """EC2 answers nothing, so that nobody knows what has to be gone."""
-    state, _ = asked(online(), T0, requested_by="admin:alice", observed_generation=1)
+def never_observed() -> State:
+    """A fence whose calls to EC2 have all failed, so that the instances are unknown."""
+    state, _ = send_request(online(), T0, requested_by="admin:alice", observed_generation=1)
     refused = replace(REFUSED, step=Step.FENCE, retryable=True)
     state = lifecycle.apply(step_done(state, T0), refused, T0)
     return lifecycle.apply(state, refused, after(minutes=11))
 
 
 def stopped() -> State:
-    state, _ = asked(online(), T0, kind=RequestKind.STOP, requested_by="admin:alice")
-    while lifecycle.due(state, T0) is not None:
+    state, _ = send_request(online(), T0, kind=RequestKind.STOP, requested_by="admin:alice")
+    while due(state, T0) is not None:
         state = step_done(state, T0)
     return state
 
@@ -79,111 +83,113 @@ def reason(state: State) -> str | None:
     ("state", "phase", "expected"),
     [
         (online(), Phase.ONLINE, None),
-        (silent(), Phase.DEGRADED, "Silent"),
+        (stale(), Phase.DEGRADED, "Stale"),
         (failed(), Phase.FAILED, "NotLaunched"),
-        (undead(), Phase.RECREATING, "FenceUnconfirmed"),
-        (never_looked(), Phase.RECREATING, "FenceUnconfirmed"),
+        (not_terminated(), Phase.RECREATING, "FenceUnconfirmed"),
+        (never_observed(), Phase.RECREATING, "FenceUnconfirmed"),
         (awaiting(new()), Phase.AWAITING_REGISTRATION, None),
         (stopped(), Phase.STOPPED, None),
     ],
     ids=lambda it: str(it) if isinstance(it, Phase) else "",
 )
-def test_the_reason_is_that_of_the_condition_which_keeps_it_from_online(
+def test_the_reason_is_that_of_the_blocking_condition(
     state: State, phase: Phase, expected: str | None
 ) -> None:
     assert (conditions.phase(state), reason(state)) == (phase, expected)
     *_, shown = status.search_attributes(state)
-    assert (shown.key, shown.value) == (messages.REASON, expected)
+    assert (shown.key, shown.value) == (names.REASON, expected)
 
 
-def test_the_first_proof_that_is_missing_is_the_reason() -> None:
-    state = heard(silent(), BoxEventKind.CREDENTIAL_LOST, after(minutes=6))
-    assert {it.reason for it in state.conditions} >= {"CredentialLost", "Silent"}
+def test_the_first_condition_that_is_not_true_is_the_reason() -> None:
+    state = box_event(stale(), BoxEventKind.CREDENTIAL_LOST, after(minutes=6))
+    assert {it.reason for it in state.conditions} >= {"CredentialLost", "Stale"}
     assert reason(state) == "CredentialLost"
 
 
-def test_the_memo_says_it_in_words_and_has_nothing_to_say_of_what_is_well() -> None:
+def test_the_memo_explains_problems_and_is_empty_otherwise() -> None:
     assert status.memo(online()) == {"dns_name": "ws-1.boxes.internal", "why": None, "last_error": None}
-    assert status.memo(silent())["why"] == "no beat since 22:24:00 UTC"
+    assert status.memo(stale())["why"] == "heartbeats are missing, noticed at 22:24:00 UTC"
     assert status.memo(failed())["last_error"] == f"UnauthorizedOperation: {REFUSED.message}"
 
 
-def test_at_a_glance_what_it_is_does_waits_for_and_why() -> None:
-    text = status.details(silent(), None, after(minutes=6))
+def test_the_details_show_state_next_action_and_reason() -> None:
+    text = status.details(stale(), None, after(minutes=6))
     for line in (
         f"**degraded** — generation 1, instance `{instance_of(1)}`, address 10.0.0.1, `ws-1.boxes.internal`",
-        "**Now:** its box to be well again, or a request; the watchdog asks for another box by and by.",
-        "**Why:** no beat since 22:24:00 UTC (`Silent`, since 2026-06-11 22:24:00 UTC).",
-        "| `HeartbeatFresh` | **false** | `06-11 22:24:00` | no beat since 22:24:00 UTC |",
+        "**Now:** waiting for the box to recover; the watchdog requests a recreate if it does not.",
+        "**Why:** heartbeats are missing, noticed at 22:24:00 UTC (`Stale`, since 2026-06-11 22:24:00 UTC).",
+        "| `HeartbeatFresh` | **false** | `06-11 22:24:00` | heartbeats are missing, noticed at 22:24:00 UTC",
     ):
         assert line in text, text
 
 
-def test_the_last_error_stands_there_with_what_to_do_about_it() -> None:
+def test_the_details_show_the_last_error_with_its_hint() -> None:
     text = status.details(failed(), None, T0)
     assert "**Last error:** `UnauthorizedOperation` in *launch* of generation 1: " in text
-    assert "Once, at 2026-06-11 22:19:00 UTC; not tried again by itself. Mend the role." in text
-    assert "**Now:** a human: request_start takes it up again." in text
+    assert "Once, at 2026-06-11 22:19:00 UTC; Onebox does not retry. Fix the role." in text
+    assert "**Now:** waiting for an operator: run request_start to retry." in text
 
 
 @pytest.mark.parametrize(
-    ("state", "name", "says"),
+    ("state", "name", "expected_input"),
     [
-        (silent(), "request_recreate", '"observed_generation": 1}'),
+        (stale(), "request_recreate", '"observed_generation": 1}'),
         (failed(), "request_start", '{"requested_by": "admin:YOU"}'),
         (stopped(), "request_start", '{"requested_by": "admin:YOU"}'),
         (awaiting(new()), "request_recreate", '"force": true}'),
-        (undead(), "declare_dead", f'"instance_id": "{instance_of(1)}"'),
-        (never_looked(), "declare_dead", '"instance_id": "INSTANCE"'),
+        (not_terminated(), "declare_dead", f'"instance_id": "{instance_of(1)}"'),
+        (never_observed(), "declare_dead", '"instance_id": "INSTANCE"'),
     ],
-    ids=["silent", "failed", "stopped", "awaiting", "undead", "never_looked"],
+    ids=["stale", "failed", "stopped", "awaiting", "not_terminated", "never_observed"],
 )
-def test_what_one_can_do_is_a_command_that_can_be_copied(state: State, name: str, says: str) -> None:
+def test_each_remedy_is_a_command_to_copy(state: State, name: str, expected_input: str) -> None:
     [first, *_] = remedies.remedies(state, after(minutes=12))
-    words = shlex.split(first.command.replace("\\\n", " "))
-    assert words[:4] == ["temporal", "workflow", "update", "execute"]
-    assert words[words.index("--workflow-id") + 1] == "ws-1"
-    assert words[words.index("--name") + 1] == name
-    assert says in words[words.index("--input") + 1]
+    arguments = shlex.split(first.command.replace("\\\n", " "))
+    assert arguments[:4] == ["temporal", "workflow", "update", "execute"]
+    assert arguments[arguments.index("--workflow-id") + 1] == "ws-1"
+    assert arguments[arguments.index("--name") + 1] == name
+    assert expected_input in arguments[arguments.index("--input") + 1]
     assert first.command in status.details(state, None, after(minutes=12))
 
 
-def test_what_is_advised_is_accepted() -> None:
-    state, request = asked(awaiting(new()), T0, requested_by=remedies.WHO, observed_generation=1, force=True)
+def test_the_suggested_commands_are_accepted() -> None:
+    state, request = send_request(
+        awaiting(new()), T0, requested_by=remedies.OPERATOR, observed_generation=1, force=True
+    )
     assert (request.outcome, state.generation) == ("accepted", 2)
     for stuck in (failed(), stopped()):
-        _, request = asked(stuck, T0, kind=RequestKind.START, requested_by=remedies.WHO)
+        _, request = send_request(stuck, T0, kind=RequestKind.START, requested_by=remedies.OPERATOR)
         assert request.outcome == "accepted"
-    _, request = asked(
-        undead(),
+    _, request = send_request(
+        not_terminated(),
         after(minutes=12),
         kind=RequestKind.DECLARE_DEAD,
-        requested_by=remedies.WHO,
+        requested_by=remedies.OPERATOR,
         instance_id=instance_of(1),
     )
     assert request.outcome == "accepted"
 
 
-def test_a_workspace_that_is_well_or_gone_needs_no_advice() -> None:
+def test_a_healthy_or_deleted_workspace_has_no_remedies() -> None:
     assert remedies.remedies(online(), T0) == ()
     assert remedies.remedies(State(workspace_id="ws-1"), T0) == ()
-    state, _ = asked(stopped(), T0, kind=RequestKind.DELETE, requested_by="admin:alice")
+    state, _ = send_request(stopped(), T0, kind=RequestKind.DELETE, requested_by="admin:alice")
     assert remedies.remedies(state, T0) == ()
 
 
-def test_what_holds_a_recreate_back_is_said_beside_the_force_that_passes_it() -> None:
-    state = silent()
+def test_the_remedy_names_what_defers_a_recreate_and_uses_force() -> None:
+    state = stale()
     spent = tuple(after(minutes=minute) for minute in (1, 2, 3))
-    state = replace(state, budget=replace(state.budget, automatic=spent, exhausted=True))
+    state = replace(state, waiting=Exhausted(), budget=replace(state.budget, automatic=spent))
     state = conditions.refresh(state, after(minutes=6))
     [one] = remedies.remedies(state, after(minutes=6))
-    assert "although it is held back (BudgetSpent)" in one.to
+    assert "although recreates are deferred (BudgetExhausted)" in one.to
     assert '"force": true' in one.command
 
 
-def test_text_of_strangers_stays_text() -> None:
-    evil = "<img src=x onerror=alert(1)> | **bold** _x_ [click](http://evil.example)\n# head"
-    state, _ = asked(online(), T0, requested_by=evil, observed_generation=1)
+def test_untrusted_text_is_escaped() -> None:
+    untrusted = "<img src=x onerror=alert(1)> | **bold** _x_ [click](http://evil.example)\n# head"
+    state, _ = send_request(online(), T0, requested_by=untrusted, observed_generation=1)
     text = status.details(state, None, T0)
     [row] = [line for line in text.splitlines() if "evil" in line]
     assert row.count(" | ") == 2
@@ -193,7 +199,7 @@ def test_text_of_strangers_stays_text() -> None:
 
 
 @given(st.text(max_size=700))
-def test_no_text_leaves_its_line_or_its_cell(text: str) -> None:
+def test_no_text_leaves_its_line_or_cell(text: str) -> None:
     for shown in (plain(text), code(text)):
         [_, _, row] = table(("a",), [(shown,)])[1:]
         assert row.splitlines() in ([row], [])
@@ -215,7 +221,7 @@ def test_no_text_leaves_its_line_or_its_cell(text: str) -> None:
         ("", ""),
     ],
 )
-def test_plain_text_escapes_what_markdown_would_take_up_and_no_more(text: str, shown: str) -> None:
+def test_plain_text_escapes_only_what_markdown_interprets(text: str, shown: str) -> None:
     assert plain(text) == shown
 
 

@@ -1,6 +1,6 @@
-"""Weeks in seconds: when a box that does not come online is recreated, when that ends, what the record says.
+"""When a box that does not come online is recreated, when recreates end, and what the record says.
 
-The tables of docs/recovery.md are made here, and compared.
+The tables in docs/recovery.md are compared with what happens here.
 """
 
 from collections.abc import Callable
@@ -10,41 +10,44 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.documents import ROOT
-from tests.workflows.workspace.scenarios import NO_CANARY, T0, asked, enrolled, registered, step_done
+from tests.workflows.workspace.scenarios import (
+    NO_CANARY,
+    T0,
+    due,
+    enrolled,
+    registered,
+    send_request,
+    step_done,
+)
 from workflows.workspace import lifecycle
 from workflows.workspace.conditions import phase
+from workflows.workspace.diagnosis import RegisterCallCount, RegistrationStatus
+from workflows.workspace.enums import ConditionType, Phase, Step
+from workflows.workspace.events import Tick
 from workflows.workspace.requests import OutcomeKind, RequestKind
-from workflows.workspace.state import (
-    ConditionType,
-    Phase,
-    RegisterCallCount,
-    RegistrationStatus,
-    State,
-    Step,
-    Timings,
-)
+from workflows.workspace.state import State, Timings
 
 DOCS = ROOT / "docs" / "recovery.md"
 WEEK = timedelta(weeks=1)
 
-IMPATIENT = replace(NO_CANARY, register_deadline=timedelta(minutes=1))
+SHORT_DEADLINE = replace(NO_CANARY, register_deadline=timedelta(minutes=1))
 
 Line = tuple[str, str, str, str, str, str]
 Box = Callable[[State, datetime], State]
-"""What the box does when its workspace rests; the same state if it does nothing."""
+"""What the box does when no step is due; the same state if it does nothing."""
 
 
 def never(state: State, at: datetime) -> State:
     return state
 
 
-def story(
-    begun: State, box: Box, *, seen: Callable[[State], RegistrationStatus], until: timedelta
+def play(
+    state: State, box: Box, *, seen: Callable[[State], RegistrationStatus], until: timedelta
 ) -> tuple[State, list[Line]]:
-    """Let time pass; each change of what the record says is a line."""
-    state, at, lines = begun, T0, list[Line]()
+    """Let time pass; each change of the record is a line."""
+    at, lines = T0, list[Line]()
     while True:
-        while (step := lifecycle.due(state, at)) is not None:
+        while (step := due(state, at)) is not None:
             if step is Step.CHECK_REGISTRATION:
                 state = lifecycle.apply(state, seen(state), at)
             else:
@@ -57,7 +60,7 @@ def story(
         if wake is None or wake - T0 > until:
             return state, lines
         at = wake
-        state = lifecycle.apply(state, lifecycle.Tick(), at)
+        state = lifecycle.apply(state, Tick(), at)
 
 
 def _line(state: State, at: datetime) -> Line:
@@ -69,17 +72,17 @@ def _line(state: State, at: datetime) -> Line:
         str(state.generation),
         f"`{error.code}` ×{error.count}" if error else "",
         allowed.reason,
-        allowed.message if allowed.reason not in ("Allowed", "InFlight") else "",
+        allowed.message if allowed.reason not in ("Allowed", "InProgress") else "",
     )
 
 
 def fresh(timings: Timings = NO_CANARY) -> State:
-    """A workspace that was just started, in a run that minds the fleet."""
-    state = State(workspace_id="ws-1", consults=True, inquires=True)
+    """A workspace that has just started."""
+    state = State(workspace_id="ws-1")
     return lifecycle.apply(state, enrolled(timings=timings), T0)
 
 
-def silent(state: State) -> RegistrationStatus:
+def no_calls(state: State) -> RegistrationStatus:
     return RegistrationStatus()
 
 
@@ -97,53 +100,55 @@ def table(lines: list[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-STORIES = {
-    "never": lambda: story(fresh(), never, seen=silent, until=WEEK),
-    "varying": lambda: story(fresh(IMPATIENT), never, seen=varying, until=WEEK),
+SCENARIOS = {
+    "never": lambda: play(fresh(), never, seen=no_calls, until=WEEK),
+    "varying": lambda: play(fresh(SHORT_DEADLINE), never, seen=varying, until=WEEK),
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_the_table_in_the_docs_is_what_happens(name: str) -> None:
-    _, lines = STORIES[name]()
+    _, lines = SCENARIOS[name]()
     assert table(lines) in DOCS.read_text(), f"docs/recovery.md should have:\n\n{table(lines)}"
 
 
-def test_a_box_that_never_registers_is_recreated_twice_and_then_left_to_a_human() -> None:
-    state, lines = STORIES["never"]()
+def test_a_box_that_never_registers_is_recreated_twice_and_then_left_to_an_operator() -> None:
+    state, lines = SCENARIOS["never"]()
     assert (phase(state), state.generation) == (Phase.FAILED, 3)
-    assert state.budget.exhausted
-    assert lines[-1][4] == "FailedAlike"
+    assert state.exhausted
+    assert lines[-1][4] == "SameFailure"
     assert lifecycle.wake_at(state) is None
     error = state.last_error
     assert error is not None
     assert (error.code, error.count) == ("never_called", 3)
 
 
-def test_where_each_fails_in_another_way_the_budget_ends_it() -> None:
-    state, lines = STORIES["varying"]()
+def test_different_failures_end_with_the_budget() -> None:
+    state, lines = SCENARIOS["varying"]()
     assert (phase(state), state.generation) == (Phase.FAILED, 4)
-    assert lines[-1][4] == "BudgetSpent"
+    assert lines[-1][4] == "BudgetExhausted"
 
 
-@pytest.mark.parametrize("human", ["start", "force"])
-def test_a_human_takes_it_up_again_with_a_budget_of_its_own(human: str) -> None:
-    state, _ = STORIES["never"]()
+@pytest.mark.parametrize("action", ["start", "force"])
+def test_an_operator_retries_with_a_new_budget(action: str) -> None:
+    state, _ = SCENARIOS["never"]()
     at = T0 + WEEK
-    if human == "start":
-        state, request = asked(state, at, kind=RequestKind.START, requested_by="admin:alice")
+    if action == "start":
+        state, request = send_request(state, at, kind=RequestKind.START, requested_by="admin:alice")
     else:
-        state, request = asked(state, at, requested_by="admin:alice", observed_generation=3, force=True)
+        state, request = send_request(
+            state, at, requested_by="admin:alice", observed_generation=3, force=True
+        )
     assert request.outcome is OutcomeKind.ACCEPTED
-    assert (state.generation, state.budget.failures, state.budget.exhausted) == (4, (), False)
+    assert (state.generation, state.budget.failures, state.exhausted) == (4, (), False)
 
 
-def test_a_box_that_came_online_once_in_between_is_a_new_trouble() -> None:
+def test_a_box_that_comes_online_resets_the_failures() -> None:
     def third_time_lucky(state: State, at: datetime) -> State:
         awaited = state.provisioning is not None and state.box.running_since is not None
         return registered(state, at) if awaited and state.generation == 3 else state
 
-    state, lines = story(fresh(), third_time_lucky, seen=silent, until=WEEK)
+    state, lines = play(fresh(), third_time_lucky, seen=no_calls, until=WEEK)
     assert phase(state) is Phase.ONLINE
     assert state.budget.failures == ()
     assert [line[1] for line in lines][-1] == "online"

@@ -1,66 +1,76 @@
-"""Automatic requests that wait for the fleet's permit, and what becomes of them. Standard library only.
-
-Whether the fleet allows a recreate is judged in `fleet`; here it is an event like others.
-"""
+"""Fleet permit: automatic recreates pass the fleet's concurrency limit and circuit breaker."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from workflows.workspace import conditions, self_requests
+from workflows.fleet import contract as fleet_contract
+from workflows.fleet.contract import FleetPermit
+from workflows.shared import activity_options
+from workflows.workspace import backoff, conditions
 from workflows.workspace.admission import admit, expire, reject
-from workflows.workspace.events import FleetPermit, StepFailed
-from workflows.workspace.requests import OutcomeKind, Request, RequestInput, RequestKind
-from workflows.workspace.state import FleetFreeze, Intent, State
+from workflows.workspace.enums import Intent, Step
+from workflows.workspace.events import StepFailed
+from workflows.workspace.phases.definition import StepDefinition
+from workflows.workspace.requests import Request, RequestInput
+from workflows.workspace.state import FleetFreeze, State
 
-PERMIT_RETRY_AFTER = timedelta(seconds=60)
-"""Where nobody could say: what cannot be read now may be readable in a minute."""
-
-
-def accepted_automatically(before: State, after: State) -> bool:
-    """Whether an automatic request was accepted between the two."""
-    added = after.unrecorded - before.unrecorded
-    new = after.requests[-added:] if added > 0 else ()
-    recreate = (RequestKind.RECREATE, RequestKind.START)
-    return any(it.outcome is OutcomeKind.ACCEPTED and not it.human and it.kind in recreate for it in new)
+UNAVAILABLE_RETRY = timedelta(seconds=60)
+"""The wait after the state of the fleet could not be read."""
 
 
 def apply_permit(state: State, permit: FleetPermit, at: datetime) -> State:
-    """Decide what waited; a refusal holds for those that come until it is worth asking again."""
+    """Decide the pending requests. A refusal also defers later ones until `retry_after`."""
     waiting, state = state.pending, replace(state, pending=())
     for request_input in waiting:
-        state = _decided(state, request_input, at, permit)
+        state = _decide(state, request_input, at, permit)
     if permit.granted or not waiting or state.frozen is not None:
         return state
-    frozen = FleetFreeze(until=at + permit.retry_after, reason=permit.reason, at_capacity=not permit.frozen)
-    return replace(state, frozen=frozen)
+    freeze = FleetFreeze(until=at + permit.retry_after, reason=permit.reason, at_capacity=not permit.frozen)
+    return replace(state, frozen=freeze)
 
 
 def permit_unavailable(failure: StepFailed) -> FleetPermit:
-    """What it means that the fleet could not be asked: nothing automatic begins in the dark."""
+    """A refusal, because the state of the fleet could not be read."""
     return FleetPermit(
         granted=False,
         frozen=True,
         reason=f"its state cannot be read ({failure.code}): {failure.message}",
-        retry_after=PERMIT_RETRY_AFTER,
+        retry_after=UNAVAILABLE_RETRY,
     )
 
 
 def decide_pending(state: State, at: datetime) -> State:
-    """Decide those that need no permit any more: others came first, or the cause is gone."""
+    """Decide the pending requests that no longer need a permit: superseded, or their cause is gone."""
     waiting, state = state.pending, replace(state, pending=())
     for request_input in waiting:
-        state = _decided(state, request_input, at, None)
+        state = _decide(state, request_input, at, None)
     return state
 
 
-def _decided(state: State, request_input: RequestInput, at: datetime, permit: FleetPermit | None) -> State:
+def _decide(state: State, request_input: RequestInput, at: datetime, permit: FleetPermit | None) -> State:
     decided: Request | None
     if state.intent is not Intent.RUN:
-        state, _ = reject(state, request_input, f"the workspace is meant to {state.intent}, by now", at=at)
+        state, _ = reject(state, request_input, f"the workspace is now {conditions.phase(state)}", at=at)
         return state
-    own = request_input.requested_by == self_requests.REQUESTER
+    own = request_input.requested_by == backoff.REQUESTER
     if own and conditions.is_serving(state):
-        state, _ = expire(state, request_input, f"generation {state.generation} came online meanwhile", at=at)
+        detail = f"generation {state.generation} came online in the meantime"
+        state, _ = expire(state, request_input, detail, at=at)
         return state
     state, decided = admit(state, request_input, at, permit=permit)
-    return self_requests.on_decided(state, decided, at) if own and decided is not None else state
+    return backoff.on_decided(state, decided, at) if own and decided is not None else state
+
+
+REQUEST_FLEET_PERMIT = StepDefinition(
+    step=Step.FLEET_PERMIT,
+    doing="checking whether the fleet allows an automatic recreate",
+    due=lambda state: bool(state.pending),
+    activity=fleet_contract.request_fleet_permit,
+    request=lambda state, *_: fleet_contract.RequestFleetPermit(
+        workspace_id=state.workspace_id, generation=state.generation + 1
+    ),
+    options=activity_options.FLEET_PERMIT,
+    result=FleetPermit,
+    apply=apply_permit,
+    failed=lambda state, failure, at: apply_permit(state, permit_unavailable(failure), at),
+)

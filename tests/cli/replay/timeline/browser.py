@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless: opens a page from a file, and says what became of it.
+"""Opens a page from a file in headless Chromium.
 
 Uses no driver: a script in a copy of the page presses the keys.
 """
@@ -23,7 +23,7 @@ def found() -> str:
 
 
 def run(page: Path, *options: str) -> str:
-    """Open the page; what the browser writes to its output."""
+    """Open the page; return the browser's output."""
     done = subprocess.run(
         [
             found(),
@@ -44,7 +44,7 @@ def run(page: Path, *options: str) -> str:
 
 
 def with_driver(page: str, driver: str) -> str:
-    """The page, with a script appended to its own and let through by its policy."""
+    """The page with a script appended to its own, which its policy then allows."""
     _, opening, rest = page.rpartition("<script>")
     script, closing, _ = rest.partition("</script>")
     assert opening
@@ -58,12 +58,12 @@ def with_driver(page: str, driver: str) -> str:
 
 
 def framed(page: Path, *, width: int, height: int) -> Path:
-    """A page that shows another one as wide as a phone; windows are never that narrow."""
+    """A page that frames another one at the width of a phone; a window cannot be that narrow."""
     frame = page.with_name(f"frame-{width}.html")
     frame.write_text(
-        "<!doctype html><body style='margin:0'><p id=said></p>"
+        "<!doctype html><body style='margin:0'><p id=size></p>"
         "<script>onmessage = (event) => {"
-        " document.getElementById('said').textContent = event.data; }</script>"
+        " document.getElementById('size').textContent = event.data; }</script>"
         f"<iframe src='{page.name}' style='border:0;width:{width}px;height:{height}px'></iframe>"
     )
     return frame

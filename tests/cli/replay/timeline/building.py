@@ -1,4 +1,4 @@
-"""Stories of recorded histories, as `onebox replay` tells them."""
+"""Timelines of recorded histories, as `onebox replay` builds them."""
 
 import asyncio
 from functools import cache
@@ -12,9 +12,9 @@ from workers.history.replay_run import replay_run
 
 
 @cache
-def story_of(name: str) -> Timeline:
-    """The story of one recorded history."""
+def timeline_of(name: str) -> Timeline:
+    """The timeline of one recorded history."""
     history = read(HISTORIES / f"{name}.json")
-    recalled = asyncio.run(replay_run(history))
-    verdict = ReplayVerdict(run=1, events=len(history.events), problem=problem(recalled))
-    return build_timeline([history.events], [verdict], recalled.snapshots)
+    replayed = asyncio.run(replay_run(history))
+    verdict = ReplayVerdict(run=1, events=len(history.events), problem=problem(replayed))
+    return build_timeline([history.events], [verdict], replayed.snapshots)

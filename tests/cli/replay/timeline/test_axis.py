@@ -1,4 +1,4 @@
-"""Time on the page: to scale, with long pauses squeezed, and no instant out of order."""
+"""The time axis: to scale, with long pauses compressed, and in order."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,28 +15,28 @@ def _times(*seconds: float) -> list[datetime]:
 
 
 def test_without_long_pauses_it_is_true_to_scale() -> None:
-    places = time_axis(_times(0, 1, 2, 4))
-    assert [places.at(when) for when in _times(0, 1, 2, 4)] == [0.0, 0.25, 0.5, 1.0]
-    assert not places.compressed
+    axis = time_axis(_times(0, 1, 2, 4))
+    assert [axis.at(when) for when in _times(0, 1, 2, 4)] == [0.0, 0.25, 0.5, 1.0]
+    assert not axis.compressed
 
 
-def test_a_pause_of_hours_leaves_room_for_the_seconds_around_it() -> None:
+def test_a_pause_of_hours_is_compressed() -> None:
     busy = [*range(20), *range(10_000, 10_020)]
-    places = time_axis(_times(*busy))
-    assert [(it.end - it.begin).total_seconds() for it in places.compressed] == [10_000 - 19]
-    assert places.at(_times(19)[0]) > 0.3
+    axis = time_axis(_times(*busy))
+    assert [(it.end - it.begin).total_seconds() for it in axis.compressed] == [10_000 - 19]
+    assert axis.at(_times(19)[0]) > 0.3
 
 
-def test_a_single_instant_has_a_place() -> None:
-    places = time_axis(_times(5))
-    assert places.at(BEGIN) == 0.0
-    assert places.when(0.5) == _times(5)[0]
+def test_a_single_instant_has_a_position() -> None:
+    axis = time_axis(_times(5))
+    assert axis.at(BEGIN) == 0.0
+    assert axis.when(0.5) == _times(5)[0]
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e7), min_size=2, max_size=30))
 def test_later_is_never_further_left(seconds: list[float]) -> None:
     times = sorted(_times(*seconds))
-    places = time_axis(times)
-    found = [places.at(when) for when in times]
+    axis = time_axis(times)
+    found = [axis.at(when) for when in times]
     assert found == sorted(found)
-    assert all(0.0 <= place <= 1.0 + 1e-9 for place in found)
+    assert all(0.0 <= position <= 1.0 + 1e-9 for position in found)

@@ -1,4 +1,4 @@
-"""The page that `--html` writes: whole in itself, safe to open, readable in a real browser."""
+"""The page that `--html` writes: self-contained, safe to open, readable in a real browser."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cli.replay.timeline.render_html import render
 from tests.cli.replay.timeline import browser
-from tests.cli.replay.timeline.building import story_of
+from tests.cli.replay.timeline.building import timeline_of
 
 HOSTILE = "</summary><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
@@ -49,8 +49,8 @@ class _Ids(HTMLParser):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_needs_nothing_but_itself() -> None:
-    page = render(story_of("incident"))
+def test_the_page_is_self_contained() -> None:
+    page = render(timeline_of("incident"))
     parsed = _Ids()
     parsed.feed(page)
     assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
@@ -60,31 +60,31 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["incident", "continued", "delegated", "troubled", "refused"])
-def test_every_line_of_the_timeline_is_on_the_page(name: str) -> None:
-    story = story_of(name)
-    assert render(story).count("<details><summary data-place=") == len(story.entries)
+def test_every_entry_is_on_the_page(name: str) -> None:
+    timeline = timeline_of(name)
+    assert render(timeline).count("<details><summary data-place=") == len(timeline.entries)
 
 
-def test_the_page_draws_lanes_for_requests_instance_registration_dns_and_conditions() -> None:
-    page = render(story_of("incident"))
-    for band in ("Requests", "Workspace", "Instance", "Registration", "DNS", "Conditions"):
-        assert f'aria-label="{band}"' in page
+def test_the_chart_has_a_row_group_for_each_component() -> None:
+    page = render(timeline_of("incident"))
+    for name in ("Requests", "Workspace", "Instance", "Registration", "DNS", "Conditions"):
+        assert f'aria-label="{name}"' in page
 
 
-def test_what_a_sender_wrote_cannot_run_on_the_page() -> None:
-    story = story_of("incident")
-    asked = tuple(replace(it, requested_by=HOSTILE, detail=HOSTILE) for it in story.requests)
-    entries = tuple(replace(it, text=HOSTILE, details=((HOSTILE, HOSTILE),)) for it in story.entries)
+def test_a_senders_text_cannot_run_on_the_page() -> None:
+    timeline = timeline_of("incident")
+    requests = tuple(replace(it, requested_by=HOSTILE, detail=HOSTILE) for it in timeline.requests)
+    entries = tuple(replace(it, text=HOSTILE, details=((HOSTILE, HOSTILE),)) for it in timeline.entries)
     page = render(
-        replace(story, workspace_id=HOSTILE, requests=asked, entries=entries, database_note=HOSTILE)
+        replace(timeline, workspace_id=HOSTILE, requests=requests, entries=entries, database_note=HOSTILE)
     )
     assert page.count("<script>") == 1
     assert "<img" not in page
 
 
-def test_a_browser_shows_the_page_and_takes_keys(tmp_path: Path) -> None:
-    path = tmp_path / "story.html"
-    path.write_text(browser.with_driver(render(story_of("incident")), PRESS))
+def test_a_browser_shows_the_page_and_handles_keys(tmp_path: Path) -> None:
+    path = tmp_path / "timeline.html"
+    path.write_text(browser.with_driver(render(timeline_of("incident")), PRESS))
     shown = browser.run(path, "--dump-dom")
     found = dict(re.findall(r'data-(focused|open|cursor|hidden)="([^"]*)"', shown))
     assert found["focused"] == "1"
@@ -93,27 +93,27 @@ def test_a_browser_shows_the_page_and_takes_keys(tmp_path: Path) -> None:
     assert found["hidden"] == "true"
 
 
-def test_a_browser_runs_no_script_that_is_not_the_pages_own(tmp_path: Path) -> None:
-    path = tmp_path / "story.html"
-    page = render(story_of("incident"))
+def test_a_browser_runs_only_the_pages_own_script(tmp_path: Path) -> None:
+    path = tmp_path / "timeline.html"
+    page = render(timeline_of("incident"))
     path.write_text(page.replace("</main>", f"{HOSTILE}</main>"))  # as if nothing were escaped
     assert "<title>What happened to incident</title>" in browser.run(path, "--dump-dom")
 
 
-def test_on_a_phone_the_page_is_no_wider_than_the_screen(tmp_path: Path) -> None:
-    path = tmp_path / "story.html"
-    path.write_text(browser.with_driver(render(story_of("troubled")), MEASURE))
+def test_the_page_fits_a_phone(tmp_path: Path) -> None:
+    path = tmp_path / "timeline.html"
+    path.write_text(browser.with_driver(render(timeline_of("troubled")), MEASURE))
     shown = browser.run(
         browser.framed(path, width=390, height=800), "--virtual-time-budget=5000", "--dump-dom"
     )
-    said = re.search(r"<p id=\"said\">(\d+) (\d+)</p>", shown)
-    assert said is not None, shown[:500]
-    assert said.groups() == ("390", "390")
+    widths = re.search(r"<p id=\"size\">(\d+) (\d+)</p>", shown)
+    assert widths is not None, shown[:500]
+    assert widths.groups() == ("390", "390")
 
 
 def test_light_and_dark_look_different_and_neither_is_empty(tmp_path: Path) -> None:
-    path = tmp_path / "story.html"
-    path.write_text(render(story_of("incident")))
+    path = tmp_path / "timeline.html"
+    path.write_text(render(timeline_of("incident")))
     pictures = []
     for name, options in (("light", ()), ("dark", (DARK,))):
         picture = tmp_path / f"{name}.png"

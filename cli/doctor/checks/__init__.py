@@ -1,1 +1,0 @@
-"""What a fact seen by the doctor means: pure functions from facts to findings."""
