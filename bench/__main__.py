@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.measurements import daily_load, generation, heartbeats, incident, registrations, requests
+from bench.measurements import daily_load, generation, heartbeats, registrations, requests
 from bench.parts.machine import machine
 from bench.parts.results import Report, Result
 from bench.parts.size import SIZES, Size
@@ -22,7 +22,6 @@ BENCHMARKS: Mapping[str, Callable[[Size], Result]] = {
     "requests": requests.run,
     "generation": generation.run,
     "day": daily_load.run,
-    "incident": incident.run,
 }
 
 
@@ -65,7 +64,7 @@ def write(report: Report, *, results_dir: Path, page_file: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Compare the product with the ceilings of its parts and with alternative designs.",
+        description="Compare the product with the ceilings of its parts and with a plain script.",
     )
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help="amount of work")
     parser.add_argument("--only", nargs="*", choices=sorted(BENCHMARKS), help="these benchmarks, not all")

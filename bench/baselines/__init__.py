@@ -1,1 +1,1 @@
-"""Baselines: ceilings, a straight-line script, and the alternative designs as contenders."""
+"""Baselines: ceilings, and a straight-line script."""

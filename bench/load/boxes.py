@@ -32,13 +32,12 @@ _SECRET = re.compile(r'"bootstrap_secret": "([^"]+)"')
 
 @dataclass(slots=True, kw_only=True)
 class Boxes:
-    """All boxes of an endpoint whose workspaces have a given prefix."""
+    """All boxes of an endpoint."""
 
     aws: AwsEndpoint
     http: httpx2.AsyncClient
     port: int
     """Port of all boxes, each at its own address."""
-    beat_seconds: float = BEAT_SECONDS
     _living: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -55,16 +54,14 @@ class Boxes:
 
     async def _live(self, view: InstanceView) -> None:
         script = await asyncio.to_thread(self.aws.user_data, view.instance_id)
-        found = _SECRET.search(script)
-        if found is None:
-            return  # another control plane's
+        [secret] = _SECRET.findall(script)
         body = {"id": view.workspace, "url": f"http://{view.private_ip}:{self.port}"}
         token: str | None = None
         while token is None:  # until the launch is recorded
-            token = (await self._call(REGISTER, found[1], body)).json().get("auth_token")
+            token = (await self._call(REGISTER, secret, body)).json().get("auth_token")
         while True:
             await self._call(HEARTBEAT, token, {"workspace_id": view.workspace, "active_tasks": 0})
-            await asyncio.sleep(self.beat_seconds)
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _call(self, path: str, bearer: str, body: Mapping[str, object]) -> httpx2.Response:
         return await self.http.post(path, content=json.dumps(body), headers=_headers(bearer))
@@ -75,7 +72,7 @@ def _headers(bearer: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def simulated_boxes(stack: Stack, *, beat_seconds: float = BEAT_SECONDS) -> AsyncIterator[None]:
+async def simulated_boxes(stack: Stack) -> AsyncIterator[None]:
     """Run boxes for the block, in a stack without its own."""
     port = int(stack.environment["BOX_RUNTIME_PORT"])
     Handler.runtime = Runtime(
@@ -84,12 +81,12 @@ async def simulated_boxes(stack: Stack, *, beat_seconds: float = BEAT_SECONDS) -
         configs=Path(stack.state_dir),
         address="0.0.0.0",  # noqa: S104 - each box has an address of its own, all of this machine's loopback
         port=port,
-        heartbeat_seconds=beat_seconds,
+        heartbeat_seconds=BEAT_SECONDS,
     )
     with ThreadingHTTPServer(("0.0.0.0", port), Handler) as server, AwsEndpoint(stack.aws_url) as aws:  # noqa: S104
         Thread(target=server.serve_forever, daemon=True).start()
         async with httpx2.AsyncClient(base_url=stack.register_api_url, timeout=30, trust_env=False) as http:
-            boxes = Boxes(aws=aws, http=http, port=port, beat_seconds=beat_seconds)
+            boxes = Boxes(aws=aws, http=http, port=port)
             running = asyncio.create_task(boxes.run())
             try:
                 yield

@@ -1,4 +1,4 @@
-"""The register API's process under load, its ceilings, and the load generator's process."""
+"""The register API's process under load, its ceiling, and the load generator's process."""
 
 import subprocess
 import sys
@@ -20,13 +20,11 @@ class LoadFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """One register API with its database, and two ceilings: the same process with constant responses."""
+    """One register API with its database, and its ceiling: the same process with constant responses."""
 
     stack: Stack
     constant_port: int
     """The register API with constant handlers: no evidence, no token, no database."""
-    bare_port: int
-    """The HTTP server alone, without the application."""
 
     @property
     def database_url(self) -> str:
@@ -46,13 +44,12 @@ class Servers:
 
 @contextmanager
 def served() -> Iterator[Servers]:
-    """Run PostgreSQL, one register API, and both ceilings for the block."""
+    """Run PostgreSQL, one register API, and its ceiling for the block."""
     with (
         Stack(free_ports=True, parts=["postgres", "api"], fsync=True) as stack,
-        beside(stack, "bench.baselines.http_ceiling", "constant", "handler") as constant,
-        beside(stack, "bench.baselines.http_ceiling", "bare", "application") as bare,
+        beside(stack, "bench.baselines.http_ceiling", "constant") as constant,
     ):
-        yield Servers(stack=stack, constant_port=constant, bare_port=bare)
+        yield Servers(stack=stack, constant_port=constant)
 
 
 @contextmanager

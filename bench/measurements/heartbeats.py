@@ -43,7 +43,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         growth.append((fleet, _beats(size, servers.api_port, calls).per_second))
     ours: list[LoadResult] = []
     constant: list[LoadResult] = []
-    bare: list[LoadResult] = []
     rows: list[float] = []
     writes: list[float] = []
     for _ in range(size.rounds):
@@ -52,7 +51,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         written = serving.write_transactions(servers.database_url) - before
         writes.append(written / ours[-1].answers[200])
         constant.append(_beats(size, servers.constant_port, calls))
-        bare.append(_beats(size, servers.bare_port, calls))
         rows.append(request_bytes.updates_per_second(servers.database_url, names, seconds=size.load_seconds))
     rates = [result.per_second for result in ours]
     paced = serving.load(
@@ -73,13 +71,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         theirs="the same API, a constant",
         rounds=tuple(zip(rates, (result.per_second for result in constant), strict=True)),
     )
-    against_bare = Comparison(
-        name="heartbeats against the bare server",
-        unit="heartbeats/s",
-        ours="register API",
-        theirs="uvicorn alone, a constant",
-        rounds=tuple(zip(rates, (result.per_second for result in bare), strict=True)),
-    )
     against_rows = Comparison(
         name="heartbeats against one connection",
         unit="heartbeats/s",
@@ -99,11 +90,10 @@ def _measured(size: Size, servers: Servers) -> Result:
         against=(
             "The ceiling is the same API in the same process with a constant handler: routing, "
             "limits, counters and headers, but no JSON body, no authentication, no database. The "
-            "bare server has no application: the cost of Python's HTTP server and the kernel. "
-            "The last one is a single psycopg connection that updates one row of the same table "
-            "at a time, each with its own commit."
+            "other is a single psycopg connection that updates one row of the same table at a "
+            "time, each with its own commit."
         ),
-        comparisons=(against_constant, against_bare, against_rows),
+        comparisons=(against_constant, against_rows),
         figures=(
             Figure(name="write transactions per heartbeat", value=median(writes)),
             Figure(name="p50 at full load", value=median(result.p50_ms for result in ours), unit="ms"),

@@ -29,7 +29,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         growth.append((fleet, _each(size, servers.api_port, new).per_second))
     ours: list[LoadResult] = []
     constant: list[float] = []
-    rows: list[float] = []
     writes: list[float] = []
     for number in range(size.rounds):
         new = _launched(servers, f"round-{number}", size.registrations)
@@ -37,8 +36,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         ours.append(_each(size, servers.api_port, new))
         writes.append((serving.write_transactions(servers.database_url) - before_it) / len(new))
         constant.append(_each(size, servers.constant_port, new).per_second)
-        names = [each.workspace_id for each in new]
-        rows.append(request_bytes.updates_per_second(servers.database_url, names, seconds=ours[-1].seconds))
     rates = [result.per_second for result in ours]
     stampede = _each(
         size,
@@ -53,13 +50,6 @@ def _measured(size: Size, servers: Servers) -> Result:
         theirs="the same API, a constant",
         rounds=tuple(zip(rates, constant, strict=True)),
     )
-    against_rows = Comparison(
-        name="registrations against one connection",
-        unit="registrations/s",
-        ours="register API",
-        theirs="one connection, row by row",
-        rounds=tuple(zip(rates, rows, strict=True)),
-    )
     return Result(
         name="registrations",
         title="Registrations at one register API",
@@ -70,12 +60,11 @@ def _measured(size: Size, servers: Servers) -> Result:
             "boxes at once, each on its own connection, until each has a token."
         ),
         against=(
-            "The same as for heartbeats: an API with a constant handler, and one connection that "
-            "updates one row at a time. A registration is a read, a transaction of several "
-            "statements under the generation's lock, and a minted token; it happens once in a "
-            "box's life."
+            "The same API with a constant handler, as for heartbeats. A registration is a read, a "
+            "transaction of several statements under the generation's lock, and a minted token; "
+            "it happens once in a box's life."
         ),
-        comparisons=(against_constant, against_rows),
+        comparisons=(against_constant,),
         figures=(
             Figure(name="write transactions per registration", value=median(writes)),
             Figure(name="p99 at full load", value=median(result.p99_ms for result in ours), unit="ms"),

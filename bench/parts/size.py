@@ -37,8 +37,6 @@ class Size:
     """Rows in the watchdog benchmark."""
     queries: int
     """Repetitions of the watchdog's query."""
-    fault_rounds: int
-    """Rounds of the incident's fault schedule."""
 
 
 SMALL = Size(
@@ -56,7 +54,6 @@ SMALL = Size(
     day_rounds=5,
     watched=(1_000, 10_000),
     queries=10,
-    fault_rounds=1,
 )
 
 FULL = Size(
@@ -74,7 +71,6 @@ FULL = Size(
     day_rounds=30,
     watched=(10_000, 100_000, 1_000_000),
     queries=30,
-    fault_rounds=2,
 )
 
 SIZES = {size.name: size for size in (SMALL, FULL)}
