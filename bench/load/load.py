@@ -204,6 +204,8 @@ async def _done(job: Job) -> LoadResult:
     load = _Load(job)
     before = _processor_seconds()
     seconds = await load.run()
+    if not load.latencies:
+        sys.exit(f"no response has status 200: {dict(load.answers)}")
     return LoadResult(
         answers=dict(load.answers),
         seconds=seconds,

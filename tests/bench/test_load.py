@@ -80,3 +80,8 @@ def test_a_paced_load_sends_as_many_as_it_was_told() -> None:
 def test_a_sustained_load_that_is_refused_is_no_measurement() -> None:
     with counting(first=401) as (port, _), pytest.raises(LoadFailed, match="401"):
         serving.sustained(port, "/beat", CALLS, connections=3, seconds=0.1)
+
+
+def test_a_load_without_a_single_success_fails_with_its_statuses() -> None:
+    with counting(first=401) as (port, _), pytest.raises(LoadFailed, match="401: 6"):
+        serving.load(job(port, way="paced", seconds=0.1, rate=60.0))
