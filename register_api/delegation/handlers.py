@@ -173,7 +173,7 @@ class DelegationRoutes:
                 workspace_id,
                 limit=PAGE_SIZE,
                 preview=TASK_PREVIEW_CHARS,
-                polled=authorized.actor != "operator",
+                polled=authorized.is_box,
             )
         return json_response(request, DelegationList(root=[_delegation_item(row) for row in rows]))
 

@@ -77,7 +77,10 @@ ORDER BY created_at DESC, delegation_id
 async def list_for_source(
     conn: Connection, source_id: str, *, limit: int, preview: int, polled: bool
 ) -> list[ListedDelegation]:
-    """The source's delegations, newest first. With `polled`, the list repeats results (`RESULT_LISTINGS`)."""
+    """The source's delegations, newest first.
+
+    `polled` is for the source's own box: each result is listed, and counts the listing (`RESULT_LISTINGS`).
+    """
     cursor = conn.cursor(row_factory=class_row(ListedDelegation))
     await cursor.execute(
         _POLL if polled else _LIST,

@@ -258,7 +258,7 @@ CREATE TABLE delegations (
     delivered_at    timestamptz,
     progressed_at   timestamptz,
     ended_at        timestamptz,
-    -- how many polls of the source have listed the result
+    -- how many polls of the source's box have listed the result
     times_listed    integer NOT NULL DEFAULT 0,
     CHECK ((type = 'canary') = (source_id IS NULL)),
     CHECK ((ended_at IS NOT NULL) = (state IN ('processed', 'failed', 'expired', 'canceled')))

@@ -13,6 +13,8 @@ from tests.register_api.delegation.delegating import (
     ENDS,
     OPERATOR,
     STATUSES,
+    api_token,
+    bearer,
     become,
     delegated,
     listed,
@@ -136,3 +138,21 @@ async def test_a_poller_that_loses_every_third_answer_gets_each_of_180_results(
     missed = ended.keys() - poller.seen.keys()
     assert not missed, f"{len(missed)} of {len(ended)} results were never read"
     assert poller.seen == ended
+
+
+@pytest.mark.parametrize("reader", ["an API token", "an operator"])
+async def test_polls_by_others_leave_all_results_to_the_sources_own_box(
+    platform: Platform, reader: str
+) -> None:
+    poller = Poller(platform, await working(platform), every=timedelta(0))
+    target = await working(platform)
+    ended = [await delegated(poller.box, target) for _ in range(15)]
+    for delegation in ended:
+        await become(platform, delegation, "processed")
+    for _ in range(50):  # the results are on no page of the newest delegations
+        await delegated(poller.box, target)
+    headers = OPERATOR if reader == "an operator" else bearer(await api_token(poller.box))
+    for _ in range(RESULT_LISTINGS + 1):
+        assert len(await listed(poller.box, headers=headers)) == 50
+    await poller.poll()
+    assert poller.seen.keys() == set(ended)
