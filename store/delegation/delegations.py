@@ -326,7 +326,8 @@ async def cancel_canaries(conn: Connection, workspace_id: str) -> None:
     await conn.execute(
         """
         UPDATE delegations SET state = 'canceled', error_code = 'target_replaced', ended_at = now()
-        WHERE target_id = %s AND type = 'canary' AND ended_at IS NULL
+        WHERE target_id = %s AND type = 'canary'
+          AND state IN ('queued', 'delivered', 'acked', 'in_progress') -- not ended_at: the index is on states
         """,
         [workspace_id],
     )

@@ -75,7 +75,7 @@ async def enqueue_outbound(conn: Connection, workspace_id: str) -> None:
     await conn.execute(
         """
         INSERT INTO delegation_outbox (delegation_id) SELECT delegation_id FROM delegations
-        WHERE source_id = %s AND ended_at IS NULL
+        WHERE source_id = %s AND state IN ('queued', 'delivered', 'acked', 'in_progress')
         """,
         [workspace_id],
     )

@@ -266,7 +266,10 @@ CREATE TABLE delegations (
 CREATE UNIQUE INDEX one_delegation_per_idempotency_key ON delegations (source_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX delegations_by_source ON delegations (source_id, created_at DESC);
+-- A query uses the next two indexes only if it names these states: `ended_at IS NULL` does not imply them.
 CREATE INDEX open_delegations_by_target ON delegations (target_id)
+    WHERE state IN ('queued', 'delivered', 'acked', 'in_progress');
+CREATE INDEX open_delegations_by_source ON delegations (source_id)
     WHERE state IN ('queued', 'delivered', 'acked', 'in_progress');
 CREATE INDEX unacked_delegations ON delegations (delivered_at) WHERE state = 'delivered';
 CREATE INDEX stalled_delegations ON delegations (target_id) WHERE stalled AND ended_at IS NULL;
