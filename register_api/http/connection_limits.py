@@ -1,6 +1,6 @@
-"""Limits on a request's head: its size, and the time that a connection may take to send it.
+"""Limits on a request's head: its size, the time that a connection may take to send it, and its end.
 
-uvicorn has neither limit. `limits` bounds the body.
+uvicorn has none of these limits. `limits` bounds the body.
 """
 
 import asyncio
@@ -16,9 +16,13 @@ HEAD_TIMEOUT_SECONDS = 10.0
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a size limit and a timeout for the request's head."""
+    """uvicorn's HTTP protocol with a size limit and a timeout for the request's head.
+
+    It drops the trailers of chunked bodies, which uvicorn appends to the headers (RFC 9110, section 6.5.1).
+    """
 
     _head_bytes = 0
+    _head_complete = False
     _deadline: asyncio.TimerHandle | None = None
 
     @override
@@ -34,10 +38,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head_complete = False
         self._start_head_timeout()
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_complete:
+            super().on_header(name, value)
+
+    @override
     def on_headers_complete(self) -> None:
+        self._head_complete = True
         self._cancel_head_timeout()
         super().on_headers_complete()
 

@@ -26,6 +26,7 @@ from register_api.app import create_app
 from register_api.auth.identity import CallerIdentity, RecordedWorkspace
 from register_api.auth.rules import Accepted, Bearer, Grant, LiveTokens, Refused, decide_register
 from register_api.http import connection_limits, limits
+from register_api.http.client_address import Network
 from register_api.http.config import ApiConfig, BootstrapPolicy
 from register_api.http.connection_limits import LimitedHttpProtocol
 from register_api.http.limits import Limits
@@ -63,6 +64,7 @@ class ApiProcess:
         database: str,
         *,
         policy: BootstrapPolicy = BootstrapPolicy.SECRET,
+        trusted_proxies: tuple[Network, ...] = (),
         incident_rule: bool = False,
         pool_size: int = 8,
         pool_minimum: int = 1,
@@ -70,7 +72,9 @@ class ApiProcess:
     ) -> None:
         """`incident_rule` installs the incident's rule: mint for any caller while no token is live."""
         self.port = free_port()
-        self._setting = _Setting(database, self.port, policy, incident_rule, pool_size, pool_minimum, waits)
+        self._setting = _Setting(
+            database, self.port, policy, trusted_proxies, incident_rule, pool_size, pool_minimum, waits
+        )
         self._process: BaseProcess | None = None
 
     @property
@@ -119,6 +123,7 @@ def api_process(
     database: str,
     *,
     policy: BootstrapPolicy = BootstrapPolicy.SECRET,
+    trusted_proxies: tuple[Network, ...] = (),
     incident_rule: bool = False,
     pool_size: int = 8,
     pool_minimum: int = 1,
@@ -128,6 +133,7 @@ def api_process(
     process = ApiProcess(
         database,
         policy=policy,
+        trusted_proxies=trusted_proxies,
         incident_rule=incident_rule,
         pool_size=pool_size,
         pool_minimum=pool_minimum,
@@ -152,6 +158,7 @@ class _Setting:
     database: str
     port: int
     policy: BootstrapPolicy
+    trusted_proxies: tuple[Network, ...]
     incident_rule: bool
     pool_size: int
     pool_minimum: int
@@ -166,7 +173,12 @@ def _serve(setting: _Setting, ready: "Connection[str, str]") -> None:
     mock.patch.object(limits, "DISCARDED_SECONDS", waits.discarded_seconds).start()
     if setting.incident_rule:
         mock.patch.object(register, "decide_register", _mint_for_any_caller).start()
-    config = replace(CONFIG, bootstrap_policy=setting.policy, limits=Limits(body_seconds=waits.body_seconds))
+    config = replace(
+        CONFIG,
+        bootstrap_policy=setting.policy,
+        trusted_proxies=setting.trusted_proxies,
+        limits=Limits(body_seconds=waits.body_seconds),
+    )
     asyncio.run(_run(setting, config, ready))
 
 
