@@ -56,9 +56,7 @@ class Access:
             prefix = await api_tokens.verify_and_touch(conn, workspace_id, sha256=sha256)
         operator = self._config.is_operator(sha256)
         use = decide_use(caller.workspace, caller.identity, bearer=caller.bearer)
-        decision = decide_access(
-            permission, operator=operator, api_token=prefix is not None, use=use, bearer=caller.bearer
-        )
+        decision = decide_access(permission, operator=operator, api_token=prefix is not None, use=use)
         if isinstance(decision, Refused):
             if found is not None:
                 refusal = audit_entry(

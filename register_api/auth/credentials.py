@@ -90,7 +90,9 @@ def identify(credentials: Credentials, found: CallerRecord | None, policy: Boots
     """The caller, decided from its credentials and the record."""
     bearer = Bearer.NOT_VALID if credentials.present else Bearer.ABSENT
     if found is None:
-        return Caller(workspace=None, identity=CallerIdentity.UNPROVEN, bearer=bearer)
+        # A genuine secret proves that the workspace existed, or that its record is still to come.
+        identity = CallerIdentity.UNDETERMINED if credentials.secrets else CallerIdentity.UNPROVEN
+        return Caller(workspace=None, identity=identity, bearer=bearer)
     workspace = RecordedWorkspace(
         intent=found.parsed_intent, deleted=found.deleted, newest=found.newest, current=found.current
     )

@@ -99,7 +99,7 @@ def decide_register(
 ) -> Accepted | Refused:
     """The response to a register call and its effects: the first matching row of the table."""
     if workspace is None:
-        return Refused(code=ErrorCode.WORKSPACE_UNKNOWN)
+        return _unknown_workspace(identity, bearer)
     match identity:
         case CallerIdentity.UNPROVEN:
             # No box can register with a deleted or stopped workspace, so there is nothing to alert about.
@@ -140,7 +140,7 @@ def decide_use(
 ) -> Allowed | Refused:
     """Whether the caller holds a live token of the current generation."""
     if workspace is None:
-        return Refused(code=ErrorCode.WORKSPACE_UNKNOWN)
+        return _unknown_workspace(identity, bearer, action=Action.REREGISTER)
     match identity:
         case CallerIdentity.UNPROVEN:
             return _unproven(bearer, action=Action.REREGISTER)
@@ -170,31 +170,24 @@ class Permission(StrEnum):
 
 
 def decide_access(
-    permission: Permission, *, operator: bool, api_token: bool, use: Allowed | Refused, bearer: Bearer
+    permission: Permission, *, operator: bool, api_token: bool, use: Allowed | Refused
 ) -> Allowed | Refused:
-    """Whether an operator, the current box, or the holder of an API token has the permission.
-
-    Only operators learn which workspaces exist.
-    """
+    """Whether an operator, the current box, or the holder of an API token has the permission."""
     if operator:
         return Allowed()
     if api_token:
         return Refused(code=ErrorCode.FORBIDDEN) if permission is Permission.MANAGE_TOKENS else Allowed()
-    if isinstance(use, Refused) and use.code is ErrorCode.WORKSPACE_UNKNOWN:
-        return _unproven(bearer, action=Action.REREGISTER)  # the same response as for one that exists
     return use
 
 
 def decide_report(
-    workspace: RecordedWorkspace | None, use: Allowed | Refused, *, peer: Peer, terminal: bool, bearer: Bearer
+    workspace: RecordedWorkspace | None, use: Allowed | Refused, *, peer: Peer, terminal: bool
 ) -> Allowed | Refused:
     """Whether a runtime may report a delegation's progress.
 
     Runtimes in the field report without a bearer. The recorded address suffices for any state but a terminal
     one.
     """
-    if isinstance(use, Refused) and use.code is ErrorCode.WORKSPACE_UNKNOWN:
-        return _unproven(bearer, action=Action.REREGISTER)
     is_superseded = isinstance(use, Refused) and use.code is ErrorCode.SUPERSEDED
     if not terminal and not is_superseded and peer is Peer.MATCHES and workspace is not None:
         return _closed(workspace) or Allowed()
@@ -207,6 +200,13 @@ def _closed(workspace: RecordedWorkspace) -> Refused | None:
     if workspace.intent is Intent.STOP:
         return Refused(code=ErrorCode.WORKSPACE_STOPPED)
     return None
+
+
+def _unknown_workspace(identity: CallerIdentity, bearer: Bearer, *, action: Action | None = None) -> Refused:
+    # An unproven caller gets the response for one that exists, so that it does not learn which ones do.
+    if identity is CallerIdentity.UNPROVEN:
+        return _unproven(bearer, action=action)
+    return Refused(code=ErrorCode.WORKSPACE_UNKNOWN)
 
 
 def _unproven(bearer: Bearer, *, action: Action | None = None, alert: bool = False) -> Refused:

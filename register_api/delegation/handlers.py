@@ -205,9 +205,7 @@ class DelegationRoutes:
         found = await read_caller(conn, workspace_id, credentials)
         caller = identify(credentials, found, self._config.bootstrap_policy)
         use = decide_use(caller.workspace, caller.identity, bearer=caller.bearer)
-        return caller, decide_report(
-            caller.workspace, use, peer=caller.peer, terminal=terminal, bearer=caller.bearer
-        )
+        return caller, decide_report(caller.workspace, use, peer=caller.peer, terminal=terminal)
 
     async def _apply_report(
         self,

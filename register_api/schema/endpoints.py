@@ -56,7 +56,8 @@ OPERATIONS = (
         path="/registry/register",
         description="Register a box. The response contains a token if the box needs one. Until that "
         "token is first used, every register call of the box returns the same token. Send the "
-        "bootstrap secret as bearer or as X-Bootstrap-Token. On 503, retry with backoff.",
+        "bootstrap secret as bearer or as X-Bootstrap-Token. On 503, retry with backoff. Without a genuine "
+        "credential, the response is 401 whether or not the workspace exists.",
         body=request_models.RegisterBody,
         body_example={"id": "ws-1", "url": "http://10.0.0.7:8000", "agent_card": _CARD},
         response_model=response_models.RegisterResponse,
@@ -77,7 +78,8 @@ OPERATIONS = (
         method="POST",
         path="/registry/heartbeat",
         description="Report that the box is alive, every 30 s. A heartbeat counts only with a live instance "
-        "token of the current generation.",
+        "token of the current generation. Without a genuine credential, the response is 401 whether or not "
+        "the workspace exists.",
         body=request_models.HeartbeatBody,
         body_example={
             "workspace_id": "ws-1",
@@ -96,7 +98,8 @@ OPERATIONS = (
         name="update_card",
         method="POST",
         path="/registry/update-card",
-        description="Replace the workspace's agent card.",
+        description="Replace the workspace's agent card. Without a genuine credential, the response is 401 "
+        "whether or not the workspace exists.",
         body=request_models.CardBody,
         body_example={"workspace_id": "ws-1", "agent_card": _CARD},
         response_model=response_models.CardUpdated,

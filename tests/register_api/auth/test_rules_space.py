@@ -238,7 +238,7 @@ def test_i6_no_other_box_is_terminated() -> None:
 def test_i7_an_unproven_caller_gets_nothing_changes_nothing_and_learns_nothing() -> None:
     seen_by_bearer: dict[bool, set[VisibleRefusal]] = {True: set(), False: set()}
     for call in calls():
-        if call.identity is CallerIdentity.UNPROVEN and call.workspace is not None:
+        if call.identity is CallerIdentity.UNPROVEN:
             decision = call.decide()
             assert isinstance(decision, Refused), (call, decision)
             assert not decision.evict, (call, decision)
@@ -258,7 +258,7 @@ def test_a_box_that_may_be_the_right_one_never_gets_a_final_refusal() -> None:
     assert ERROR_SPECS[ErrorCode.INSTANCE_NOT_READY].action is Action.RETRY
 
 
-def test_an_unknown_workspace_is_a_404_and_nothing_else() -> None:
+def test_an_unknown_workspace_is_a_404_for_whoever_proves_anything() -> None:
     for call in calls():
-        if call.workspace is None:
+        if call.workspace is None and call.identity is not CallerIdentity.UNPROVEN:
             assert call.decide() == Refused(code=ErrorCode.WORKSPACE_UNKNOWN), call

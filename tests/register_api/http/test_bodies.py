@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from register_api.app import create_app
 from register_api.http.limits import Limits, too_deep
 from store.db.pool import open_pool
-from tests.register_api.platform import CONFIG, PATIENCE, Box, Platform
+from tests.register_api.platform import CONFIG, OPERATOR_TOKEN, PATIENCE, Box, Platform
 
 pytestmark = pytest.mark.anyio
 
@@ -147,8 +147,10 @@ async def test_every_error_has_the_same_members(platform: Platform) -> None:
         await platform.client.get("/nowhere"),
         await platform.client.get("/registry/register"),
         await post(platform, b"{"),
+        await platform.client.get(
+            "/workspaces/ws-none", headers={"authorization": f"Bearer {OPERATOR_TOKEN}"}
+        ),
         await post(platform, b'{"id": "ws-none"}'),
-        await platform.client.get("/workspaces/ws-none"),
     ]
     codes = ["path_unknown", "method_not_allowed", "body_invalid", "workspace_unknown", "token_missing"]
     assert [answer.json()["code"] for answer in answers] == codes
@@ -165,9 +167,9 @@ async def test_problem_details_on_request(platform: Platform) -> None:
     answer = await post(platform, b'{"id": "ws-none"}', accept="application/problem+json")
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
-    assert (body["type"], body["status"]) == ("urn:onebox:error:workspace_unknown", 404)
-    assert body["title"] == body["error"] == "workspace not found"
-    assert body["code"] == "workspace_unknown"
+    assert (body["type"], body["status"]) == ("urn:onebox:error:token_missing", 401)
+    assert body["title"] == body["error"] == "missing workspace auth token"
+    assert body["code"] == "token_missing"
 
 
 async def test_a_request_id_is_kept_if_it_is_harmless(platform: Platform) -> None:

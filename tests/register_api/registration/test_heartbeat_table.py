@@ -229,10 +229,11 @@ async def test_row_undetermined_503_instance_not_ready_none(platform: Platform) 
     assert await platform.everything(box) == before
 
 
-async def test_row_workspace_unknown_404_no_row_appears(platform: Platform) -> None:
+async def test_row_workspace_unknown_404_and_401_if_unproven_no_row_appears(platform: Platform) -> None:
     box = Box(platform.client, "ws-unknown", 1)
-    for answer in (await send_heartbeat(box, FULL), await send_heartbeat(box, FULL, secret=True)):
-        assert refusal(answer) == (404, "workspace_unknown", "contact_operator")
+    answer = await send_heartbeat(box, FULL, secret=True)
+    assert refusal(answer) == (404, "workspace_unknown", "contact_operator")
+    assert refusal(await send_heartbeat(box, FULL)) == (401, "token_missing", "reregister")
     assert await platform.everything(box) == []
     assert await rows.audit_entries(platform, box) == []
 

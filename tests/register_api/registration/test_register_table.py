@@ -60,15 +60,12 @@ async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(d
             assert (await replace(box, token=None).register()).status_code == 401
 
 
-async def test_row_any_workspace_unknown_404_workspace_unknown_no_row_appears(platform: Platform) -> None:
+async def test_row_any_workspace_unknown_404_and_401_if_unproven_no_row_appears(platform: Platform) -> None:
     box = Box(platform.client, "ws-unknown", 1)
-    for answer in (
-        await box.register(),
-        await box.register(bearer=UNKNOWN_TOKEN),
-        await box.register(bearer=box.secret),
-        await box.register(secret=True),
-    ):
+    for answer in (await box.register(bearer=box.secret), await box.register(secret=True)):
         assert refusal(answer) == (404, "workspace_unknown", "contact_operator")
+    assert refusal(await box.register()) == (401, "token_missing", "contact_operator")
+    assert refusal(await box.register(bearer=UNKNOWN_TOKEN)) == (401, "token_invalid", "contact_operator")
     assert await platform.everything(box) == []
     assert await rows.audit_entries(platform, box) == []
 

@@ -122,7 +122,9 @@ async def test_only_a_live_token_renews_a_card(platform: Platform) -> None:
     assert (await update(old, {"name": "old"})).json()["code"] == "superseded"
     assert (await update(new, {"name": "x"}, bearer=new.secret)).json()["code"] == "reregister_required"
     assert (await update(replace(new, token=None), {"name": "x"})).json()["code"] == "token_missing"
-    assert (await update(replace(new, workspace_id="ws-none"), {})).json()["code"] == "workspace_unknown"
+    nowhere = replace(new, workspace_id="ws-none")
+    assert (await update(nowhere, {})).json()["code"] == "token_invalid"
+    assert (await update(nowhere, {}, bearer=nowhere.secret)).json()["code"] == "workspace_unknown"
     assert await platform.everything(new) == before
 
 
