@@ -30,6 +30,7 @@ from faults.stage import STALE_SECONDS, Stage, staged
 from faults.status_observer import StatusObserver
 from faults.summary import RoundResult, RunSummary
 from faults.workload import Callers
+from workflows.delegation.messages import workflow_id_of
 
 WORKSPACES = 8
 
@@ -178,7 +179,9 @@ class FaultRun:
             self.workspaces.append(new)
             await self._begin(new)
         for row in await self.console.rows("SELECT delegation_id FROM delegations WHERE dead_lettered"):
-            await self.console.signal(str(row["delegation_id"]), "resend", requested_by="admin:carol")
+            await self.console.signal(
+                workflow_id_of(str(row["delegation_id"])), "resend", requested_by="admin:carol"
+            )
         await self._wait_until_quiescent("the operator requests")
 
     async def _quiet(self) -> None:

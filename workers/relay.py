@@ -24,6 +24,7 @@ from store.delegation import agent_liveness
 from store.delegation.agent_liveness import LivenessThresholds
 from store.outbox import delegation_wakeups, workspace_events
 from store.registration import heartbeats
+from workflows.delegation.messages import workflow_id_of
 from workflows.shared.names import DELEGATION_TYPE, DELEGATIONS_TASK_QUEUE
 from workflows.workspace.workflow import WorkspaceWorkflow
 
@@ -99,7 +100,7 @@ class Relay:
         try:
             await self.client.start_workflow(
                 DELEGATION_TYPE,
-                id=delegation_id,
+                id=workflow_id_of(delegation_id),
                 task_queue=DELEGATIONS_TASK_QUEUE,
                 start_signal="stirred",
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,

@@ -187,9 +187,6 @@ class DelegationRoutes:
             return error_response(request, ErrorCode.TARGET_UNKNOWN, detail)
         if target.deleted or target.intent == "delete":
             return error_response(request, ErrorCode.TARGET_DELETED, detail)
-        if await read_caller(conn, new.delegation_id, Credentials(present=False)) is not None:
-            # The delegation ID is also its workflow ID, so it must not equal a workspace's.
-            return error_response(request, ErrorCode.DELEGATION_ID_TAKEN, detail)
         known = await delegations.create(conn, new)
         if known is None:
             return new.delegation_id

@@ -9,7 +9,10 @@ import pytest
 from temporalio.service import RPCError
 
 from devstack.console import JSON, Console, eventually
+from devstack.stack import Stack
+from tests.integration.test_registering import box_of, token_file
 from tests.integration.wire import Wire
+from workflows.delegation.messages import workflow_id_of
 from workflows.workspace.enums import CanaryPolicy, Phase
 from workflows.workspace.messages import WorkspaceSpec
 
@@ -58,10 +61,10 @@ async def test_work_is_delivered_and_processed_once_the_target_says_so(
     assert row["status"] == "completed"
     assert row["response_preview"] == "done: count the sheep"
     await eventually(partial(console.record, target), lambda it: it["last_processed_at"] is not None)
-    result = await console.client.get_workflow_handle(delegation).result()
+    result = await console.client.get_workflow_handle(workflow_id_of(delegation)).result()
     assert isinstance(result, dict)
     assert result["state"] == "processed"
-    history = await console.client.get_workflow_handle(delegation).fetch_history()
+    history = await console.client.get_workflow_handle(workflow_id_of(delegation)).fetch_history()
     assert "sheep" not in history.to_json()
 
 
@@ -75,7 +78,7 @@ async def test_a_megabyte_of_unicode_is_processed_and_leaves_no_trace_in_the_his
     delegation = await delegate(console, source, target, task=task)
     row = await until_state(console, source, delegation, "processed")
     assert row["response_preview"] == f"done: {task}"[:500]
-    workflow = console.client.get_workflow_handle(delegation)
+    workflow = console.client.get_workflow_handle(workflow_id_of(delegation))
     await workflow.result()
     history = b"".join([event.SerializeToString() async for event in workflow.fetch_history_events()])
     assert delegation.encode() in history  # so would the task be
@@ -157,13 +160,15 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
         "UPDATE delegations SET attempts = 5, next_attempt_at = NULL WHERE target_id = %s RETURNING 1", target
     )
     for delegation in (kept, given_up):
-        await console.client.get_workflow_handle(delegation).signal("stirred")
+        await console.client.get_workflow_handle(workflow_id_of(delegation)).signal("stirred")
     record = await eventually(
         lambda: console.record(target), lambda it: str(it["work"]).count("'held': 2") == 1
     )
     assert isinstance(record["work"], list)
 
-    await console.client.get_workflow_handle(given_up).signal("give_up", {"requested_by": "admin:alice"})
+    await console.client.get_workflow_handle(workflow_id_of(given_up)).signal(
+        "give_up", {"requested_by": "admin:alice"}
+    )
     row = await until_state(console, source, given_up, "canceled")
     assert (row["status"], row["error"]) == ("failed", "given up by admin:alice")
     record = await console.record(target)
@@ -172,7 +177,9 @@ async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decid
         f"http://x:{await runtime_port(console)}/",
         target,
     )
-    await console.client.get_workflow_handle(kept).signal("resend", {"requested_by": "admin:alice"})
+    await console.client.get_workflow_handle(workflow_id_of(kept)).signal(
+        "resend", {"requested_by": "admin:alice"}
+    )
     await until_state(console, source, kept, "processed")
 
 
@@ -194,18 +201,38 @@ async def test_a_delegation_whose_workflow_is_canceled_or_terminated_still_ends(
     canceled, terminated = [await delegate(console, source, target) for _ in range(2)]
     for delegation in (canceled, terminated):
         await eventually(partial(description, console, delegation), bool)
-    await console.client.get_workflow_handle(canceled).cancel()
+    await console.client.get_workflow_handle(workflow_id_of(canceled)).cancel()
     row = await until_state(console, source, canceled, "canceled")
     assert row["error"] == "given up by cancellation of its workflow"
-    await console.client.get_workflow_handle(terminated).terminate()
+    await console.client.get_workflow_handle(workflow_id_of(terminated)).terminate()
     await console.ask(target, "request_start", requested_by="admin:alice")
     await until_state(console, source, terminated, "processed")
+
+
+async def test_a_box_cannot_take_the_workflow_id_of_a_workspace_to_come(
+    console: Console, workspace: str, stack: Stack
+) -> None:
+    source, target, later = [f"{workspace}-{name}" for name in ("a", "b", "c")]
+    await online(console, source, target)
+    token = token_file(await box_of(stack, source)).read_text().strip()
+    answer = await console.http.post(
+        f"/workspaces/{source}/delegations/record",
+        json={"target_id": target, "task": "do it", "delegation_id": later},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == 202, answer.text
+    await eventually(partial(description, console, later), bool)
+    await console.start(later, WorkspaceSpec(canary=CanaryPolicy.OFF))
+    await console.until_phase(later, Phase.ONLINE)
+    assert (await listed(console, source))[later]["state"] == "queued"
+    await console.client.get_workflow_handle(workflow_id_of(later)).cancel()
+    await until_state(console, source, later, "canceled")
 
 
 async def description(console: Console, delegation: str) -> bool:
     """Whether its workflow has read the ledger once."""
     try:
-        status = await console.client.get_workflow_handle(delegation).query("status")
+        status = await console.client.get_workflow_handle(workflow_id_of(delegation)).query("status")
     except RPCError:
         return False
     return isinstance(status, dict) and status["state"] is not None

@@ -26,6 +26,7 @@ from tests.integration.shell import Shell
 from tests.integration.test_delegations import delegate
 from tests.integration.test_registering import box_of
 from tests.stacks import hurried
+from workflows.delegation.messages import workflow_id_of
 from workflows.shared.names import TASK_QUEUE
 from workflows.workspace.enums import CanaryPolicy, Phase
 from workflows.workspace.messages import WorkspaceSpec
@@ -248,7 +249,7 @@ async def _(it: Stage) -> None:
     )
     delegation = await delegate(it.console, "ws-source", "ws-target")
     it.standing_for["DELEGATION"] = delegation
-    workflow = it.console.client.get_workflow_handle(delegation)
+    workflow = it.console.client.get_workflow_handle(workflow_id_of(delegation))
 
     async def looked() -> bool:
         try:

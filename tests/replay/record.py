@@ -20,6 +20,7 @@ from devstack.stack import Stack
 from tests.integration.planting import Planting, lost, one_pass
 from tests.resetting import ended_tasks, reset
 from tests.stacks import hurried
+from workflows.delegation.messages import workflow_id_of
 from workflows.rollout.messages import RolloutProgress
 from workflows.rollout.rules import RolloutState
 from workflows.shared.names import REPAIR_SCHEDULE, ROLLOUT_TYPE, SWEEP_SCHEDULE, TASK_QUEUE
@@ -142,9 +143,10 @@ async def delegated(console: Console, stack: Stack) -> str:
     await console.ask(target, requested_by="admin:alice", observed_generation=1)
     await console.until_phase(target, Phase.RECREATING)
     await eventually(partial(console.record, target), lambda it: "queued" in str(it["work"]))
-    await console.workflow(delegation).signal("give_up", {"requested_by": "admin:alice"})
-    await console.workflow(delegation).result()
-    return delegation
+    workflow_id = workflow_id_of(delegation)
+    await console.workflow(workflow_id).signal("give_up", {"requested_by": "admin:alice"})
+    await console.workflow(workflow_id).result()
+    return workflow_id
 
 
 async def volume(console: Console, stack: Stack) -> None:

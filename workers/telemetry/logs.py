@@ -8,6 +8,8 @@ from typing import Any
 import structlog
 from temporalio import activity, workflow
 
+from workflows.delegation.messages import workflow_id_of
+
 _TEMPORAL_EXTRAS = ("temporal_workflow", "temporal_activity")
 
 
@@ -56,10 +58,11 @@ def configure(*, log_format: str, level: str) -> None:
 
 
 def add_workflow_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the workflow ID to events of a workspace or delegation: it equals their ID."""
-    subject = event.get("workspace") or event.get("delegation")
-    if subject:
-        event.setdefault("workflow_id", subject)
+    """Add the workflow ID to events of a workspace or delegation."""
+    if workspace_id := event.get("workspace"):
+        event.setdefault("workflow_id", workspace_id)
+    elif delegation_id := event.get("delegation"):
+        event.setdefault("workflow_id", workflow_id_of(delegation_id))
     return event
 
 

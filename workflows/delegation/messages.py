@@ -1,7 +1,20 @@
-"""The public contract of delegations: payloads of signals and the status query."""
+"""The public contract of delegations: workflow IDs, payloads of signals, and the status query."""
 
 from workflows.delegation.rules import DelegationState
 from workflows.shared.payloads import Message, Name, Reason
+
+WORKFLOW_ID_PREFIX = "delegation:"
+"""Workspace IDs have no colon, so a delegation, whose ID a box may choose, never has one as workflow ID."""
+
+
+def workflow_id_of(delegation_id: str) -> str:
+    """The ID of the delegation's workflow."""
+    return WORKFLOW_ID_PREFIX + delegation_id
+
+
+def delegation_id_of(workflow_id: str) -> str:
+    """The ID of the workflow's delegation."""
+    return workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
 
 
 class DelegationCommand(Message):

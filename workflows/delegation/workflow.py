@@ -1,4 +1,4 @@
-"""DelegationWorkflow: timers and retries of one delegation; its workflow ID is the delegation ID.
+"""DelegationWorkflow: timers and retries of one delegation, whose ID is part of the workflow ID.
 
 It holds no task content. An activity reads the next action from the delegations table; the workflow waits for
 the next event, deadline or operator command.
@@ -11,7 +11,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from workflows.delegation import contract
-    from workflows.delegation.messages import DelegationCommand, DelegationStatus
+    from workflows.delegation.messages import DelegationCommand, DelegationStatus, delegation_id_of
     from workflows.shared import names, payloads
     from workflows.shared.activity_options import DELIVERY
 
@@ -75,7 +75,7 @@ class DelegationWorkflow:
         """See `DelegationStatus`."""
         last = self._last
         return DelegationStatus(
-            delegation_id=workflow.info().workflow_id,
+            delegation_id=delegation_id_of(workflow.info().workflow_id),
             state=last.state if last is not None else None,
             attempt=last.attempt if last is not None else 0,
             held=last.dead_lettered if last is not None else False,
@@ -96,7 +96,7 @@ class DelegationWorkflow:
     async def _advance(self) -> contract.Advanced:
         command, by = self._commands.pop(0) if self._commands else (None, "")
         self._advances += 1
-        delegation_id = workflow.info().workflow_id
+        delegation_id = delegation_id_of(workflow.info().workflow_id)
         activity = workflow.start_activity(
             contract.advance_delegation,
             contract.Advance(delegation_id=delegation_id, command=command, requested_by=by),

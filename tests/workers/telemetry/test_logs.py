@@ -34,6 +34,13 @@ def test_a_line_about_a_workspace_names_its_workflow(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("_logging_as_before")
+def test_a_line_about_a_delegation_names_its_workflow(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(log_format="json", level="INFO")
+    structlog.get_logger("a part").info("wakeup.refused", delegation="d-1")
+    assert json.loads(capsys.readouterr().err)["workflow_id"] == "delegation:d-1"
+
+
+@pytest.mark.usefixtures("_logging_as_before")
 def test_a_terminal_gets_json_only_if_configured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
