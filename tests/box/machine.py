@@ -65,11 +65,17 @@ class Machine:
         data_dir: str = "",
         device: Path | None = None,
         commands: Path | None = None,
+        configs: Path | None = None,
+        user: str = "",
+        command: str | None = None,
     ) -> None:
-        """`commands` is a directory of programs that precede the system's in PATH."""
+        """`commands` is a directory of programs that precede the system's in PATH.
+
+        `command` replaces the runtime that writes the journal.
+        """
         self._device = device
         self._commands = commands
-        self.configs = directory / "configs"
+        self.configs = configs or directory / "configs"
         self.journal = directory / "journal"
         self.off = directory / "powered-off"
         self.log = directory / "log"
@@ -80,8 +86,8 @@ class Machine:
             workspace_id="ws-1",
             generation=generation,
             register_api_url=url,
-            runtime_command=f"'{sys.executable}' '{runtime}' '{self.journal}'",
-            runtime_user="",
+            runtime_command=command or f"'{sys.executable}' '{runtime}' '{self.journal}'",
+            runtime_user=user,
             runtime_port=8000,
             configs_dir=str(self.configs),
             data_dir=data_dir,
