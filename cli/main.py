@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
+from workers.serving.listening import CannotListen
 from workers.settings.common import InvalidSettings
 
 EXIT_USAGE = 2
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InvalidSettings as error:
         sys.stderr.write(f"onebox {given[0]}: invalid settings\n{error}\n")
         code = EXIT_USAGE
+    except CannotListen as error:
+        sys.stderr.write(f"onebox {given[0]}: {error}\n")
+        code = 1
     except KeyboardInterrupt:
         code = 130
     _exit(code)

@@ -5,6 +5,7 @@ Builds the application of `register_api` from settings and a database pool.
 
 import asyncio
 import gc
+import socket
 
 import structlog
 import uvicorn
@@ -16,6 +17,7 @@ from register_api.http.connection_limits import LimitedHttpProtocol
 from register_api.registration.heartbeat_liveness import record_intake
 from store.db.pool import open_pool
 from workers.serving.graceful_shutdown import Drain, DrainingMiddleware, DrainingServer
+from workers.serving.listening import listen
 from workers.settings.api import ApiSettings
 from workers.settings.common import load
 from workers.telemetry import logs, metrics, tracing
@@ -32,20 +34,25 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("api")
 
 
 def run() -> int:
-    """Serve until SIGTERM or SIGINT, finish running requests, and return the exit code."""
+    """Serve until SIGTERM or SIGINT, finish running requests, and return the exit code.
+
+    Raises `CannotListen`.
+    """
     settings = load(ApiSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
-    close_metrics, end_tracing = metrics.serve(settings.api_metrics_bind), tracing.start("onebox-api")
+    listeners = listen("REGISTER_API_BIND", settings.register_api_bind)
+    close_metrics = metrics.serve("API_METRICS_BIND", settings.api_metrics_bind)
+    end_tracing = tracing.start("onebox-api")
     try:
         # uvicorn chooses uvloop only for a loop that it creates itself.
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-            return runner.run(_serve(settings))
+            return runner.run(_serve(settings, listeners))
     finally:
         close_metrics()
         end_tracing()
 
 
-async def _serve(settings: ApiSettings) -> int:
+async def _serve(settings: ApiSettings, listeners: list[socket.socket]) -> int:
     config = ApiConfig(
         keys=settings.keys,
         operator_token_hashes=frozenset(bytes.fromhex(each) for each in settings.operator_token_hashes),
@@ -61,13 +68,10 @@ async def _serve(settings: ApiSettings) -> int:
         application_name="onebox-api",
     ) as pool:
         intake = asyncio.create_task(record_intake(pool, stale=settings.heartbeat_stale))
-        host, port = settings.bind
         drain = Drain()
         server = DrainingServer(
             uvicorn.Config(
                 DrainingMiddleware(create_app(config, pool, draining=lambda: drain.begun), drain),
-                host=host,
-                port=port,
                 http=LimitedHttpProtocol,
                 log_config=None,
                 access_log=False,
@@ -85,7 +89,9 @@ async def _serve(settings: ApiSettings) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        await server.serve()
-        intake.cancel()
+        try:
+            await server.serve(listeners)
+        finally:
+            intake.cancel()
         log.info("api.stopped")
         return 0 if server.started else 1

@@ -32,11 +32,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("worker")
 async def run() -> int:
     """Run until SIGTERM or SIGINT and return the exit code.
 
-    Waits for a Temporal server that is not up yet.
+    Waits for a Temporal server that is not up yet. Raises `CannotListen`.
     """
     settings = load(WorkerSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
-    close_metrics, end_tracing = metrics.serve(settings.worker_metrics_bind), tracing.start("onebox-worker")
+    close_metrics, end_tracing = (
+        metrics.serve("WORKER_METRICS_BIND", settings.worker_metrics_bind),
+        tracing.start("onebox-worker"),
+    )
     try:
         return await _run_until_stopped(settings)
     finally:
@@ -50,8 +53,8 @@ async def _run_until_stopped(settings: WorkerSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     health = Health()
-    async with serve_probes(health, settings.health_bind):
-        client = await _connect(stopping, metrics.sdk_runtime(settings.sdk_metrics_bind))
+    async with serve_probes(health, "WORKER_HEALTH_BIND", settings.worker_health_bind):
+        client = await _connect(stopping, metrics.sdk_runtime("SDK_METRICS_BIND", settings.sdk_metrics_bind))
         if client is None:
             return 0
         return await _run_workers(settings, client, health, stopping)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, field_validator
 
 from workers.settings.common import CommaSeparated, LogSettings, PayloadSettings, split_commas
-from workers.settings.listen_address import ListenAddress, split_host_port
+from workers.settings.listen_address import ListenAddress
 from workflows.shared.encryption import PayloadKeys
 
 
@@ -50,8 +50,3 @@ class CodecSettings(LogSettings, PayloadSettings):
         if not PayloadKeys.parse(value.get_secret_value()).keys:
             raise ValueError("the codec server needs at least one key")
         return value
-
-    @property
-    def bind(self) -> tuple[str, int]:
-        """Host and port."""
-        return split_host_port(self.codec_bind)

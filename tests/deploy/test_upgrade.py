@@ -111,7 +111,8 @@ async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, cons
         "worker-2",
         [sys.executable, "-m", "cli", "worker"],
         log=stack.log("worker-2"),
-        environment=stack.environment | {"TEMPORAL_WORKER_BUILD_ID": "2"},
+        environment=stack.environment
+        | {"TEMPORAL_WORKER_BUILD_ID": "2", "WORKER_METRICS_BIND": "", "SDK_METRICS_BIND": ""},
         stop_seconds=SECONDS,
     )
     new.start()

@@ -4,7 +4,6 @@ The process registers a check for each dependency; `/readyz` runs all of them.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -18,7 +17,7 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from register_api.http.connection_limits import LimitedHttpProtocol
-from workers.settings.common import InvalidSettings
+from workers.serving.listening import listen
 
 Check = Callable[[], Awaitable[str | None]]
 """Returns what keeps the process from working, or None. Raises nothing."""
@@ -85,18 +84,15 @@ def probe_app(health: Health) -> Starlette:
 
 
 @asynccontextmanager
-async def serve_probes(health: Health, bind: tuple[str, int] | None) -> AsyncIterator[None]:
-    """Serve the probes during the block; serve nothing if `bind` is None.
+async def serve_probes(health: Health, setting: str, bind: str | None) -> AsyncIterator[None]:
+    """Serve the probes at the setting's host:port during the block; serve nothing without an address.
 
-    Raises `InvalidSettings` if the address cannot be bound.
+    Raises `CannotListen`.
     """
-    if bind is None:
+    if not bind:
         yield
         return
-    try:
-        listener = socket.create_server(bind, family=socket.AF_INET6 if ":" in bind[0] else socket.AF_INET)
-    except OSError as error:
-        raise InvalidSettings(f"WORKER_HEALTH_BIND: cannot listen there ({error.strerror})") from None
+    listeners = listen(setting, bind)
     config = uvicorn.Config(
         probe_app(health),
         http=LimitedHttpProtocol,
@@ -109,10 +105,10 @@ async def serve_probes(health: Health, bind: tuple[str, int] | None) -> AsyncIte
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _ProbeServer(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving = asyncio.create_task(server.serve(sockets=listeners))
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag only
         await asyncio.sleep(START_POLL_SECONDS)
-    log.info("health.started", bind=f"{bind[0]}:{bind[1]}")
+    log.info("health.started", bind=bind)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from register_api.http.client_address import Network
 from register_api.http.config import BootstrapPolicy
 from workers.settings.common import CommaSeparated, FleetSettings, split_commas
-from workers.settings.listen_address import ListenAddress, require_distinct, split_host_port
+from workers.settings.listen_address import ListenAddress, require_distinct
 
 
 class ApiSettings(FleetSettings):
@@ -72,11 +72,6 @@ class ApiSettings(FleetSettings):
     def proxies(self) -> tuple[Network, ...]:
         """The trusted proxies as networks."""
         return tuple(map(ip_network, self.trusted_proxies))
-
-    @property
-    def bind(self) -> tuple[str, int]:
-        """Host and port."""
-        return split_host_port(self.register_api_bind)
 
     @property
     def shutdown_delay(self) -> timedelta:

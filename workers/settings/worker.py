@@ -11,7 +11,7 @@ from temporalio.common import WorkerDeploymentVersion
 from store.delegation.agent_liveness import LivenessThresholds
 from store.fleet.watchdog_queries import WatchdogThresholds
 from workers.settings.common import CommaSeparated, FleetSettings, PayloadSettings, split_commas
-from workers.settings.listen_address import ListenAddress, ListenIpAddress, require_distinct, split_host_port
+from workers.settings.listen_address import ListenAddress, ListenIpAddress, require_distinct
 from workflows.delegation.rules import Deadlines
 from workflows.orphans.rules import OrphanPolicy
 from workflows.workspace.enums import CanaryPolicy
@@ -156,11 +156,6 @@ class WorkerSettings(FleetSettings, PayloadSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http or https URL")
         return value.rstrip("/")
-
-    @property
-    def health_bind(self) -> tuple[str, int] | None:
-        """Host and port of the probes; None without probes."""
-        return split_host_port(self.worker_health_bind) if self.worker_health_bind else None
 
     @property
     def shutdown_limit(self) -> timedelta:

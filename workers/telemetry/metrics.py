@@ -1,7 +1,4 @@
-"""Serves a process's metrics to Prometheus on a separate address, never on the public port.
-
-A process that cannot serve metrics logs a warning and runs without them.
-"""
+"""Serves a process's metrics to Prometheus on a separate address, never on the public port."""
 
 from collections.abc import Callable
 from http.server import HTTPServer
@@ -10,15 +7,16 @@ import structlog
 from prometheus_client import disable_created_metrics, start_http_server
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from workers.serving.listening import CannotListen
 from workers.settings.listen_address import split_host_port
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("metrics")
 
 
-def serve(bind: str | None) -> Callable[[], None]:
-    """Serve `/metrics` at host:port in a thread; does nothing without an address.
+def serve(setting: str, bind: str | None) -> Callable[[], None]:
+    """Serve `/metrics` at the setting's host:port in a thread; does nothing without an address.
 
-    Returns the stop function.
+    Returns the stop function. Raises `CannotListen`.
     """
     if not bind:
         return _no_op
@@ -27,14 +25,16 @@ def serve(bind: str | None) -> Callable[[], None]:
     try:
         server, _ = start_http_server(port, host)
     except OSError as error:
-        log.warning("metrics.unavailable", bind=bind, error=str(error))
-        return _no_op
+        raise CannotListen(setting, bind, error) from None
     log.info("metrics.started", bind=bind)
     return _closing(server)
 
 
-def sdk_runtime(bind: str | None) -> Runtime | None:
-    """A Temporal SDK runtime that serves the SDK's metrics; None if there is no usable address."""
+def sdk_runtime(setting: str, bind: str | None) -> Runtime | None:
+    """A Temporal SDK runtime that serves the SDK's metrics; None without an address.
+
+    Raises `CannotListen`.
+    """
     if not bind:
         return None
     config = PrometheusConfig(
@@ -43,8 +43,7 @@ def sdk_runtime(bind: str | None) -> Runtime | None:
     try:
         return Runtime(telemetry=TelemetryConfig(metrics=config))
     except (RuntimeError, ValueError) as error:
-        log.warning("metrics.unavailable", bind=bind, error=str(error))
-        return None
+        raise CannotListen(setting, bind, error) from None
 
 
 def _closing(server: HTTPServer) -> Callable[[], None]:

@@ -21,7 +21,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
 def test_the_codec_server_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
     settings = load(CodecSettings)
-    assert settings.bind == ("127.0.0.1", 8081)
+    assert settings.codec_bind == "127.0.0.1:8081"
     assert len(settings.codec_token_hashes) == len(settings.codec_origins) == 2
     assert "1a1a" not in repr(settings)
 

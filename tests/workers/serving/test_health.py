@@ -12,7 +12,9 @@ from devstack.processes import LOCALHOST, free_port
 from register_api.http import connection_limits
 from workers.serving import health as module
 from workers.serving.health import Health, serve_probes
-from workers.settings.common import InvalidSettings
+from workers.serving.listening import CannotListen
+
+SETTING = "WORKER_HEALTH_BIND"
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +42,7 @@ def health() -> Health:
 @pytest.fixture
 async def port(health: Health) -> AsyncIterator[int]:
     port = free_port()
-    async with serve_probes(health, (LOCALHOST, port)):
+    async with serve_probes(health, SETTING, f"{LOCALHOST}:{port}"):
         yield port
 
 
@@ -149,16 +151,16 @@ async def test_a_caller_that_leaves_at_once_does_no_harm(port: int) -> None:
 
 
 async def test_an_address_in_use_is_reported_with_its_variable(health: Health, port: int) -> None:
-    with pytest.raises(InvalidSettings, match="WORKER_HEALTH_BIND"):
-        async with serve_probes(health, (LOCALHOST, port)):
+    with pytest.raises(CannotListen, match=SETTING):
+        async with serve_probes(health, SETTING, f"{LOCALHOST}:{port}"):
             raise AssertionError("it is served twice")
 
 
 async def test_nothing_listens_without_an_address_or_after_the_block(health: Health) -> None:
-    async with serve_probes(health, None):
+    async with serve_probes(health, SETTING, None):
         pass
     port = free_port()
-    async with serve_probes(health, (LOCALHOST, port)):
+    async with serve_probes(health, SETTING, f"{LOCALHOST}:{port}"):
         await probe(port, "/healthz")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(LOCALHOST, port)

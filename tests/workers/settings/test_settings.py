@@ -76,7 +76,7 @@ def test_one_port_at_two_addresses_is_no_conflict(monkeypatch: pytest.MonkeyPatc
     binds = {"WORKER_METRICS_BIND": "127.0.0.1:9464", "WORKER_HEALTH_BIND": "127.0.0.2:9464"}
     for name, value in (WORKER | binds).items():
         monkeypatch.setenv(name, value)
-    assert load(WorkerSettings).health_bind == ("127.0.0.2", 9464)
+    assert load(WorkerSettings).worker_health_bind == "127.0.0.2:9464"
 
 
 def test_an_invalid_profile_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
