@@ -6,7 +6,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -112,10 +111,14 @@ async def _run_workers(
 def _start_background_tasks(client: Client, resources: wiring.Resources) -> list[asyncio.Task[None]]:
     """Start the tasks that run alongside the workers; the caller cancels them."""
     settings = resources.settings
-    rounds = (
-        schedules.watchdog(settings.watchdog_interval),
-        schedules.sweep(settings.sweep_interval),
-        schedules.repair(settings.repair_interval),
+    keeper = schedules.ScheduleKeeper(
+        client=client,
+        periodic=(
+            schedules.watchdog(settings.watchdog_interval),
+            schedules.sweep(settings.sweep_interval),
+            schedules.repair(settings.repair_interval),
+        ),
+        interval=settings.schedule_check_interval,
     )
     reader = FleetMetricsReader(
         pool=resources.pool,
@@ -123,7 +126,7 @@ def _start_background_tasks(client: Client, resources: wiring.Resources) -> list
         expire=timedelta(seconds=settings.delegation_expire_seconds),
     )
     tasks = [
-        asyncio.create_task(_ensure_schedules(client, rounds), name="schedules"),
+        asyncio.create_task(keeper.run(), name="schedules"),
         asyncio.create_task(reader.run(), name="fleet_metrics"),
     ]
     if (version := settings.deployment_version) is not None:
@@ -138,18 +141,6 @@ def _log_if_failed(task: asyncio.Task[None]) -> None:
     broken = None if task.cancelled() else task.exception()
     if broken is not None:
         log.error("worker.task_failed", task=task.get_name(), exc_info=broken)
-
-
-async def _ensure_schedules(client: Client, periodic: Sequence[schedules.PeriodicWorkflow]) -> None:
-    """Create or update the schedules. Retries if the server is unavailable or another worker was faster."""
-    while True:
-        try:
-            await schedules.ensure(client, periodic)
-        except RPCError as error:
-            log.warning("schedules.refused", error=error.message)
-            await asyncio.sleep(RETRY_DELAY.total_seconds())
-        else:
-            return
 
 
 async def _connect(stopping: asyncio.Event, runtime: Runtime | None) -> Client | None:

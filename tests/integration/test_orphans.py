@@ -18,7 +18,7 @@ from tests.integration.planting import Planting, lost, one_pass
 from tests.integration.test_registering import bootstrap_secret, box_of, calling, token_file
 from tests.integration.watchdog import CANARY_SECRET_KEY
 from tests.stacks import hurried
-from workers.temporal.schedules import PeriodicWorkflow, ensure
+from workers.temporal.schedules import PeriodicWorkflow, ScheduleKeeper
 from workflows.orphans.rules import OrphanAction
 from workflows.orphans.workflow import SweepReport
 from workflows.shared.names import SWEEP_SCHEDULE
@@ -214,7 +214,11 @@ async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(conso
     each_hour = PeriodicWorkflow(
         schedule_id="a-round", workflow_type="SweepWorkflow", interval=timedelta(hours=1), summary="a test's"
     )
-    await asyncio.gather(*(ensure(console.client, [each_hour]) for _ in range(8)))
+
+    async def check(wanted: PeriodicWorkflow) -> None:
+        await ScheduleKeeper(client=console.client, periodic=[wanted], interval=timedelta(minutes=1)).check()
+
+    await asyncio.gather(*(check(each_hour) for _ in range(8)))
     handle = console.client.get_schedule_handle("a-round")
     first = await handle.describe()
     assert first.schedule.spec.intervals[0].every == timedelta(hours=1)
@@ -226,10 +230,10 @@ async def test_a_schedule_is_made_once_changed_by_settings_and_left_paused(conso
 
     await handle.pause(note="by admin:alice, while she looks")
     await standing(lambda it: it.schedule.state.paused)
-    await ensure(console.client, [each_hour])
+    await check(each_hour)
     paused = await handle.describe()
     assert paused.schedule.state.paused
-    await ensure(console.client, [replace(each_hour, interval=timedelta(hours=2))])
+    await check(replace(each_hour, interval=timedelta(hours=2)))
     changed = await standing(lambda it: it.schedule.spec.intervals[0].every == timedelta(hours=2))
     assert changed.schedule.state.paused
     assert changed.schedule.state.note == "by admin:alice, while she looks"

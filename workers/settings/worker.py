@@ -96,6 +96,9 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     repair_interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 120
     """Interval between scans for workflows stuck on non-determinism errors. Each is reset to the last
     workflow task that replays."""
+    schedule_check_interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
+    """Interval between checks of the schedules of watchdog, sweep and repair. A schedule that is missing, or
+    that has other settings than the worker, is created or updated."""
     max_concurrent_activities: Annotated[int, Field(ge=1, le=5000)] = 100
     """Maximum concurrent activities per worker process and task queue. It also sizes the thread pool for AWS
     calls."""
@@ -209,6 +212,11 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     def repair_interval(self) -> timedelta:
         """`repair_interval_seconds` as a duration."""
         return timedelta(seconds=self.repair_interval_seconds)
+
+    @property
+    def schedule_check_interval(self) -> timedelta:
+        """`schedule_check_interval_seconds` as a duration."""
+        return timedelta(seconds=self.schedule_check_interval_seconds)
 
     @property
     def orphan_policy(self) -> OrphanPolicy:
