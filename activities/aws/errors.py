@@ -87,30 +87,62 @@ _TRANSIENT = frozenset(
 """Temporary: failures inside AWS, state transitions in progress, credentials being renewed."""
 
 _CONFLICT = frozenset({"IdempotentParameterMismatch", "InvalidChangeBatch"})
+
+_FINAL = frozenset(
+    {
+        "IdempotentParameterMismatch",
+        "InvalidBlockDeviceMapping",
+        "InvalidInput",
+        "InvalidRequest",
+        "InvalidVolume.ZoneMismatch",
+        "MissingAction",
+        "MissingInput",
+        "MissingParameter",
+    }
+)
+_FINAL_PREFIXES = ("InvalidParameter", "Malformed", "Unknown", "Unsupported", "Validation")
+"""The request itself is at fault: it never passes, whatever changes in the account."""
+
+_UNKNOWN_PROFILE = "Invalid IAM Instance Profile"
+"""EC2 says this in `InvalidParameterValue`, also for some seconds after IAM created the profile."""
+
 _PROTECTED = "OperationNotPermitted"
 _ALREADY_TERMINATED = "IdempotentInstanceTerminated"
 
+_RETRIED_UNCHANGED = (
+    "The call is retried automatically. A correction needs another generation: request a recreate with force."
+)
 _HINTS = {
     "IdempotentParameterMismatch": (
         "An earlier RunInstances call used the same ClientToken with other parameters. Find its instance by "
         "the onebox tags, then request a recreate, which launches under a new token."
     ),
     "InvalidAMIID.NotFound": (
-        "The image does not exist in this region: correct BOX_IMAGE_ID or image_id in the spec."
+        "The image does not exist in this region: share it with this account, or correct BOX_IMAGE_ID or"
+        f" image_id in the spec. {_RETRIED_UNCHANGED}"
     ),
     "InvalidAMIID.Malformed": "The image ID is malformed: correct BOX_IMAGE_ID or image_id in the spec.",
     "InvalidSubnetID.NotFound": (
         "The subnet does not exist in this region: correct BOX_SUBNET_IDS or subnet_ids in the spec."
+        f" {_RETRIED_UNCHANGED}"
     ),
     "InvalidGroup.NotFound": (
         "The security group does not exist in this VPC: correct BOX_SECURITY_GROUP_IDS or the spec."
+        f" {_RETRIED_UNCHANGED}"
     ),
     "InvalidVolume.ZoneMismatch": (
         "The box is in another zone than its data volume: request a recreate, which launches in that zone."
     ),
-    "NoSuchHostedZone": "The hosted zone does not exist in this account: correct DNS_ZONE_ID.",
-    "OptInRequired": "The account has not subscribed to this image: accept its terms in AWS Marketplace.",
-    "PendingVerification": "AWS is still verifying the account for this region: wait for its email.",
+    "NoSuchHostedZone": "The hosted zone does not exist in this account: correct DNS_ZONE_ID."
+    " The call is retried automatically.",
+    "OptInRequired": (
+        "The account has not subscribed to this image: accept its terms in AWS Marketplace."
+        " The call is retried automatically."
+    ),
+    "PendingVerification": (
+        "AWS is still verifying the account for this region: wait for its email. The call is retried"
+        " automatically."
+    ),
     _PROTECTED: "Termination protection is on: remove it. The termination is then retried automatically.",
 }
 
@@ -170,9 +202,11 @@ def is_already_terminated(code: str) -> bool:
     return code == _ALREADY_TERMINATED
 
 
-def is_invalid(code: str) -> bool:
-    """Whether the request itself is invalid, so that a retry fails too."""
-    return code.startswith(("Invalid", "Malformed", "Missing", "Unknown", "Unsupported", "Validation"))
+def is_final(code: str, message: str) -> bool:
+    """Whether the request itself is at fault, so that it never passes."""
+    if is_not_found(code) or _UNKNOWN_PROFILE in message:
+        return False
+    return code in _FINAL or code.startswith(_FINAL_PREFIXES) or code.endswith(".Malformed")
 
 
 def had_no_effect(error: ClientError) -> bool:
@@ -191,22 +225,29 @@ def is_transient(error: ClientError) -> bool:
     return code in _TRANSIENT or is_capacity(code) or status_of(error) >= 500
 
 
-def hint_of(code: str) -> str:
-    """What an operator can do about the code."""
-    return _HINTS.get(code) or _general_hint(code)
+def hint_of(code: str, message: str) -> str:
+    """What an operator can do about the error."""
+    return _HINTS.get(code) or _general_hint(code, message)
 
 
-def _general_hint(code: str) -> str:
+def _general_hint(code: str, message: str) -> str:
     if is_throttled(code):
         return "AWS throttles these calls. The call is retried automatically."
     if is_denied(code):
-        return "Give the control plane's role this permission, then request a recreate."
+        return "Give the control plane's role this permission. The call is retried automatically."
     if is_quota(code):
         return (
-            "The quota is reached: raise it in Service Quotas or delete resources, then request a recreate."
+            "The quota is reached: raise it in Service Quotas or delete resources. The call is retried"
+            " automatically."
         )
-    if is_not_found(code):
-        return "The resource does not exist in this account and region: correct the spec or the settings."
-    if is_invalid(code):
+    if is_not_found(code) or _UNKNOWN_PROFILE in message:
+        return (
+            "The resource does not exist in this account and region: create it, or correct the spec or the"
+            f" settings. {_RETRIED_UNCHANGED}"
+        )
+    if is_final(code, message):
         return "AWS rejects this parameter: correct the spec or the settings, then request a recreate."
-    return f"Look up {code} in the AWS list of error codes for its cause and solution."
+    return (
+        f"Look up {code} in the AWS list of error codes for its cause and solution. The call is retried"
+        " automatically."
+    )

@@ -161,6 +161,7 @@ def member_state(row: MemberStatus) -> MemberState:
         error=row.error or "",
         error_phase=Step(row.error_phase) if row.error_phase else None,
         error_generation=row.error_generation or 0,
+        error_refused=row.error_refused or False,
     )
 
 
@@ -249,7 +250,8 @@ async def _request(
         "requested_by": request.requested_by,
         "observed_generation": status.generation,
         "request_id": request_id,
-        "force": request.force,
+        # A generation that AWS refuses keeps its image: joining it would not bring another one.
+        "force": request.force or status.error_refused or False,
     }
     try:
         async with asyncio.timeout(UPDATE_TIMEOUT.total_seconds()):

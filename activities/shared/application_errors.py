@@ -1,4 +1,4 @@
-"""Application errors: retryable or not, with an error code as type and a hint for operators as first detail.
+"""Application errors: retryable, refused or final. The type is a code, the first detail a hint for operators.
 
 Messages quote the error text of AWS or PostgreSQL. They never contain user data or credentials.
 """
@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from activities.aws import errors
 from activities.aws.errors import MAX_MESSAGE_CHARS
 from store.db.pool import StoreUnavailable
-from workflows.workspace.contract import SUPERSEDED
+from workflows.workspace.contract import REFUSED, SUPERSEDED
 
 AWS_UNREACHABLE = "aws_unreachable"
 DATABASE_UNAVAILABLE = "database_unavailable"
@@ -38,8 +38,9 @@ PROTECTED_DELAY = timedelta(seconds=60)
 def from_aws(error: ClientError) -> ApplicationError:
     """The application error for an AWS error: its code, its message, and a hint."""
     code = errors.code_of(error)
-    message = f"{error.operation_name}: {errors.message_of(error) or code}"
-    hint = errors.hint_of(code)
+    words = errors.message_of(error)
+    message = f"{error.operation_name}: {words or code}"
+    hint = errors.hint_of(code, words)
     if errors.is_throttled(code):
         jittered = THROTTLE_DELAY * random.uniform(0.7, 1.3)  # noqa: S311 - spreads retries, guards nothing
         return retryable(code, message, hint=hint, after=jittered)
@@ -47,7 +48,9 @@ def from_aws(error: ClientError) -> ApplicationError:
         return retryable(code, message, hint=hint, after=PROTECTED_DELAY)
     if errors.is_transient(error):
         return retryable(code, message, hint=hint)
-    return non_retryable(code, message, hint=hint)
+    if errors.is_final(code, words):
+        return non_retryable(code, message, hint=hint)
+    return refused(code, message, hint=hint)
 
 
 def non_retryable(code: str, message: str, *, hint: str) -> ApplicationError:
@@ -58,6 +61,14 @@ def non_retryable(code: str, message: str, *, hint: str) -> ApplicationError:
 def retryable(code: str, message: str, *, hint: str, after: timedelta | None = None) -> ApplicationError:
     """A temporary error: Temporal retries it, after `after` if that is given."""
     return ApplicationError(message[:MAX_MESSAGE_CHARS], hint, type=code, next_retry_delay=after)
+
+
+def refused(code: str, message: str, *, hint: str) -> ApplicationError:
+    """A rejection without effect, which passes once its cause is gone. The workflow shows and retries it.
+
+    Temporal does not retry it: until its last attempt, the workflow would know nothing of the cause.
+    """
+    return ApplicationError(message[:MAX_MESSAGE_CHARS], hint, REFUSED, type=code, non_retryable=True)
 
 
 def superseded(generation: int, *, by: str = "") -> ApplicationError:

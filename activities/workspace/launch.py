@@ -103,11 +103,12 @@ class Launching:
         try:
             spec = restrict(box_spec.load(opened.spec))
         except NoSubnetInZone as error:
-            raise application_errors.non_retryable(
+            # EC2 may list a new subnet late.
+            raise application_errors.refused(
                 "no_subnet_in_zone",
                 str(error),
                 hint="Add a subnet of that zone to BOX_SUBNET_IDS or subnet_ids in the spec, then request a "
-                "recreate.",
+                "recreate with force.",
             ) from None
         opened = replace(opened, spec=box_spec.dump(spec))
         prepared = await launches.prepare(

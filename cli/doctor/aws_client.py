@@ -113,7 +113,12 @@ def refused(check: str, action: str, error: AwsError, *variables: str) -> Findin
             f"Allow {action} for the worker's role: {POLICY}.",
             *variables,
         )
-    return failed(check, f"{action}: {error.code}: {error.message}", errors.hint_of(error.code), *variables)
+    return failed(
+        check,
+        f"{action}: {error.code}: {error.message}",
+        errors.hint_of(error.code, error.message),
+        *variables,
+    )
 
 
 def dry_run_finding(check: str, action: str, result: object, *, optional: bool = False) -> Finding:

@@ -28,6 +28,7 @@ class MemberStatus:
     error: str | None
     error_phase: str | None
     error_generation: int | None
+    error_refused: bool | None
 
 
 _MEMBER_STATUS = """
@@ -39,7 +40,8 @@ SELECT w.workspace_id, w.intent, w.deleted_at IS NOT NULL AS deleted, w.generati
        g.spec ->> 'image_id' AS image_id,
        (w.last_error ->> 'code') || ': ' || (w.last_error ->> 'message') AS error,
        w.last_error ->> 'phase' AS error_phase,
-       (w.last_error ->> 'generation')::integer AS error_generation
+       (w.last_error ->> 'generation')::integer AS error_generation,
+       (w.last_error ->> 'refused')::boolean AS error_refused
 FROM workspaces w
 LEFT JOIN generations g ON g.workspace_id = w.workspace_id AND g.generation = w.generation
 LEFT JOIN heartbeats b ON b.workspace_id = w.workspace_id AND b.generation = w.generation

@@ -99,7 +99,7 @@ async def lost(console: Console, workspace: str) -> str:
     await asyncio.to_thread(console.aws.wait_until_held, held, seconds=TIMEOUT_SECONDS)
     [instance] = [it.instance_id for it in console.aws.instances(workspace)]
     refused = console.aws.inject(
-        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=workspace
+        "RunInstances", "error", code="InvalidParameterValue", status=400, times=None, workspace=workspace
     )
     console.aws.release(held)
     await console.until_phase(workspace, Phase.FAILED)

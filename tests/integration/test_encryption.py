@@ -99,7 +99,7 @@ async def test_operators_read_everything_and_temporal_nothing(
     await operator.start(ws, WorkspaceSpec(instance_types=("t3.small", SPEC)))
     await operator.start(other)
     operator.aws.inject(
-        "RunInstances", "error", code="UnauthorizedOperation", status=403, message=FAULT, workspace=broken
+        "RunInstances", "error", code="InvalidParameterValue", status=400, message=FAULT, workspace=broken
     )
     await operator.start(broken)
     await operator.until_phase(broken, Phase.FAILED)

@@ -15,7 +15,6 @@ from devstack.stack import Stack
 from tests.integration.test_registering import box_of, token_file
 from workflows.shared.names import TASK_QUEUE, WORKFLOW_TYPE
 from workflows.workspace.enums import Phase
-from workflows.workspace.messages import WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +52,10 @@ async def degraded(console: Console, workspace: str) -> None:
 
 
 async def failed(console: Console, workspace: str) -> None:
-    await console.start(workspace, WorkspaceSpec(image_id="ami-00000000deadbeef0"))
+    console.aws.inject(
+        "RunInstances", "error", code="InvalidParameterValue", status=400, times=None, workspace=workspace
+    )
+    await console.start(workspace)
     await console.until_phase(workspace, Phase.FAILED)
 
 
@@ -158,7 +160,7 @@ async def test_stop_ends_the_box_wherever_it_was_and_start_brings_one_back(
     late = await console.ask(workspace, requested_by="watchdog", observed_generation=1)
     assert late.outcome in (OutcomeKind.REJECTED, OutcomeKind.STALE)
     if midst is failed:
-        return  # its image still does not exist
+        return  # EC2 still rejects its launch
     for _ in range(2):
         await console.ask(workspace, "request_start", requested_by="admin:alice")
     status = await console.until_phase(workspace, Phase.ONLINE)

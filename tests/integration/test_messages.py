@@ -129,24 +129,62 @@ async def test_a_spec_that_cannot_be_read_fails_at_once_and_names_the_member(
 
 
 @pytest.mark.parametrize(
-    ("spec", "error", "code"),
-    [
-        (WorkspaceSpec(image_id="ami-00000000deadbeef0"), None, "InvalidAMIID.NotFound"),
-        (WorkspaceSpec(), ("UnauthorizedOperation", 403), "UnauthorizedOperation"),
-        (WorkspaceSpec(), ("VcpuLimitExceeded", 400), "VcpuLimitExceeded"),
-    ],
+    ("code", "status"),
+    [("UnauthorizedOperation", 403), ("VcpuLimitExceeded", 400), ("InvalidGroup.NotFound", 400)],
 )
-async def test_what_aws_refuses_stands_on_the_record_without_a_storm(
-    console: Console, workspace: str, spec: WorkspaceSpec, error: tuple[str, int] | None, code: str
+async def test_a_launch_that_aws_refuses_goes_on_and_comes_online_without_anybody(
+    console: Console, workspace: str, code: str, status: int
 ) -> None:
-    if error is not None:
-        console.aws.inject(
-            "RunInstances", "error", code=error[0], status=error[1], times=None, workspace=workspace
-        )
-    await console.start(workspace, spec)
+    refused = console.aws.inject(
+        "RunInstances", "error", code=code, status=status, times=None, workspace=workspace
+    )
+    await console.start(workspace)
+    seen = await eventually(lambda: console.status(workspace), lambda it: it.last_error is not None)
+    assert seen.phase is Phase.PROVISIONING
+    assert seen.last_error is not None
+    assert (seen.last_error.code, seen.last_error.retryable) == (code, True)
+    assert "retried automatically" in seen.last_error.hint
+    record = await eventually(
+        lambda: console.record(workspace), lambda record: record["last_error"] is not None
+    )
+    assert record["phase"] == "provisioning"
+    console.aws.release(refused)
+    online = await console.until_phase(workspace, Phase.ONLINE, generation=1)
+    assert online.last_error is None
+    assert console.aws.counts(workspace).launches == 1
+
+
+@pytest.mark.parametrize("kind", ["request_stop", "request_delete"])
+async def test_a_workspace_whose_launch_is_refused_stops_and_is_deleted(
+    console: Console, workspace: str, kind: str
+) -> None:
+    await console.start(workspace, WorkspaceSpec(image_id="ami-00000000deadbeef0"))
+    await eventually(lambda: console.status(workspace), lambda it: it.last_error is not None)
+    assert (await console.ask(workspace, kind, requested_by="admin:alice")).outcome is OutcomeKind.ACCEPTED
+    await console.until_phase(workspace, Phase.STOPPED if kind == "request_stop" else Phase.DELETED)
+
+
+async def test_an_operators_force_gives_up_a_refused_launch(console: Console, workspace: str) -> None:
+    refused = console.aws.inject(
+        "RunInstances", "error", code="InvalidSubnetID.NotFound", status=400, times=None, workspace=workspace
+    )
+    await console.start(workspace)
+    await eventually(lambda: console.status(workspace), lambda it: it.last_error is not None)
+    outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)
+    assert outcome.outcome is OutcomeKind.ACCEPTED
+    console.aws.release(refused)
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    assert console.aws.counts(workspace).launches == 1
+
+
+async def test_a_request_that_can_never_pass_halts_without_a_storm(console: Console, workspace: str) -> None:
+    console.aws.inject(
+        "RunInstances", "error", code="InvalidParameterValue", status=400, times=None, workspace=workspace
+    )
+    await console.start(workspace)
     status = await console.until_phase(workspace, Phase.FAILED)
     assert status.last_error is not None
-    assert status.last_error.code == code
+    assert status.last_error.code == "InvalidParameterValue"
     assert not status.last_error.retryable
     assert status.last_error.hint
     record = await eventually(

@@ -206,7 +206,7 @@ async def rolled(console: Console, stack: Stack) -> str:
         await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
         await console.until_phase(name, Phase.ONLINE)
     denied = console.aws.inject(
-        "RunInstances", "error", code="UnauthorizedOperation", status=403, times=None, workspace=names[1]
+        "RunInstances", "error", code="InvalidParameterValue", status=400, times=None, workspace=names[1]
     )
     handle = await console.client.start_workflow(
         ROLLOUT_TYPE,

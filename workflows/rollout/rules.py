@@ -82,6 +82,8 @@ class MemberState:
     """Message of the last error."""
     error_phase: Step | None = None
     error_generation: int = 0
+    error_refused: bool = False
+    """AWS rejects a call of its recreate, and may do so for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +282,9 @@ def _failure(member: Member, state: MemberState) -> str:
     is_own_error = state.error_generation >= member.generation
     if state.phase is Phase.FAILED and (is_own_error or state.generation >= member.generation):
         return state.error or "the workspace is failed"
+    # The lifecycle retries until the cause is gone. Another image or subnet may be what it takes.
+    if is_own_error and state.error_refused:
+        return state.error
     # The member's generation was replaced. The lifecycle tries more, but the first failure counts here.
     if is_own_error and state.error_phase in _MISSED and state.generation > state.error_generation:
         return state.error

@@ -19,6 +19,9 @@ from workflows.workspace.state import Condition, LastError, Timings
 SUPERSEDED = "generation_superseded"
 """Error type, not retryable: PostgreSQL has a newer generation than the request names."""
 
+REFUSED = "refused"
+"""Second detail of an error: AWS rejected the call without effect, and the workflow retries the step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enroll:

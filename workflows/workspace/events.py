@@ -45,6 +45,8 @@ class StepFailed:
     message: str
     hint: str
     retryable: bool
+    refused: bool = False
+    """AWS rejected the call without effect. It passes once its cause is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

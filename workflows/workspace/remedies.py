@@ -79,6 +79,17 @@ def _remedies(state: State, at: datetime) -> Iterator[Remedy]:
                     force=True,
                 ),
             )
+        case Phase.PROVISIONING | Phase.RECREATING if state.refused:
+            yield Remedy(
+                to="after correcting the spec or the settings, give up this generation and open another",
+                command=_update(
+                    workspace,
+                    "request_recreate",
+                    requested_by=OPERATOR,
+                    observed_generation=generation,
+                    force=True,
+                ),
+            )
         case _:
             return
 

@@ -48,6 +48,8 @@ class LastError:
     """Whether the control plane retries automatically."""
     hint: str
     """What an operator can do about it."""
+    refused: bool = False
+    """AWS rejected the call without effect. It passes once its cause is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +279,12 @@ class State:
     def exhausted(self) -> bool:
         """Whether automatic recreates have ended until an operator acts."""
         return isinstance(self.waiting, Exhausted)
+
+    @property
+    def refused(self) -> bool:
+        """Whether a rejected step is retried until the cause of the rejection is gone."""
+        step = self.retry.step if self.retry is not None else None
+        return any(error.phase is step and error.refused for error in self.errors)
 
     @property
     def opening_request_id(self) -> str:

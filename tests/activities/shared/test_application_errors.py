@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.aws import errors as aws_errors
 from activities.shared import application_errors
 from store.db.pool import StoreUnavailable
+from workflows.workspace.contract import REFUSED
 
 
 def refusal(code: str, *, status: int = 400, message: str = "words of AWS") -> ClientError:
@@ -56,14 +57,43 @@ def test_throttling_is_retried_after_a_jittered_delay(code: str, status: int) ->
         "UnauthorizedOperation",
         "AccessDenied",
         "InvalidAMIID.NotFound",
+        "InvalidAMIID.Unavailable",
+        "InvalidGroup.NotFound",
         "InvalidSubnetID.NotFound",
-        "InvalidParameterValue",
+        "InvalidVolume.NotFound",
         "VcpuLimitExceeded",
         "InstanceLimitExceeded",
-        "IdempotentParameterMismatch",
         "NoSuchHostedZone",
         "OptInRequired",
         "NeverHeardOf",
+    ],
+)
+def test_a_rejection_whose_cause_may_go_away_is_left_to_the_workflows_retries(code: str) -> None:
+    error = translated(refusal(code))
+    assert error.non_retryable, "retries by Temporal would hide the hint"
+    assert error.type == code
+    assert error.message == "RunInstances: words of AWS"
+    hint, kind = error.details
+    assert kind == REFUSED
+    assert "retried automatically" in hint
+
+
+def test_an_instance_profile_that_ec2_does_not_know_yet_is_no_invalid_request() -> None:
+    words = "Value (box) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+    hint, kind = translated(refusal("InvalidParameterValue", message=words)).details
+    assert kind == REFUSED
+    assert "retried automatically" in hint
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "InvalidAMIID.Malformed",
+        "InvalidParameterCombination",
+        "InvalidParameterValue",
+        "MalformedQueryString",
+        "MissingParameter",
+        "IdempotentParameterMismatch",
     ],
 )
 def test_a_permanent_error_is_final_and_has_a_hint(code: str) -> None:

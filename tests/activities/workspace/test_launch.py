@@ -179,13 +179,13 @@ async def test_throttling_says_nothing_about_capacity_and_leaves_nothing_to_prov
     await world.launched(generation)
 
 
-async def test_a_missing_permission_is_final_and_leaves_nothing_to_prove(world: World) -> None:
+async def test_a_missing_permission_is_refused_and_leaves_nothing_to_prove(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject(
         "RunInstances", "error", code="UnauthorizedOperation", status=403, workspace=world.workspace_id
     )
     error = await world.fails(contract.launch, world.launch(generation))
-    assert (error.type, error.non_retryable) == ("UnauthorizedOperation", True)
+    assert (error.type, error.details[1]) == ("UnauthorizedOperation", contract.REFUSED)
     assert "permission" in str(error.details[0])
     observed = await world.run(contract.fence_instances, world.fence(generation, keep_attempt=None))
     assert observed.missing == ()
@@ -201,19 +201,19 @@ async def test_a_refusal_after_an_unclear_answer_leaves_the_doubt(world: World) 
     assert (await world.launch_row(generation))["requested_at"] is not None
 
 
-async def test_a_missing_image_is_a_final_error_with_a_hint(world: World) -> None:
+async def test_a_missing_image_is_refused_with_a_hint(world: World) -> None:
     generation = await world.opened(spec=WorkspaceSpec(image_id="ami-0123456789abcdef0"))
     error = await world.fails(contract.launch, world.launch(generation))
-    assert (error.type, error.non_retryable) == ("InvalidAMIID.NotFound", True)
+    assert (error.type, error.details[1]) == ("InvalidAMIID.NotFound", contract.REFUSED)
     assert "image" in str(error.details[0])
     assert world.states() == {}
 
 
-async def test_a_quota_is_final_unless_the_token_used_the_last_of_it(world: World) -> None:
+async def test_a_quota_is_refused_unless_the_token_used_the_last_of_it(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject("RunInstances", "error", code="VcpuLimitExceeded", status=400)
     error = await world.fails(contract.launch, world.launch(generation))
-    assert (error.type, error.non_retryable) == ("VcpuLimitExceeded", True)
+    assert (error.type, error.details[1]) == ("VcpuLimitExceeded", contract.REFUSED)
     instance_id = await world.unrecorded_instance(generation=generation, attempt=1)
     world.endpoint.inject("RunInstances", "error", code="VcpuLimitExceeded", status=400)
     world.endpoint.inject("DescribeInstances", "empty_list", times=1, workspace=world.workspace_id)

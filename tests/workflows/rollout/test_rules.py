@@ -145,6 +145,22 @@ def test_a_failed_canary_pauses_and_the_next_member_is_the_canary() -> None:
     assert started(surveyed(it, down=(canary,)))[1] == ["ws-1"]
 
 
+def test_a_canary_that_aws_refuses_has_failed_though_its_launch_is_retried() -> None:
+    it, [canary] = started(rollout(max_failures=3))
+    retried = seen(
+        canary,
+        phase=Phase.RECREATING,
+        available=False,
+        error="InvalidAMIID.NotFound: no such image",
+        error_phase=Step.LAUNCH,
+        error_generation=2,
+    )
+    assert outcome(surveyed(it, retried), canary) is Outcome.IN_FLIGHT
+    it = surveyed(it, replace(retried, error_refused=True))
+    assert (it.state, outcome(it, canary)) == (RolloutState.PAUSED, Outcome.FAILED)
+    assert it.members[0].detail == "InvalidAMIID.NotFound: no such image"
+
+
 def test_failures_pause_at_the_threshold_and_count_from_zero_after_a_resume() -> None:
     it = canary_online(rollout(20, allowed=5, max_failures=3))
     it, due = started(it)

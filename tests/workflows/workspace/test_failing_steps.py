@@ -1,6 +1,8 @@
 """Failing steps are retried or halt the workspace; recreates have a backoff and a budget."""
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import product
 
 import pytest
@@ -20,12 +22,24 @@ from tests.workflows.workspace.scenarios import (
     send_request,
     step_done,
 )
-from workflows.workspace import backoff, lifecycle
+from workflows.workspace import backoff, lifecycle, status
 from workflows.workspace.conditions import phase
 from workflows.workspace.contract import AddressResult, LaunchResult
 from workflows.workspace.enums import Intent, Phase, Step
-from workflows.workspace.events import Tick
+from workflows.workspace.events import StepFailed, Tick
 from workflows.workspace.requests import OutcomeKind, RequestKind
+from workflows.workspace.state import State
+
+
+def launching() -> State:
+    state = new()
+    while due(state, T0) is not Step.LAUNCH:
+        state = step_done(state, T0)
+    return state
+
+
+def refusal(step: Step) -> StepFailed:
+    return replace(failure(step, code="VcpuLimitExceeded"), refused=True)
 
 
 def test_a_definitive_capacity_error_moves_to_the_next_attempt() -> None:
@@ -104,12 +118,43 @@ def test_a_final_failure_halts_without_retries(step: Step) -> None:
     state = new()
     while due(state, T0) is not step:
         state = step_done(state, T0)
-    state = lifecycle.apply(state, failure(step, code="UnauthorizedOperation", retryable=False), T0)
+    state = lifecycle.apply(state, failure(step, code="InvalidParameterValue", retryable=False), T0)
     assert phase(state) is Phase.FAILED
     assert due(state, after(hours=24)) is None
     assert lifecycle.wake_at(state) is None
     assert state.last_error is not None
-    assert (state.last_error.code, state.last_error.hint) == ("UnauthorizedOperation", "fix it")
+    assert (state.last_error.code, state.last_error.hint) == ("InvalidParameterValue", "fix it")
+
+
+def test_a_refused_launch_goes_on_and_recovers_within_a_minute_of_its_cause() -> None:
+    state, at = launching(), T0
+    for _ in range(8):
+        state = lifecycle.apply(state, refusal(Step.LAUNCH), at)
+        assert state.last_error is not None
+        assert (state.last_error.code, state.last_error.retryable) == ("VcpuLimitExceeded", True)
+        assert phase(state) is Phase.PROVISIONING
+        wake = lifecycle.wake_at(state)
+        assert wake is not None
+        assert wake - at <= timedelta(seconds=60)
+        at = wake
+    assert due(state, at) is Step.LAUNCH
+    assert step_done(state, at).last_error is None
+
+
+def test_force_gives_up_a_refused_launch_and_no_other_that_has_not_run() -> None:
+    ask = partial(send_request, requested_by="admin:alice", observed_generation=1)
+    refused = lifecycle.apply(launching(), refusal(Step.LAUNCH), T0)
+    for state, force in ((launching(), True), (refused, False)):
+        assert ask(state, T0, force=force)[1].outcome is OutcomeKind.JOINED
+    state, accepted = ask(refused, T0, force=True)
+    assert accepted.outcome is OutcomeKind.ACCEPTED
+    assert (state.generation, due(state, T0)) == (2, Step.OPEN)
+
+
+@pytest.mark.parametrize("kind", [RequestKind.STOP, RequestKind.DELETE])
+def test_a_refused_launch_is_stopped_and_deleted_at_once(kind: RequestKind) -> None:
+    state, _ = send_request(lifecycle.apply(launching(), refusal(Step.LAUNCH), T0), T0, kind=kind)
+    assert due(state, T0) is Step.CLOSE
 
 
 @pytest.mark.parametrize(
@@ -122,6 +167,17 @@ def test_a_termination_is_always_retried(kind: RequestKind, intent: Intent) -> N
     assert at is not None
     assert due(state, at) is Step.FENCE
     assert state.intent is intent
+
+
+def test_a_step_of_a_deletion_that_is_retried_says_so() -> None:
+    state, _ = send_request(online(), T0, kind=RequestKind.DELETE)
+    while due(state, T0) is not Step.REMOVE_ADDRESS:
+        state = step_done(state, T0)
+    state = lifecycle.apply(state, failure(Step.REMOVE_ADDRESS, retryable=False), T0)
+    assert state.last_error is not None
+    assert state.last_error.retryable
+    assert "not retried" not in status.details(state, None, T0)
+    assert "removing the DNS name failed; next attempt at" in status.details(state, None, T0)
 
 
 def test_the_backoff_doubles_up_to_an_hour_within_its_jitter() -> None:

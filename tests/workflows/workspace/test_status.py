@@ -44,11 +44,15 @@ def stale() -> State:
     return box_event(online(), BoxEventKind.STALE, after(minutes=5))
 
 
-def failed() -> State:
+def failed(failure: StepFailed = REFUSED) -> State:
     state = new()
     while due(state, T0) is not Step.LAUNCH:
         state = step_done(state, T0)
-    return lifecycle.apply(state, REFUSED, T0)
+    return lifecycle.apply(state, failure, T0)
+
+
+def refused() -> State:
+    return failed(replace(REFUSED, retryable=True, refused=True))
 
 
 def not_terminated() -> State:
@@ -137,10 +141,11 @@ def test_the_details_show_the_last_error_with_its_hint() -> None:
         (failed(), "request_start", '{"requested_by": "admin:YOU"}'),
         (stopped(), "request_start", '{"requested_by": "admin:YOU"}'),
         (awaiting(new()), "request_recreate", '"force": true}'),
+        (refused(), "request_recreate", '"force": true}'),
         (not_terminated(), "declare_dead", f'"instance_id": "{instance_of(1)}"'),
         (never_observed(), "declare_dead", '"instance_id": "INSTANCE"'),
     ],
-    ids=["stale", "failed", "stopped", "awaiting", "not_terminated", "never_observed"],
+    ids=["stale", "failed", "stopped", "awaiting", "refused", "not_terminated", "never_observed"],
 )
 def test_each_remedy_is_a_command_to_copy(state: State, name: str, expected_input: str) -> None:
     [first, *_] = remedies.remedies(state, after(minutes=12))

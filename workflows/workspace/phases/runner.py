@@ -51,12 +51,14 @@ def failure(step: Step, error: ActivityError) -> StepFailed | StateBehindRecord:
         )
     if cause.type == contract.SUPERSEDED:
         return StateBehindRecord()
+    refused = contract.REFUSED in cause.details[1:]
     return StepFailed(
         step=step,
         code=cause.type or "unknown",
         message=cause.message,
         hint=str(cause.details[0]) if cause.details else "See the worker's log for this activity.",
-        retryable=not cause.non_retryable,
+        retryable=refused or not cause.non_retryable,
+        refused=refused,
     )
 
 

@@ -33,6 +33,7 @@ def record_failure(state: State, failure: StepFailed, at: datetime) -> State:
         count=1,
         retryable=failure.retryable,
         hint=failure.hint,
+        refused=failure.refused,
     )
     for old in state.errors:
         if old.phase is failure.step and old.code == failure.code:
@@ -59,7 +60,7 @@ def retry(state: State, step: Step, at: datetime, *, after: timedelta | None = N
 
 def step_failed(state: State, event: StepFailed, at: datetime, *, halts: bool) -> State:
     """Record the failure, and retry the step where that can help."""
-    state = record_failure(state, event, at)
+    state = record_failure(state, replace(event, retryable=event.retryable or not halts), at)
     if event.retryable:
         return retry(state, event.step, at)
     if halts:
