@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_route53.type_defs import ResourceRecordSetOutputTypeDef
 
 MAX_ATTEMPTS = 4
-"""A lost race is retried at once. After four, another writer keeps changing the records."""
+"""A lost race is retried at once. After four, waiting helps more."""
 
 log = structlog.get_logger()
 
@@ -90,10 +90,11 @@ class Addresses:
                 )
             name = self._zone.name_of(request.workspace_id)
             any_launch = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
+            rejected = ""
             for _ in range(MAX_ATTEMPTS):
                 change = dns_records.remove(name, any_launch, found=await self._found(name))
                 if isinstance(change, ChangeSet):
-                    if not await self._send(name, change):
+                    if rejected := await self._send(name, change):
                         continue
                     metrics.DNS_CHANGES.labels("remove").inc()
                 elif isinstance(change, HeldByOthers):
@@ -101,7 +102,7 @@ class Addresses:
                 async with connection(self._pool) as conn:
                     await generations.erase_dns_name(conn, request.workspace_id)
                 return
-            raise _conflict(name)
+            raise _conflict(name, rejected)
 
     async def _require_current(self, request: Address) -> None:
         async with connection(self._pool) as conn:
@@ -128,6 +129,7 @@ class Addresses:
             generation=request.generation,
             attempt=request.attempt,
         )
+        rejected = ""
         for _ in range(MAX_ATTEMPTS):
             found = await self._found(name)
             change = dns_records.plan_upsert(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
@@ -153,26 +155,29 @@ class Addresses:
                     # The records were read before this check: if a newer generation writes them now, Route 53
                     # rejects the batch.
                     await self._require_current(request)
-                    if await self._send(name, change):
+                    rejected = await self._send(name, change)
+                    if not rejected:
                         metrics.DNS_CHANGES.labels("point").inc()
                         await log.ainfo("dns.changed", name=name, ip=ip)
                         return
                 case _ as never:
                     assert_never(never)
-        raise _conflict(name)
+        raise _conflict(name, rejected)
 
     async def _found(self, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
         return await self._aws.call(_records_at, self._aws.route53, self._zone.zone_id, name)
 
-    async def _send(self, name: str, swap: ChangeSet) -> bool:
+    async def _send(self, name: str, swap: ChangeSet) -> str:
+        """Send the change batch. Returns why Route 53 rejected it; empty if it did not."""
         try:
             await self._aws.call(_change, self._aws.route53, self._zone.zone_id, swap)
         except ClientError as error:
             if errors.code_of(error) != "InvalidChangeBatch":
                 raise
-            await log.ainfo("dns.lost_race", name=name, detail=errors.message_of(error))
-            return False
-        return True
+            rejected = errors.message_of(error) or errors.code_of(error)
+            await log.ainfo("dns.rejected", name=name, detail=rejected)
+            return rejected
+        return ""
 
 
 def _records_at(route53: "Route53Client", zone_id: str, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
@@ -190,10 +195,11 @@ def _change(route53: "Route53Client", zone_id: str, swap: ChangeSet) -> None:
     route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": list(swap.changes)})
 
 
-def _conflict(name: str) -> Exception:
+def _conflict(name: str, rejected: str) -> Exception:
+    # Route 53 has one code for a lost race and for a change that it does not allow: only its words differ.
     return application_errors.retryable(
         "dns_conflict",
-        f"Route 53 rejected {MAX_ATTEMPTS} changes of {name}: another writer changes its records,"
-        f" or the name is not in the zone",
-        hint="Check what else writes to this zone, and that DNS_ZONE_NAME is the name of the zone.",
+        f"Route 53 rejected {MAX_ATTEMPTS} changes of {name}, the last one with: {rejected}",
+        hint="If a record exists already or differs, check what else writes to this zone. Otherwise check that"
+        " DNS_ZONE_NAME is the name of the zone. The change is retried automatically.",
     )

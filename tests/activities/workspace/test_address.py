@@ -286,7 +286,37 @@ async def test_losing_every_race_is_a_retryable_error(world: World, monkeypatch:
     with overtaken(monkeypatch, *writes):
         error = await world.fails(contract.address, world.address(8, instance_id))
     assert (error.type, error.non_retryable) == ("dns_conflict", False)
+    assert "it was not found" in error.message or "do not match" in error.message, error.message
     await world.run(contract.address, world.address(8, instance_id))
+
+
+@pytest.mark.parametrize("step", ["address", "remove_address"])
+async def test_a_change_that_route_53_does_not_allow_is_reported_in_its_words(
+    world: World, step: str
+) -> None:
+    words = "[RRSet with DNS name is not permitted in zone boxes.internal.]"
+    generation = await world.opened()
+    instance_id = await world.launched(generation)
+    if step == "remove_address":
+        await world.run(contract.address, world.address(generation, instance_id))
+        await world.closed(generation, intent=Intent.DELETE)
+    world.endpoint.inject(
+        "ChangeResourceRecordSets",
+        "error",
+        code="InvalidChangeBatch",
+        status=400,
+        message=words,
+        times=None,
+        workspace=world.workspace_id,
+    )
+    if step == "address":
+        error = await world.fails(contract.address, world.address(generation, instance_id))
+    else:
+        error = await world.fails(
+            contract.remove_address, contract.RemoveAddress(workspace_id=world.workspace_id)
+        )
+    assert (error.type, error.non_retryable) == ("dns_conflict", False)
+    assert words in error.message
 
 
 async def test_the_name_of_a_deleted_workspace_is_removed_once_and_twice(world: World) -> None:
