@@ -80,7 +80,7 @@ class Addresses:
 
     @activity.defn(name="remove_address")
     async def remove_address(self, request: RemoveAddress) -> None:
-        """Delete the DNS name if it exists and belongs to the workspace."""
+        """Delete the DNS name if it exists and belongs to the workspace. With its zone, it is gone."""
         async with activity_context(request.workspace_id):
             async with connection(self._pool) as conn, conn.transaction():
                 workspace = await generations.lock(conn, request.workspace_id)
@@ -88,21 +88,29 @@ class Addresses:
                 raise application_errors.superseded(
                     workspace.generation, by="the workspace has an open generation"
                 )
-            name = self._zone.name_of(request.workspace_id)
-            any_launch = Claim(owner=self._owner, workspace_id=request.workspace_id, generation=0, attempt=0)
-            rejected = ""
-            for _ in range(MAX_ATTEMPTS):
-                change = dns_records.remove(name, any_launch, found=await self._found(name))
-                if isinstance(change, ChangeSet):
-                    if rejected := await self._send(name, change):
-                        continue
-                    metrics.DNS_CHANGES.labels("remove").inc()
-                elif isinstance(change, HeldByOthers):
-                    await log.awarning("dns.not_ours", name=name, detail=change.detail)
-                async with connection(self._pool) as conn:
-                    await generations.erase_dns_name(conn, request.workspace_id)
-                return
-            raise _conflict(name, rejected)
+            try:
+                await self._remove(request.workspace_id)
+            except ClientError as error:
+                if errors.code_of(error) != "NoSuchHostedZone":
+                    raise
+                await log.awarning("dns.no_zone", zone=self._zone.zone_id)
+            async with connection(self._pool) as conn:
+                await generations.erase_dns_name(conn, request.workspace_id)
+
+    async def _remove(self, workspace_id: str) -> None:
+        name = self._zone.name_of(workspace_id)
+        any_launch = Claim(owner=self._owner, workspace_id=workspace_id, generation=0, attempt=0)
+        rejected = ""
+        for _ in range(MAX_ATTEMPTS):
+            change = dns_records.remove(name, any_launch, found=await self._found(name))
+            if isinstance(change, ChangeSet):
+                if rejected := await self._send(name, change):
+                    continue
+                metrics.DNS_CHANGES.labels("remove").inc()
+            elif isinstance(change, HeldByOthers):
+                await log.awarning("dns.not_ours", name=name, detail=change.detail)
+            return
+        raise _conflict(name, rejected)
 
     async def _require_current(self, request: Address) -> None:
         async with connection(self._pool) as conn:
@@ -200,6 +208,6 @@ def _conflict(name: str, rejected: str) -> Exception:
     return application_errors.retryable(
         "dns_conflict",
         f"Route 53 rejected {MAX_ATTEMPTS} changes of {name}, the last one with: {rejected}",
-        hint="If a record exists already or differs, check what else writes to this zone. Otherwise check that"
+        hint="If a record exists already or differs, check what else writes to the zone. Otherwise check that"
         " DNS_ZONE_NAME is the name of the zone. The change is retried automatically.",
     )

@@ -9,6 +9,7 @@ import pytest
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
 from workflows.workspace.enums import Phase
+from workflows.workspace.messages import DataVolume, WorkspaceSpec
 from workflows.workspace.requests import OutcomeKind
 
 pytestmark = pytest.mark.anyio
@@ -129,8 +130,6 @@ async def test_throttling_slows_down_and_counts_as_nothing_else(console: Console
 
 
 async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: str) -> None:
-    from workflows.workspace.messages import WorkspaceSpec
-
     subnets = tuple(console.aws.info().subnet_ids[:2])
     console.aws.inject(
         "RunInstances", "error", code="InsufficientInstanceCapacity", status=500, times=1, workspace=workspace
@@ -147,3 +146,30 @@ async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: s
         {"attempt": 1, "capacity_error": "InsufficientInstanceCapacity", "subnet": subnets[0]},
         {"attempt": 2, "capacity_error": None, "subnet": subnets[1]},
     ]
+
+
+async def test_a_delete_succeeds_when_the_hosted_zone_is_gone(console: Console, workspace: str) -> None:
+    await online(console, workspace)
+    gone = console.aws.inject(
+        "ChangeResourceRecordSets",
+        "error",
+        code="NoSuchHostedZone",
+        status=404,
+        times=None,
+        workspace=workspace,
+    )
+    await console.ask(workspace, "request_delete", requested_by="admin:alice")
+    await console.until_phase(workspace, Phase.DELETED)
+    assert console.aws.fault(gone).used > 0
+
+
+async def test_a_volume_that_ec2_does_not_know_yet_is_attached_to_the_same_box(
+    console: Console, workspace: str
+) -> None:
+    unknown = console.aws.inject(
+        "AttachVolume", "error", code="InvalidVolume.NotFound", status=400, workspace=workspace
+    )
+    await console.start(workspace, WorkspaceSpec(data_volume=DataVolume(size_gib=1)))
+    await console.until_phase(workspace, Phase.ONLINE, generation=1)
+    assert console.aws.fault(unknown).used == 1
+    assert console.aws.counts(workspace).launches == 1

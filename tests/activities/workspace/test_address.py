@@ -182,14 +182,11 @@ async def test_a_change_with_a_lost_response_is_in_sync_at_the_retry(world: Worl
     assert changes(world) == once
 
 
-async def test_a_missing_zone_is_a_final_error_with_a_hint(world: World) -> None:
+async def test_a_missing_zone_is_refused_with_a_hint(world: World) -> None:
     generation = await world.opened()
     instance_id = await world.launched(generation)
-    lost = world.with_config(
-        replace(world.config, zone=replace(world.config.zone, zone_id="Z000000000000000"))
-    )
-    error = await lost.fails(contract.address, world.address(generation, instance_id))
-    assert (error.type, error.non_retryable) == ("NoSuchHostedZone", True)
+    error = await without_zone(world).fails(contract.address, world.address(generation, instance_id))
+    assert (error.type, error.details[1]) == ("NoSuchHostedZone", contract.REFUSED)
     assert "DNS_ZONE_ID" in str(error.details[0])
 
 
@@ -328,6 +325,14 @@ async def test_the_name_of_a_deleted_workspace_is_removed_once_and_twice(world: 
     assert (await world.workspace_row())["dns_name"] is None
 
 
+async def test_a_name_whose_zone_is_gone_is_removed(world: World) -> None:
+    await at_home(world)
+    await world.closed(1, intent=Intent.DELETE)
+    lost = without_zone(world)
+    await lost.run(contract.remove_address, contract.RemoveAddress(workspace_id=world.workspace_id))
+    assert (await world.workspace_row())["dns_name"] is None
+
+
 async def test_the_name_of_an_open_generation_is_not_removed(world: World) -> None:
     await at_home(world)
     request = contract.RemoveAddress(workspace_id=world.workspace_id)
@@ -341,6 +346,12 @@ async def test_removing_leaves_the_records_of_others_alone(world: World) -> None
     await world.closed(1, intent=Intent.DELETE)
     await world.run(contract.remove_address, contract.RemoveAddress(workspace_id=world.workspace_id))
     assert await records(world) == {"A": "192.0.2.1"}
+
+
+def without_zone(world: World) -> World:
+    """The same world with a hosted zone that does not exist."""
+    zone = replace(world.config.zone, zone_id="Z000000000000000")
+    return world.with_config(replace(world.config, zone=zone))
 
 
 def short(world: World) -> World:
