@@ -102,7 +102,9 @@ class Addresses:
         any_launch = Claim(owner=self._owner, workspace_id=workspace_id, generation=0, attempt=0)
         rejected = ""
         for _ in range(MAX_ATTEMPTS):
-            change = dns_records.remove(name, any_launch, found=await self._found(name))
+            change = dns_records.remove(
+                name, any_launch, found=await self._found(name), addresses=await self._addresses(workspace_id)
+            )
             if isinstance(change, ChangeSet):
                 if rejected := await self._send(name, change):
                     continue
@@ -140,24 +142,33 @@ class Addresses:
         rejected = ""
         for _ in range(MAX_ATTEMPTS):
             found = await self._found(name)
-            change = dns_records.plan_upsert(name, claim, ip=ip, ttl=self._zone.ttl_seconds, found=found)
+            change = dns_records.plan_upsert(
+                name,
+                claim,
+                ip=ip,
+                ttl=self._zone.ttl_seconds,
+                found=found,
+                addresses=await self._addresses(request.workspace_id),
+            )
             match change:
                 case InSync():
                     await log.ainfo("dns.in_sync", name=name, ip=ip)
                     return
                 case NewerHolder(holder=newer):
                     await self._require_current(request)
-                    raise application_errors.non_retryable(
+                    raise application_errors.refused(
                         "dns_ahead_of_record",
                         f"{name} belongs to generation {newer.generation}, which the database does not have",
                         hint="The database may have been restored from a backup. Remove the name's A and TXT "
-                        "records, then request a recreate.",
+                        "records: the box then gets its name.",
                     )
                 case HeldByOthers(detail=detail):
-                    raise application_errors.non_retryable(
+                    # A recreate would cost a box and change nothing: wait for the name.
+                    raise application_errors.refused(
                         "dns_name_taken",
                         detail,
-                        hint="Remove these records or choose another workspace ID, then request a recreate.",
+                        hint="Remove these records: the box then gets its name. "
+                        "Or choose another workspace ID.",
                     )
                 case ChangeSet():
                     # The records were read before this check: if a newer generation writes them now, Route 53
@@ -171,6 +182,10 @@ class Addresses:
                 case _ as never:
                     assert_never(never)
         raise _conflict(name, rejected)
+
+    async def _addresses(self, workspace_id: str) -> frozenset[str]:
+        async with connection(self._pool) as conn:
+            return await launches.addresses(conn, workspace_id)
 
     async def _found(self, name: str) -> "list[ResourceRecordSetOutputTypeDef]":
         return await self._aws.call(_records_at, self._aws.route53, self._zone.zone_id, name)

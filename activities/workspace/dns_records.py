@@ -1,7 +1,8 @@
 """Plans the DNS changes of a workspace: an A record, and a TXT record with the launch that owns it. Pure.
 
 The TXT record contains workspace, generation and attempt. It makes the compare-and-swap exact even if an
-address is reused (ABA), and keeps a late attempt from pointing the name back to an older box.
+address is reused (ABA), and keeps a late attempt from pointing the name back to an older box. If somebody
+deletes it, an A record with an address of one of the workspace's boxes still counts as the workspace's.
 """
 
 import re
@@ -97,10 +98,16 @@ def same_name(one: str, other: str) -> bool:
 
 
 def plan_upsert(
-    name: str, claim: Claim, *, ip: str, ttl: int, found: "Iterable[ResourceRecordSetUnionTypeDef]"
+    name: str,
+    claim: Claim,
+    *,
+    ip: str,
+    ttl: int,
+    found: "Iterable[ResourceRecordSetUnionTypeDef]",
+    addresses: frozenset[str] = frozenset(),
 ) -> InSync | NewerHolder | HeldByOthers | ChangeSet:
-    """The change that points the name at the claim's box."""
-    holder = _holder(name, claim, list(found))
+    """The change that points the name at the claim's box. `addresses` are those of all its boxes."""
+    holder = _holder(name, claim, list(found), addresses)
     if isinstance(holder, HeldByOthers):
         return holder
     wanted: list[ResourceRecordSetUnionTypeDef] = [
@@ -121,10 +128,14 @@ def plan_upsert(
 
 
 def remove(
-    name: str, claim: Claim, *, found: "Iterable[ResourceRecordSetUnionTypeDef]"
+    name: str,
+    claim: Claim,
+    *,
+    found: "Iterable[ResourceRecordSetUnionTypeDef]",
+    addresses: frozenset[str] = frozenset(),
 ) -> InSync | HeldByOthers | ChangeSet:
     """The change that removes the workspace's name, whichever of its launches owns it."""
-    holder = _holder(name, claim, list(found))
+    holder = _holder(name, claim, list(found), addresses)
     if isinstance(holder, HeldByOthers):
         return holder
     if not holder.records:
@@ -138,7 +149,9 @@ class _Holder:
     claim: Claim | None
 
 
-def _holder(name: str, claim: Claim, found: "list[ResourceRecordSetUnionTypeDef]") -> _Holder | HeldByOthers:
+def _holder(
+    name: str, claim: Claim, found: "list[ResourceRecordSetUnionTypeDef]", ours: frozenset[str]
+) -> _Holder | HeldByOthers:
     addresses = [
         record for record in found if same_name(record["Name"], name) and record["Type"] in _EXCLUSIVE
     ]
@@ -150,6 +163,8 @@ def _holder(name: str, claim: Claim, found: "list[ResourceRecordSetUnionTypeDef]
     if not addresses and not companions:
         return _Holder([], None)
     if not companions:
+        if all(_points_to(record, ours) for record in addresses):
+            return _Holder(addresses, None)  # somebody deleted the claim
         return HeldByOthers(f"{name} has {_types(addresses)} records that Onebox did not write")
     values = [value["Value"] for record in companions for value in record.get("ResourceRecords", [])]
     owner = Claim.parse(values[0]) if len(values) == 1 else None
@@ -159,12 +174,20 @@ def _holder(name: str, claim: Claim, found: "list[ResourceRecordSetUnionTypeDef]
         return HeldByOthers(
             f"{name} belongs to workspace {owner.workspace_id} of control plane {owner.owner}"
         )
-    plain = [record for record in addresses if record["Type"] == "A" and "SetIdentifier" not in record]
-    if len(plain) < len(addresses) or any("AliasTarget" in record for record in plain):
+    if not all(map(_is_plain, addresses)):
         return HeldByOthers(
             f"{name} has other {_types(addresses)} records in addition to the one that Onebox wrote"
         )
-    return _Holder([*plain, *companions], owner)
+    return _Holder([*addresses, *companions], owner)
+
+
+def _is_plain(record: "ResourceRecordSetUnionTypeDef") -> bool:
+    return record["Type"] == "A" and "SetIdentifier" not in record and "AliasTarget" not in record
+
+
+def _points_to(record: "ResourceRecordSetUnionTypeDef", addresses: frozenset[str]) -> bool:
+    values = {value["Value"] for value in record.get("ResourceRecords", [])}
+    return _is_plain(record) and values <= addresses
 
 
 def _changes(action: str, records: "list[ResourceRecordSetUnionTypeDef]") -> "tuple[ChangeTypeDef, ...]":

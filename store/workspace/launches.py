@@ -233,6 +233,15 @@ async def all_instances(conn: Connection, workspace_id: str) -> frozenset[str]:
     return frozenset(row[0] for row in await cursor.fetchall())
 
 
+async def addresses(conn: Connection, workspace_id: str) -> frozenset[str]:
+    """All recorded addresses of the workspace's boxes, of any generation."""
+    cursor = await conn.execute(
+        "SELECT host(private_ip) FROM launches WHERE workspace_id = %s AND private_ip IS NOT NULL",
+        [workspace_id],
+    )
+    return frozenset(row[0] for row in await cursor.fetchall())
+
+
 async def instance_of(conn: Connection, workspace_id: str, *, generation: int, attempt: int) -> str | None:
     """The recorded instance of a launch."""
     cursor = await conn.execute(

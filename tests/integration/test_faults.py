@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from devstack.console import TIMEOUT_SECONDS, Console, eventually
 from devstack.stack import Stack
@@ -161,6 +163,40 @@ async def test_a_delete_succeeds_when_the_hosted_zone_is_gone(console: Console, 
     await console.ask(workspace, "request_delete", requested_by="admin:alice")
     await console.until_phase(workspace, Phase.DELETED)
     assert console.aws.fault(gone).used > 0
+
+
+def records_of(stack: Stack, console: Console, workspace: str, *, delete: str | None = None) -> set[str]:
+    """The types of the records at the workspace's name, after those of the type `delete` are deleted."""
+    info = console.aws.info()
+    route53 = boto3.client(
+        "route53",
+        endpoint_url=stack.aws_url,
+        config=Config(region_name=info.region),
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+    )
+    listed = route53.list_resource_record_sets(HostedZoneId=info.hosted_zone_id)["ResourceRecordSets"]
+    found = [record for record in listed if f"{workspace}." in record["Name"]]
+    for record in found:
+        if record["Type"] == delete:
+            route53.change_resource_record_sets(
+                HostedZoneId=info.hosted_zone_id,
+                ChangeBatch={"Changes": [{"Action": "DELETE", "ResourceRecordSet": record}]},
+            )
+    return {str(record["Type"]) for record in found} - {delete}
+
+
+async def test_a_claim_that_somebody_deleted_costs_no_box_and_leaves_no_record(
+    stack: Stack, console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    assert await asyncio.to_thread(records_of, stack, console, workspace, delete="TXT") == {"A"}
+    await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    assert await asyncio.to_thread(records_of, stack, console, workspace, delete="TXT") == {"A"}
+    await console.ask(workspace, "request_delete", requested_by="admin:alice")
+    await console.until_phase(workspace, Phase.DELETED)
+    assert await asyncio.to_thread(records_of, stack, console, workspace) == set()
 
 
 async def test_a_volume_that_ec2_does_not_know_yet_is_attached_to_the_same_box(

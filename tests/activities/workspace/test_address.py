@@ -165,9 +165,34 @@ async def test_a_name_of_another_owner_is_left_alone(world: World) -> None:
     await write(world, "CREATE", "192.0.2.1")
     instance_id = await world.launched(generation)
     error = await world.fails(contract.address, world.address(generation, instance_id))
-    assert (error.type, error.non_retryable) == ("dns_name_taken", True)
-    assert error.details
+    assert (error.type, error.details[1]) == ("dns_name_taken", contract.REFUSED)
     assert await records(world) == {"A": "192.0.2.1"}
+    await write(world, "DELETE", "192.0.2.1")
+    assert not (await world.run(contract.address, world.address(generation, instance_id))).gone
+
+
+async def without_claim(world: World) -> str:
+    """A box at its address, whose TXT record somebody deleted; returns the address."""
+    address = await at_home(world)
+    claim = (await records(world))["TXT"]
+    await change(world, "DELETE", ownership_txt_name(name_of(world)), "TXT", claim)
+    assert await records(world) == {"A": address}
+    return address
+
+
+async def test_a_deleted_claim_is_written_again_with_the_next_box(world: World) -> None:
+    await without_claim(world)
+    new = await at_home(world, after=1)
+    found = await records(world)
+    assert found["A"] == new
+    assert Claim.parse(found["TXT"]) == claim_of(world, 2)
+
+
+async def test_a_name_with_a_deleted_claim_is_removed_with_its_workspace(world: World) -> None:
+    await without_claim(world)
+    await world.closed(1, intent=Intent.DELETE)
+    await world.run(contract.remove_address, contract.RemoveAddress(workspace_id=world.workspace_id))
+    assert await records(world) == {}
 
 
 async def test_a_change_with_a_lost_response_is_in_sync_at_the_retry(world: World) -> None:

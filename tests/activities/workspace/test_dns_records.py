@@ -123,6 +123,36 @@ def test_a_name_of_another_owner_is_held_by_others(found: "list[Record]") -> Non
     assert isinstance(remove(NAME, claim(2), found=found), HeldByOthers)
 
 
+def test_an_address_of_the_workspace_without_a_claim_is_healed_and_removed() -> None:
+    found, ours = [record(NAME, "A", "10.0.0.1")], frozenset({"10.0.0.1", "10.0.0.2"})
+    healed = plan_upsert(NAME, claim(2), ip="10.0.0.9", ttl=30, found=found, addresses=ours)
+    assert actions(healed) == [("DELETE", "A"), ("CREATE", "A"), ("CREATE", "TXT")]
+    assert actions(remove(NAME, claim(2), found=found, addresses=ours)) == [("DELETE", "A")]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [record(NAME, "A", "10.0.0.3")],
+        [
+            {
+                **record(NAME, "A", "10.0.0.1"),
+                "ResourceRecords": [{"Value": "10.0.0.1"}, {"Value": "10.0.0.3"}],
+            }
+        ],
+        [{**record(NAME, "A", "10.0.0.1"), "SetIdentifier": "blue", "Weight": 1}],
+        [record(NAME, "A", "10.0.0.1"), record(NAME, "AAAA", "::1")],
+        [record(NAME, "A", "10.0.0.1"), record(ownership_txt_name(NAME), "TXT", '"hello"')],
+        held(claim(1, owner="staging")),
+    ],
+)
+def test_no_other_record_is_taken_for_the_workspaces_own(found: "list[Record]") -> None:
+    ours = frozenset({"10.0.0.1", "10.0.0.2"})
+    upsert = plan_upsert(NAME, claim(2), ip="10.0.0.9", ttl=30, found=found, addresses=ours)
+    assert isinstance(upsert, HeldByOthers)
+    assert isinstance(remove(NAME, claim(2), found=found, addresses=ours), HeldByOthers)
+
+
 def test_other_records_at_the_name_do_not_matter() -> None:
     found = [record(NAME, "MX", "10 mail.test"), record(NAME, "TXT", '"v=spf1"')]
     assert actions(pointed(claim(1), found)) == [("CREATE", "A"), ("CREATE", "TXT")]
