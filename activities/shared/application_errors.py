@@ -31,9 +31,6 @@ DATABASE_UNAVAILABLE = "database_unavailable"
 THROTTLE_DELAY = timedelta(seconds=3)
 """EC2 refills the RunInstances bucket at about 2/s: a burst passes within a few seconds."""
 
-PROTECTED_DELAY = timedelta(seconds=60)
-"""An operator has to remove the protection. The termination continues within a minute after that."""
-
 
 def from_aws(error: ClientError) -> ApplicationError:
     """The application error for an AWS error: its code, its message, and a hint."""
@@ -44,8 +41,6 @@ def from_aws(error: ClientError) -> ApplicationError:
     if errors.is_throttled(code):
         jittered = THROTTLE_DELAY * random.uniform(0.7, 1.3)  # noqa: S311 - spreads retries, guards nothing
         return retryable(code, message, hint=hint, after=jittered)
-    if errors.is_protected(code):
-        return retryable(code, message, hint=hint, after=PROTECTED_DELAY)
     if errors.is_transient(error):
         return retryable(code, message, hint=hint)
     if errors.is_final(code, words):

@@ -150,6 +150,29 @@ async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: s
     ]
 
 
+async def test_a_protected_box_says_at_once_why_it_still_runs_and_when_it_is_tried_again(
+    console: Console, workspace: str
+) -> None:
+    await online(console, workspace)
+    protected = console.aws.inject(
+        "TerminateInstances",
+        "error",
+        code="OperationNotPermitted",
+        status=400,
+        times=None,
+        workspace=workspace,
+    )
+    await console.ask(workspace, requested_by="admin:alice", observed_generation=1)
+    status = await eventually(
+        lambda: console.status(workspace),
+        lambda it: it.last_error is not None and "next attempt at" in it.waiting_for,
+    )
+    assert status.last_error is not None
+    assert (status.last_error.code, status.last_error.retryable) == ("OperationNotPermitted", True)
+    console.aws.release(protected)
+    await recreated_once(console, workspace)
+
+
 async def test_a_delete_succeeds_when_the_hosted_zone_is_gone(console: Console, workspace: str) -> None:
     await online(console, workspace)
     gone = console.aws.inject(

@@ -115,11 +115,10 @@ def test_failures_inside_aws_are_retried(code: str, status: int) -> None:
     assert error.type == (code or "unknown")
 
 
-def test_termination_protection_is_retried_slowly_and_has_a_hint() -> None:
-    error = translated(refusal("OperationNotPermitted"))
-    assert not error.non_retryable
-    assert error.next_retry_delay == application_errors.PROTECTED_DELAY
-    assert "protect" in str(error.details[0])
+def test_termination_protection_is_left_to_the_workflows_retries_and_has_a_hint() -> None:
+    hint, kind = translated(refusal("OperationNotPermitted")).details
+    assert kind == REFUSED
+    assert "protect" in hint
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ async def test_a_protected_box_does_not_keep_another_one_alive_and_has_a_hint(wo
     await world.opened(after=1)
     world.endpoint.inject("TerminateInstances", "error", code="OperationNotPermitted", status=400, times=1)
     error = await world.fails(contract.fence_instances, world.fence(2))
-    assert (error.type, error.non_retryable) == ("OperationNotPermitted", False)
+    assert (error.type, error.details[1]) == ("OperationNotPermitted", contract.REFUSED)
     assert sorted(state in ALIVE for state in world.states().values()) == [False, True]
     observed = await world.run(contract.fence_instances, world.fence(2))  # the protection was removed
     assert (observed.alive, observed.missing) == ((), ())
