@@ -65,9 +65,10 @@ async def intents(console: Console, stack: Stack) -> None:
 
 
 async def refused(console: Console, stack: Stack) -> None:
-    """An image that does not exist; malformed and unknown messages; a cancellation."""
+    """A launch that AWS rejects for good; malformed and unknown messages; a cancellation."""
     name = "refused"
-    await console.start(name, WorkspaceSpec(image_id="ami-00000000deadbeef0"))
+    console.aws.inject("RunInstances", "error", code="InvalidParameterValue", status=400, workspace=name)
+    await console.start(name)
     await console.until_phase(name, Phase.FAILED)
     await console.signal(name, observed_generation="one")
     await console.signal(name, "recreate_now")
