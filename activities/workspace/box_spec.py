@@ -73,6 +73,8 @@ def resolve(defaults: BoxDefaults, stored: Json) -> ResolvedSpec:
     """The defaults with a workspace's stored overrides."""
     spec = WorkspaceSpec.model_validate(stored)
     timings = defaults.timings
+    if spec.instance_deadline_seconds is not None:
+        timings = replace(timings, instance_deadline=timedelta(seconds=spec.instance_deadline_seconds))
     if spec.register_deadline_seconds is not None:
         timings = replace(timings, register_deadline=timedelta(seconds=spec.register_deadline_seconds))
     return ResolvedSpec(

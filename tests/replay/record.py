@@ -73,7 +73,7 @@ async def refused(console: Console, stack: Stack) -> None:
     await console.signal(name, observed_generation="one")
     await console.signal(name, "recreate_now")
     await console.workflow(name).cancel()
-    await eventually(lambda: console.requests(name), lambda requests: len(requests) == 3)
+    await recorded(console, name, requests=3)
 
 
 async def troubled(console: Console, stack: Stack) -> None:

@@ -62,6 +62,8 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     ec2_mutations_per_second: Annotated[float, Field(gt=0)] = 2.0
     """Maximum rate of EC2 calls that change something, across all workers. EC2's own limit for RunInstances
     is about as high."""
+    instance_deadline_seconds: Annotated[float, Field(gt=0)] = 600
+    """How long a launched instance may stay pending in EC2 before another generation replaces it."""
     register_deadline_seconds: Annotated[float, Field(gt=0)] = 600
     """How long a running instance may take until its first heartbeat with a valid token."""
     fence_unconfirmed_seconds: Annotated[float, Field(gt=0)] = 600
@@ -235,6 +237,7 @@ class WorkerSettings(FleetSettings, PayloadSettings):
     def timings(self) -> Timings:
         """The default timings; a workspace's spec may override them."""
         return Timings(
+            instance_deadline=timedelta(seconds=self.instance_deadline_seconds),
             register_deadline=timedelta(seconds=self.register_deadline_seconds),
             recreate_grace=timedelta(seconds=self.recreate_grace_seconds),
             canary=self.canary,

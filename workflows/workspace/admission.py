@@ -88,13 +88,13 @@ def expire(state: State, request_input: RequestInput, detail: str, *, at: dateti
 
 
 def forces_replacement(state: State, request_input: RequestInput) -> bool:
-    """Whether an operator forces the replacement of a generation that is refused or awaits registration."""
+    """Whether an operator forces the replacement of a generation in progress that is launched or refused."""
     return (
         request_input.kind is RequestKind.RECREATE
         and request_input.forced
         and state.provisioning is not None
         and request_input.observed_generation == state.provisioning.generation
-        and (state.box.running_since is not None or state.refused)
+        and (state.box.instance_id is not None or state.refused)
     )
 
 

@@ -110,6 +110,8 @@ class WorkspaceSpec(Message):
     """In order of preference. Each subnet is in one availability zone."""
     security_group_ids: tuple[Name, ...] | None = Field(default=None, max_length=20)
     runtime_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    instance_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """From the launch to the instance running."""
     register_deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """From the instance running to its first authenticated heartbeat."""
     canary: CanaryPolicy | None = None

@@ -56,6 +56,8 @@ class LastError:
 class Timings:
     """The durations for this workspace, from its spec and the worker's settings."""
 
+    instance_deadline: timedelta = timedelta(minutes=10)
+    """How long a launched instance may stay pending. A healthy one runs within a minute."""
     register_deadline: timedelta = timedelta(minutes=10)
     """The slowest healthy boot took 6 min; Cluster API waits 10, Karpenter 15."""
     recreate_grace: timedelta = timedelta(seconds=120)
@@ -101,6 +103,8 @@ class Box:
 
     attempt: int = 1
     instance_id: str | None = None
+    launched_at: datetime | None = None
+    """When the workflow learned of the instance. The instance deadline starts here."""
     private_ip: str | None = None
     dns_name: str | None = None
     volume_id: str | None = None

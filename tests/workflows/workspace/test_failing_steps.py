@@ -177,7 +177,7 @@ def test_a_step_of_a_deletion_that_is_retried_says_so() -> None:
     assert state.last_error is not None
     assert state.last_error.retryable
     assert "not retried" not in status.details(state, None, T0)
-    assert "removing the DNS name failed; next attempt at" in status.details(state, None, T0)
+    assert "removing the DNS name; next attempt at" in status.details(state, None, T0)
 
 
 def test_the_backoff_doubles_up_to_an_hour_within_its_jitter() -> None:

@@ -23,7 +23,7 @@ def launched(state: State, event: contract.LaunchResult, at: datetime) -> State:
         fence = Fence(since=at, snapshot_over=state.fence.snapshot_over)
         return retry(replace(state, fence=fence), Step.FENCE, at, after=FENCE_AGAIN_AFTER)
     if event.capacity_code is None:
-        box = replace(state.box, instance_id=event.instance_id, private_ip=event.private_ip)
+        box = replace(state.box, instance_id=event.instance_id, launched_at=at, private_ip=event.private_ip)
         return succeeded(replace(state, box=box), Step.LAUNCH)
     failure = StepFailed(
         step=Step.LAUNCH,

@@ -1,7 +1,7 @@
 """The ordered steps for each intent, and the deadlines: the first step that is due runs next."""
 
 from workflows.workspace.enums import Intent, Step
-from workflows.workspace.phases.address import ADDRESS, REMOVE_ADDRESS
+from workflows.workspace.phases.address import ADDRESS, INSTANCE_DEADLINE, REMOVE_ADDRESS
 from workflows.workspace.phases.canary import (
     CANARY,
     CANARY_DEADLINE,
@@ -40,7 +40,13 @@ PLANS: dict[Intent, tuple[StepDefinition, ...]] = {
     Intent.DELETE: (ENROLL, CLOSE, FENCE, REMOVE_ADDRESS, DELETE_VOLUME),
 }
 
-DEADLINES: tuple[Deadline, ...] = (IDLE_CANARY, UNRESPONSIVE_DEADLINE, CANARY_DEADLINE, REGISTER_DEADLINE)
+DEADLINES: tuple[Deadline, ...] = (
+    INSTANCE_DEADLINE,
+    IDLE_CANARY,
+    UNRESPONSIVE_DEADLINE,
+    CANARY_DEADLINE,
+    REGISTER_DEADLINE,
+)
 
 STEPS: tuple[StepDefinition, ...] = tuple(dict.fromkeys(step for plan in PLANS.values() for step in plan))
 BY_ACTIVITY: dict[str, StepDefinition] = {it.activity.__name__: it for it in STEPS}
