@@ -11,12 +11,10 @@ from psycopg.rows import DictRow, dict_row
 
 from register_api.auth.rules import ABANDONED_AFTER
 from register_api.http.config import BootstrapPolicy
-from register_api.schema.request_models import FULL_HEARTBEAT
 from store.registration.credentials import token_prefix
 from tests.box.field import Field, Wire, Workspace
-from tests.box.field_runtimes import HEARTBEAT, REGISTER, REGISTER_DELAYS, Kind, Runtime
+from tests.box.field_runtimes import HEARTBEAT, REGISTER, Kind
 from tests.box.machine import SECONDS, ended, wait_until
-from tests.box.registry import Registry
 from tests.database import migrated_database, server
 from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
@@ -304,29 +302,3 @@ def test_without_script_and_address_policy_a_box_stays_out_and_is_reported_until
     machine.put(workspace.give("active", generation=2))
     machine.online()
     assert workspace.events() == ["credential_lost", "alive"]
-
-
-@pytest.mark.parametrize("answer", [500, 503, "lost", 401, 409, 410, 425, 429])
-def test_a_runtime_registers_as_often_as_its_kind_does(tmp_path: Path, kind: Kind, answer: int | str) -> None:
-    with Registry("stale") as registry:
-        registry.faults.extend([answer] * 9)
-        _runtime(tmp_path, kind, registry, token="stale").register()
-    newer = 1 if isinstance(answer, int) and answer < 500 else 1 + len(REGISTER_DELAYS)
-    assert [call.bearer for call in registry.registers()] == ["stale"] * (1 if kind is Kind.ONCE else newer)
-
-
-def test_only_a_token_that_is_cached_is_never_read_again(tmp_path: Path, kind: Kind) -> None:
-    with Registry("secret") as registry:
-        runtime = _runtime(tmp_path, kind, registry, token="")
-        for token in ("", "first", "second"):
-            (tmp_path / ".auth_token").write_text(token)
-            runtime.heartbeat()
-    last = "first" if kind is Kind.CACHED else "second"
-    assert [call.bearer for call in registry.calls] == ["", "first", last]
-    assert registry.calls[0].body.keys() >= FULL_HEARTBEAT
-
-
-def _runtime(configs: Path, kind: Kind, registry: Registry, *, token: str) -> Runtime:
-    (configs / ".auth_token").write_text(token)
-    environ = {"WORKSPACE_ID": "ws-1", "PLATFORM_URL": registry.url, "RUNTIME_PORT": "1"}
-    return Runtime(kind, environ | {"CONFIGS_DIR": str(configs), "FIELD_DELAY_SCALE": "0"})

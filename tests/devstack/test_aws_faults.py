@@ -1,6 +1,5 @@
 """Faults affect the requests that they match, and no others."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,29 +37,6 @@ def test_an_injected_error_has_its_code_and_no_effect(
     assert endpoint.journal(workspace="refused")[-1].code == code
 
 
-def test_an_injected_error_of_route_53_has_its_code(endpoint: AwsEndpoint, clients: Clients) -> None:
-    endpoint.inject("ChangeResourceRecordSets", "error", code="Throttling", status=400)
-    with pytest.raises(ClientError) as raised:
-        change_name(clients, endpoint.info().hosted_zone_id, ("CREATE", "t.boxes.internal", "127.64.0.1"))
-    assert code_of(raised.value) == "Throttling"
-
-
-def test_a_lost_answer_leaves_its_effect(endpoint: AwsEndpoint, clients: Clients) -> None:
-    endpoint.inject("RunInstances", "lost_answer", workspace="lost")
-    with pytest.raises(ConnectionClosedError):
-        launch(clients, "lost", "lost-1")
-    assert len(listed(clients, "lost")) == 1
-    assert launch(clients, "lost", "lost-1")["InstanceId"] == listed(clients, "lost")[0]["InstanceId"]
-
-
-def test_an_empty_list_hides_everything_as_often_as_it_was_asked_for(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
-    launch(clients, "hidden", "hidden-1")
-    endpoint.inject("DescribeInstances", "empty_list", times=2)
-    assert [len(listed(clients, "hidden")) for _ in range(3)] == [0, 0, 1]
-
-
 def test_a_late_list_does_not_know_new_instances_yet(endpoint: AwsEndpoint, clients: Clients) -> None:
     instance_id = launch(clients, "late", "late-1")["InstanceId"]
     endpoint.inject("DescribeInstances", "late_list", seconds=3600, times=None)
@@ -87,30 +63,6 @@ def test_an_instance_that_is_slow_to_change_gets_to_its_next_state_later(
     assert listed(clients, "slow", "running") == []
     clients.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
     eventually(lambda: listed(clients, "slow", "terminated") != [])
-
-
-def test_a_held_answer_waits_for_its_release_and_its_effect_does_not(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
-    fault = endpoint.inject("RunInstances", "hold", workspace="held")
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(launch, clients, "held", "held-1")
-        endpoint.wait_until_held(fault, seconds=PATIENCE_SECONDS)
-        assert len(listed(clients, "held")) == 1
-        assert not answer.done()
-        endpoint.release(fault)
-        launched = answer.result(timeout=PATIENCE_SECONDS)
-        assert launched["InstanceId"] == listed(clients, "held")[0]["InstanceId"]
-
-
-def test_a_delayed_request_takes_effect_and_is_answered_after_its_delay(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
-    endpoint.inject("RunInstances", "delay", seconds=0.6, workspace="delayed")
-    started = time.monotonic()
-    instance_id = launch(clients, "delayed", "delayed-1")["InstanceId"]
-    assert time.monotonic() - started >= 0.6
-    assert [one["InstanceId"] for one in listed(clients, "delayed")] == [instance_id]
 
 
 def test_a_delayed_request_has_no_effect_yet_and_delays_no_other_one(

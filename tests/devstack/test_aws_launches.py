@@ -1,6 +1,5 @@
 """RunInstances, TerminateInstances and DescribeInstances behave as EC2's do."""
 
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -8,33 +7,6 @@ from botocore.exceptions import ClientError
 
 from devstack.aws.client import AwsEndpoint, EndpointRefused
 from tests.devstack.cloud import IMAGE, Clients, code_of, eventually, launch, listed
-
-
-def test_the_same_token_and_parameters_are_the_same_instance(endpoint: AwsEndpoint, clients: Clients) -> None:
-    first = launch(clients, "same-token", "same-token-1")
-    second = launch(clients, "same-token", "same-token-1")
-    assert first["InstanceId"] == second["InstanceId"]
-    assert first["ClientToken"] == "same-token-1"
-    assert len(listed(clients, "same-token")) == 1
-    outcomes = [e.outcome for e in endpoint.journal(workspace="same-token") if e.action == "RunInstances"]
-    assert outcomes == ["launched", "token_replayed"]
-
-
-def test_twenty_calls_at_once_with_one_token_launch_one_instance(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        launched = list(pool.map(lambda _: launch(clients, "at-once", "at-once-1")["InstanceId"], range(20)))
-    assert len(set(launched)) == 1
-    assert endpoint.counts("at-once").launches == 1
-
-
-def test_a_token_with_other_parameters_is_refused(clients: Clients) -> None:
-    launch(clients, "mismatch", "mismatch-1")
-    with pytest.raises(ClientError) as raised:
-        launch(clients, "mismatch", "mismatch-1", user_data="#!/bin/false")
-    assert code_of(raised.value) == "IdempotentParameterMismatch"
-    assert len(listed(clients, "mismatch")) == 1
 
 
 def test_a_token_is_scoped_by_the_zone_that_was_asked_for(clients: Clients) -> None:
@@ -152,16 +124,3 @@ def test_user_data_is_told_to_the_box_and_is_not_in_the_journal(
     assert endpoint.user_data(instance["InstanceId"]) == script
     assert "UserData" not in endpoint.journal(workspace="user-data")[-1].parameters
     assert endpoint.instances("user-data")[0].generation == 1
-
-
-def test_a_second_snapshot_of_a_volume_within_15_s_is_refused(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
-    instance_id = launch(clients, "snapshots", "snapshots-1")["InstanceId"]
-    described = clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    volume_id = described["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
-    clients.ec2.create_snapshot(VolumeId=volume_id)
-    with pytest.raises(ClientError) as raised:
-        clients.ec2.create_snapshot(VolumeId=volume_id)
-    assert code_of(raised.value) == "SnapshotCreationPerVolumeRateExceeded"
-    assert endpoint.counts("snapshots").snapshots == 1

@@ -48,15 +48,6 @@ def refused(call: object, **parameters: object) -> str:
     return code_of(raised.value)
 
 
-def test_a_token_creates_one_volume(clients: Clients, endpoint: AwsEndpoint) -> None:
-    first = created(clients, "vol-token", zone="us-east-1a")
-    assert created(clients, "vol-token", zone="us-east-1a") == first
-    call = {"AvailabilityZone": "us-east-1a", "Size": 2, "ClientToken": "vol-token"}
-    assert refused(clients.ec2.create_volume, **call) == "IdempotentParameterMismatch"
-    done = [it for it in endpoint.journal(workspace="vol-token") if it.action == "CreateVolume"]
-    assert [it.outcome for it in done] == ["done", "done"]
-
-
 def test_a_volume_is_attached_to_a_running_instance_of_its_zone_and_to_no_second_one(
     clients: Clients, endpoint: AwsEndpoint
 ) -> None:

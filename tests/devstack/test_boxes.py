@@ -78,19 +78,6 @@ def ended(pid: int) -> bool:
         return True
 
 
-def test_a_box_runs_while_its_instance_does(
-    tmp_path: Path, url: str, connect: Callable[[str], Clients], host: Child
-) -> None:
-    clients = connect(url)
-    instance = launch(clients, "runs", "runs-1", user_data=SCRIPT)
-    view = box(tmp_path, "runs")
-    assert view.instance_id == instance["InstanceId"]
-    assert starts(view) == [instance["PrivateIpAddress"]]
-    clients.ec2.terminate_instances(InstanceIds=[view.instance_id])
-    eventually(lambda: ended(view.pid))
-    eventually(lambda: read_boxes(tmp_path) == [])
-
-
 def test_a_killed_box_comes_back_with_its_files_and_ends_with_its_host(
     tmp_path: Path, url: str, connect: Callable[[str], Clients], host: Child
 ) -> None:

@@ -4,12 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import pytest
 
 from faults import proxies as module
-from faults.proxies import LATE_SECONDS, Place, Proxies
+from faults.proxies import LATE_SECONDS, Proxies
 
 PATIENCE_SECONDS = 120.0
 
@@ -163,30 +163,3 @@ def test_one_door_leads_to_whom_the_caller_meant(proxies: Proxies, echo: int) ->
         assert says_back(connection)
     with socket.create_connection(("127.66.1.3", port), timeout=PATIENCE_SECONDS) as nobody:
         assert is_reset(nobody)
-
-
-def test_at_the_end_a_caller_is_reset_who_is_not_through_yet() -> None:
-    called = threading.Event()
-    with closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as deaf, ExitStack() as waiting:
-        address: Place = deaf.getsockname()[:2]
-
-        def upstream(_: Place) -> Place:
-            called.set()
-            return address
-
-        for _ in range(2):  # as many as wait for the unresponsive one: a new connection gets no response
-            filler = waiting.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        with Proxies() as proxies:
-            caller = waiting.enter_context(connect(proxies.open("wire", upstream)))
-            assert called.wait(PATIENCE_SECONDS)
-        assert is_reset(caller)
-
-
-def test_at_the_end_a_caller_is_reset_who_has_just_come(echo: int) -> None:
-    for _ in range(50):
-        with Proxies() as proxies:
-            caller = connect(proxies.open("wire", lambda _: ("127.0.0.1", echo)))
-        with caller:
-            assert is_reset(caller)

@@ -29,11 +29,6 @@ PLANTED = {
         check="database.connection",
         remedy="DATABASE_URL",
     ),
-    "a port where no database listens": Planted(
-        change={"DATABASE_URL": "postgresql://onebox:n0t-the-passw0rd@127.0.0.1:{free}/onebox"},
-        check="database.connection",
-        remedy="Start PostgreSQL",
-    ),
     "a database without a schema": Planted(
         change={"DATABASE_URL": "{unmigrated}"}, check="database.schema", remedy="onebox migrate"
     ),
@@ -96,9 +91,6 @@ PLANTED = {
     "something else in the register API's place": Planted(
         change={"REGISTER_API_URL": "{aws}"}, check="api.connection", remedy="REGISTER_API_URL"
     ),
-    "a payload key that is none": Planted(
-        change={"PAYLOAD_KEYS": f"k1:{NO_KEY}"}, check="settings.PAYLOAD_KEYS", remedy="PAYLOAD_KEYS"
-    ),
     "a server key that is too short": Planted(
         change={"SERVER_KEYS": f"k1:{NO_KEY}"}, check="settings.SERVER_KEYS", remedy="SERVER_KEYS"
     ),
@@ -112,11 +104,6 @@ PLANTED = {
     ),
     "a command without its closing quote": Planted(
         change={"BOX_RUNTIME_COMMAND": "run 'me"}, check="box.runtime_command", remedy="quotes"
-    ),
-    "a token where its hash belongs": Planted(
-        change={"OPERATOR_TOKEN_HASHES": "this-is-a-token"},
-        check="settings.OPERATOR_TOKEN_HASHES",
-        remedy="SHA-256",
     ),
     "a deployment without a build": Planted(
         change={"TEMPORAL_DEPLOYMENT_NAME": "onebox"},

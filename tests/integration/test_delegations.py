@@ -132,18 +132,6 @@ async def test_a_braindead_box_is_seen_recreated_and_the_new_one_does_its_work_o
     assert record["work"] == []
 
 
-async def test_work_for_a_stopped_target_waits_until_it_is_started(console: Console, workspace: str) -> None:
-    source, target = f"{workspace}-a", f"{workspace}-b"
-    await online(console, source, target)
-    await console.ask(target, "request_stop", requested_by="admin:alice")
-    await console.until_phase(target, Phase.STOPPED)
-    delegation = await delegate(console, source, target)
-    await eventually(lambda: console.record(target), lambda it: bool(it["work"]))
-    assert (await listed(console, source))[delegation]["state"] == "queued"
-    await console.ask(target, "request_start", requested_by="admin:alice")
-    await until_state(console, source, delegation, "processed")
-
-
 async def test_what_cannot_be_delivered_becomes_a_dead_letter_that_a_human_decides_on(
     console: Console, workspace: str
 ) -> None:

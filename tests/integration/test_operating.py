@@ -200,17 +200,6 @@ async def test_everything_is_kept_across_a_restart_of_the_stack(tmp_path: Path) 
     assert await kept(tmp_path, new=False) == before
 
 
-async def test_a_worker_that_is_away_loses_no_signal(stack: Stack, console: Console, workspace: str) -> None:
-    await console.start(workspace)
-    await console.until_phase(workspace, Phase.ONLINE)
-    stack.stop("worker")
-    await console.signal(workspace, requested_by="watchdog", observed_generation=1)
-    stack.start("worker")
-    await console.until_phase(workspace, Phase.ONLINE, generation=2)
-    [request] = await console.requests(workspace)
-    assert request.outcome is OutcomeKind.ACCEPTED
-
-
 async def test_the_documented_watchdog_in_a_few_lines_of_python_requests_a_recreate(
     stack: Stack, console: Console, workspace: str
 ) -> None:

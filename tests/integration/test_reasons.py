@@ -11,7 +11,6 @@ from botocore.config import Config
 from devstack.console import JSON, TIMEOUT_SECONDS, Console, call_with_retries, eventually
 from devstack.stack import Stack
 from tests.integration.test_registering import CALL_SECONDS, REGISTER, bootstrap_secret, calling
-from tests.integration.wire import Wire
 from workflows.workspace.enums import CanaryPolicy, Phase, Step
 from workflows.workspace.messages import WorkspaceSpec, WorkspaceStatus
 
@@ -88,25 +87,6 @@ async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
         await asyncio.to_thread(stack.start, "boxes")
     status = await console.until_phase(workspace, Phase.ONLINE, generation=2)
     assert status.last_error is None
-
-
-async def test_a_token_that_nobody_uses_is_the_reason(console: Console, wire: Wire, workspace: str) -> None:
-    with wire.interfere(workspace, REGISTER, times=1000) as lost:
-
-        async def granted() -> bool:
-            return 200 in lost.statuses
-
-        held = console.aws.inject(ADDRESS, "hold", times=None, workspace=workspace)
-        await console.start(workspace, WorkspaceSpec(register_deadline_seconds=2, canary=CanaryPolicy.OFF))
-        await eventually(granted, bool)
-        console.aws.release(held)
-        seen = await eventually(lambda: console.status(workspace), lambda it: error_code(it) != "")
-        assert error_code(seen) == "token_never_used"
-        condition = await eventually(
-            lambda: registered_condition(console, workspace), lambda it: it.get("reason") == "TokenNeverUsed"
-        )
-        assert condition["status"] == "true"
-    await console.until_phase(workspace, Phase.ONLINE)
 
 
 async def test_a_lost_credential_shows_until_the_box_is_back(

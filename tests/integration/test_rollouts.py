@@ -23,6 +23,8 @@ from workflows.shared.names import ROLLOUT_TYPE
 from workflows.workspace.enums import Phase
 from workflows.workspace.messages import WorkspaceSpec
 
+UNKNOWN_IMAGE = "ami-00000000deadbeef0"
+
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 SETTINGS = {
@@ -30,9 +32,6 @@ SETTINGS = {
     "EC2_MUTATIONS_PER_SECOND": "100",
     "HEARTBEAT_STALE_SECONDS": "60",
 }
-
-
-UNKNOWN_IMAGE = "ami-00000000deadbeef0"
 
 
 @pytest.fixture(scope="module")
@@ -163,21 +162,6 @@ async def test_a_query_chooses_and_one_that_cannot_be_used_is_no_plan(rolls: Rol
         with pytest.raises(WorkflowFailureError) as failed:
             await rollout.handle.result()
         assert words in str(failed.value.cause)
-
-
-async def test_a_stopped_workspace_keeps_stopped_and_gets_the_image_when_it_starts(rolls: Rolls) -> None:
-    names = await rolls.online(2)
-    _, new = rolls.images()
-    await rolls.console.ask(names[0], "request_stop", requested_by="admin:bob")
-    await rolls.console.until_phase(names[0], Phase.STOPPED)
-    # The workflow reports it first and then records it, where the rollout reads it.
-    await eventually(lambda: rolls.console.record(names[0]), lambda it: it.get("phase") == "stopped")
-    rollout = await rolls.start(workspaces=names, image_id=new, start=True)
-    report = await rollout.handle.result()
-    assert outcomes(report) == {names[0]: Outcome.SKIPPED, names[1]: Outcome.RECREATED}
-    await rolls.console.ask(names[0], "request_start", requested_by="admin:bob")
-    await rolls.console.until_phase(names[0], Phase.ONLINE)
-    assert await rolls.image_of(names[0]) == new
 
 
 async def test_a_pause_lets_the_one_on_the_way_arrive_and_begins_no_other(rolls: Rolls) -> None:

@@ -32,20 +32,6 @@ FULL: Mapping[str, object] = {
 }  # fmt: skip
 """The members of a runtime's full heartbeat; tools send fewer."""
 
-JSON = {"content-type": "application/json"}
-BODIES: tuple[tuple[bytes, dict[str, str], tuple[int, str, str]], ...] = (
-    (b"{", JSON, (400, "body_invalid", "contact_operator")),
-    (b'{"id": "%s", "workspace_id": "%s", "url": 7, "active_tasks": -1}', JSON,
-     (400, "body_invalid", "contact_operator")),
-    (b'{"id": "%s", "workspace_id": "%s", "x": ' + b"[" * 40 + b"]" * 40 + b"}", JSON,
-     (400, "body_invalid", "contact_operator")),
-    (b'{"id": "%s", "workspace_id": "%s"}' + b" " * 65_536, JSON,
-     (413, "body_too_large", "contact_operator")),
-    (b'{"id": "%s", "workspace_id": "%s"}', {"content-type": "text/plain"},
-     (415, "media_type_unsupported", "contact_operator")),
-)  # fmt: skip
-"""Bodies that every call refuses, with a placeholder for the workspace, and the responses."""
-
 
 def refusal(answer: httpx2.Response) -> tuple[int, str, str]:
     """Status, code and action of a refusal, which never carries a token."""
@@ -71,21 +57,6 @@ async def boxes_by_what_is_live(platform: Platform, address: str | None = None) 
     await boxes["pending"].enter()
     await boxes["active"].enter_and_use()
     return boxes
-
-
-async def unfitting(platform: Platform, box: Box, path: str) -> list[tuple[int, str, str]]:
-    """The responses to each of `BODIES` from a fully authorized box."""
-    name = box.workspace_id.encode()
-    return [
-        refusal(
-            await platform.client.post(
-                path,
-                content=body.replace(b"%s", name),
-                headers={**box.headers(secret=True), **headers},
-            )
-        )
-        for body, headers, _ in BODIES
-    ]
 
 
 async def audit_entries(platform: Platform, box: Box) -> list[tuple[str, str, str, bool]]:

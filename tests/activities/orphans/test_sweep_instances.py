@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -73,14 +72,6 @@ async def test_a_box_that_is_claimed_between_two_passes_starts_over(swept: World
     assert verdicts(await run_pass(swept)) == {}
     await swept.rows("UPDATE generations SET instance_id = NULL WHERE workspace_id = %(workspace_id)s")
     assert verdicts(await run_pass(swept)) == {lost: OrphanAction.SEEN_ONCE}
-
-
-async def test_a_young_instance_is_left_alone(swept: World) -> None:
-    waiting = with_policy(swept, min_age=timedelta(minutes=5))
-    await waiting.opened()
-    old = await planted(waiting, generation=0)
-    await run_pass(waiting)
-    assert verdicts(await run_pass(waiting)) == {old: OrphanAction.YOUNG}
 
 
 async def test_the_instance_of_a_lost_response_is_reported_and_adopted_and_never_terminated(
@@ -157,18 +148,6 @@ async def test_a_workflow_terminates_orphans_of_any_launch_and_nothing_else(swep
     assert ended.instances == asked
     assert set(ended.terminated) == {older, second, later}
     assert {one for one, state in swept.states().items() if state in ALIVE} == {box, ahead, kept, foreign}
-
-
-async def test_a_box_that_was_declared_dead_and_came_back_is_swept(swept: World) -> None:
-    old = await swept.launched(await swept.opened())
-    await swept.opened(after=1)
-    await swept.run(workspace_contract.fence_instances, swept.fence(2, declared_dead=(old,)))
-    box = await swept.launched(2)
-    await run_pass(swept)
-    assert verdicts(await run_pass(swept)) == {old: OrphanAction.ORPHAN}
-    ended = await swept.run(contract.terminate_orphans, end(swept, old, generation=2))
-    assert ended.terminated == (old,)
-    assert swept.states()[box] in ALIVE
 
 
 async def test_a_late_workflow_terminates_nothing(swept: World) -> None:

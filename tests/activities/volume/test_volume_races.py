@@ -24,7 +24,6 @@ from tests.activities.volume.volumes import (
 from tests.activities.world import World
 from workflows.volume import contract as volume_contract
 from workflows.volume.contract import AttachResult
-from workflows.workspace import contract as workspace_contract
 
 pytestmark = pytest.mark.anyio
 
@@ -40,21 +39,6 @@ async def overtaken(world: World, of_generation_2: Coroutine[Any, Any, object]) 
         await late
 
 
-async def test_a_late_detaching_of_an_older_generation_takes_nothing_from_the_newer_box(
-    world: World,
-) -> None:
-    await with_volume(world)
-    await fenced(world)
-    await world.run(volume_contract.detach_volume, detach(world, 2))
-    second = await world.launched(2)
-    await world.run(volume_contract.attach_volume, attach(world, 2, second))
-    assert (
-        await world.fails(volume_contract.detach_volume, detach(world, 1))
-    ).type == workspace_contract.SUPERSEDED
-    [volume] = await volumes(world)
-    assert holders(volume) == [second]
-
-
 async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_the_newer_box(
     world: World,
 ) -> None:
@@ -64,15 +48,6 @@ async def test_a_detaching_that_is_overtaken_while_it_waits_takes_nothing_from_t
     [volume] = await volumes(world)
     assert holders(volume) == [first]
     assert calls(world, "DetachVolume") == []
-
-
-async def test_a_late_attaching_of_an_older_generation_attaches_nothing(world: World) -> None:
-    instance_id = await world.launched(await world.opened(spec=SPEC))
-    await world.opened(after=1)
-    assert (
-        await world.fails(volume_contract.attach_volume, attach(world, 1, instance_id))
-    ).type == workspace_contract.SUPERSEDED
-    assert await volumes(world) == []
 
 
 async def test_an_attaching_that_is_overtaken_while_it_waits_attaches_nothing(world: World) -> None:

@@ -41,13 +41,6 @@ async def test_the_first_box_gets_a_volume_of_the_spec_in_its_own_zone(world: Wo
     assert {tag["Key"]: tag["Value"] for tag in one["Tags"]}["onebox:volume"] == "data"
 
 
-async def test_attaching_is_done_once_however_often_it_is_retried(world: World) -> None:
-    instance_id, volume_id = await with_volume(world)
-    again = await world.run(volume_contract.attach_volume, attach(world, 1, instance_id))
-    assert again.volume_id == volume_id
-    assert calls(world, "CreateVolume") == calls(world, "AttachVolume") == [("done", None)]
-
-
 async def test_attachings_at_once_create_one_volume(world: World) -> None:
     instance_id = await world.launched(await world.opened(spec=SPEC))
     results = await asyncio.gather(

@@ -1,6 +1,5 @@
 """The fence: which instances are terminated, kept, confirmed as terminated, or missing."""
 
-import asyncio
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -44,13 +43,6 @@ async def test_a_second_fence_finds_nothing_left_to_do(world: World) -> None:
     assert world.endpoint.counts(world.workspace_id).terminations == 1
 
 
-async def test_the_box_of_the_kept_attempt_stays(world: World) -> None:
-    kept = await world.launched(await world.opened())
-    observed = await world.run(contract.fence_instances, world.fence(1))
-    assert observed == contract.FenceObserved(terminated=(), alive=(), missing=())
-    assert world.states()[kept] in ALIVE
-
-
 async def test_an_unrecorded_box_of_the_kept_attempt_stays_and_is_adopted(world: World) -> None:
     await world.opened()
     world.endpoint.inject("RunInstances", "lost_answer", workspace=world.workspace_id)
@@ -63,13 +55,6 @@ async def test_an_unrecorded_box_of_the_kept_attempt_stays_and_is_adopted(world:
     assert row["instance_id"] == result.instance_id
 
 
-async def test_a_stop_takes_every_box(world: World) -> None:
-    box = await world.launched(await world.opened())
-    await world.closed(1)
-    observed = await world.run(contract.fence_instances, world.fence(1, keep_attempt=None))
-    assert observed.terminated == (box,)
-
-
 async def test_a_late_fence_never_touches_the_box_of_a_newer_generation(world: World) -> None:
     await world.opened()
     await world.opened(after=1)
@@ -77,21 +62,6 @@ async def test_a_late_fence_never_touches_the_box_of_a_newer_generation(world: W
     error = await world.fails(contract.fence_instances, world.fence(1, keep_attempt=None))
     assert error.type == contract.SUPERSEDED
     assert world.states()[newer] in ALIVE
-
-
-async def test_a_late_fence_never_touches_the_box_of_a_newer_attempt(world: World) -> None:
-    await world.opened()
-    newer = await world.launched(1, attempt=2)
-    observed = await world.run(contract.fence_instances, world.fence(1, keep_attempt=1))
-    assert observed == contract.FenceObserved(terminated=(), alive=(), missing=())
-    assert world.states()[newer] in ALIVE
-
-
-async def test_an_older_attempt_of_the_same_generation_goes(world: World) -> None:
-    await world.opened()
-    older = await world.launched(1)
-    observed = await world.run(contract.fence_instances, world.fence(1, keep_attempt=2))
-    assert observed.terminated == (older,)
 
 
 async def test_a_box_that_the_list_does_not_show_is_missing_and_not_gone(world: World) -> None:
@@ -179,14 +149,6 @@ async def test_a_lost_answer_of_a_termination_changes_nothing(world: World) -> N
     world.endpoint.inject("TerminateInstances", "lost_answer")
     assert (await world.fails(contract.fence_instances, world.fence(2))).type == "aws_unreachable"
     assert (await world.run(contract.fence_instances, world.fence(2))).terminated == (old,)
-
-
-async def test_two_fences_at_once_end_the_same(world: World) -> None:
-    old = await world.launched(await world.opened())
-    await world.opened(after=1)
-    observed = await asyncio.gather(*(world.run(contract.fence_instances, world.fence(2)) for _ in range(2)))
-    assert {old} == {instance for one in observed for instance in one.terminated}
-    assert all(not one.alive and not one.missing for one in observed)
 
 
 # Classification, without servers.

@@ -66,13 +66,6 @@ async def test_an_id_that_is_no_dns_label_is_refused_before_it_is_stored(
     assert "DNS label" in error.message
 
 
-async def test_opening_twice_opens_once(world: World) -> None:
-    assert await world.opened(after=0) == 1
-    assert await open_after(world, 0) == 1
-    rows = await world.rows("SELECT * FROM generations WHERE workspace_id = %(workspace_id)s")
-    assert [row["generation"] for row in rows] == [1]
-
-
 async def test_twenty_openings_at_once_open_one(world: World) -> None:
     await world.enrolled()
     opened = await asyncio.gather(*(open_after(world, 0) for _ in range(20)))

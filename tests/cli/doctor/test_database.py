@@ -32,11 +32,6 @@ def found(state: DatabaseState, check: str, address: DatabaseAddress = FAR) -> F
     return next(each for each in findings if each.check == check)
 
 
-def test_a_healthy_database_has_nothing_to_fix() -> None:
-    findings = database.check_state(HEALTHY, FAR, own_pool=10, other_pool=16)
-    assert {each.status for each in findings} == {Status.OK}
-
-
 @pytest.mark.parametrize(
     ("state", "check", "status", "remedy"),
     [
@@ -87,10 +82,3 @@ def test_a_connection_error_is_explained(text: str, message: str) -> None:
     finding = database.connection_error(text, FAR)
     assert message in finding.message
     assert finding.variables == ("DATABASE_URL",)
-
-
-def test_a_missing_key_of_current_generations_fails() -> None:
-    assert database.check_keys(HEALTHY, frozenset({"k1", "k2"})).status is Status.OK
-    missing = database.check_keys(HEALTHY, frozenset({"k2"}))
-    assert missing.status is Status.FAILED
-    assert "3 with key 'k1'" in missing.message

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli.doctor.model import Process, Status
-from cli.doctor.settings import REQUIRED_PROCESSES, default_processes, misspelled_variables, read
+from cli.doctor.model import Process
+from cli.doctor.settings import REQUIRED_PROCESSES, default_processes, read
 
 USABLE = {
     "DATABASE_URL": "postgresql://onebox:x@db/onebox",
@@ -22,13 +22,6 @@ def usable(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_valid_settings_are_read_for_each_process() -> None:
-    settings = read(REQUIRED_PROCESSES)
-    assert {finding.status for finding in settings.findings} == {Status.OK}
-    assert settings.worker is not None
-    assert settings.worker.dns_zone_id == "Z1"
-
-
 def test_an_invalid_variable_is_named_once_and_the_others_are_valid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -42,32 +35,6 @@ def test_an_invalid_variable_is_named_once_and_the_others_are_valid(
     assert not settings.usable("BOX_IMAGE_ID", "DATABASE_POOL_SIZE")
     assert settings.worker is not None
     assert (settings.worker.box_image_id, settings.worker.database_pool_size) == ("ami-1", 10)
-
-
-def test_contradicting_variables_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEMPORAL_DEPLOYMENT_NAME", "onebox")
-    settings = read([Process.WORKER])
-    failed = {each.check for each in settings.findings if each.status is Status.FAILED}
-    assert failed == {"settings.TEMPORAL_DEPLOYMENT_NAME", "settings.TEMPORAL_WORKER_BUILD_ID"}
-    assert settings.worker is not None
-    assert settings.worker.dns_zone_id == "Z1"
-
-
-def test_settings_of_other_processes_are_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(USABLE) - {"DATABASE_URL"}:
-        monkeypatch.delenv(name)
-    assert {each.status for each in read([Process.MIGRATE]).findings} == {Status.OK}
-    assert "settings.DNS_ZONE_ID" in {each.check for each in read([Process.WORKER]).findings}
-
-
-def test_a_misspelled_variable_is_reported_and_an_unknown_one_is_not() -> None:
-    known = ("BOX_SUBNET_IDS", "HEARTBEAT_STALE_SECONDS")
-    found = list(
-        misspelled_variables(("BOX_SUBNET_ID", "HEARTBEAT_SECONDS", "PATH", "BOX_SUBNET_IDS"), known)
-    )
-    assert [(each.variables, "BOX_SUBNET_IDS" in each.remedy) for each in found] == [
-        (("BOX_SUBNET_ID",), True)
-    ]
 
 
 def test_the_codec_server_is_checked_once_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from cli.doctor import temporal
 from cli.doctor.model import Status
-from cli.doctor.temporal import TaskQueueState
 
 
 @pytest.mark.parametrize(
@@ -31,11 +30,3 @@ def test_a_search_attribute_of_the_wrong_type_fails() -> None:
     wanted = {"WorkspaceGeneration": "Int"}
     finding = temporal.check_search_attributes(wanted, {"WorkspaceGeneration": "Keyword"})
     assert finding.status is Status.FAILED
-
-
-def test_a_task_queue_without_pollers_is_named() -> None:
-    idle = TaskQueueState(name="workspaces-ec2", kind="activities", pollers=0)
-    busy = TaskQueueState(name="workspaces", kind="workflows", pollers=2)
-    finding = temporal.check_queues([busy, idle])
-    assert finding.status is Status.WARNING
-    assert "workspaces-ec2" in finding.message

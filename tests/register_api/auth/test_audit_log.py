@@ -63,22 +63,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> FakeAuditLog:
     return log
 
 
-async def test_a_flood_of_the_same_refusal_is_a_row_in_ten_seconds_with_the_count_of_the_others(
-    log: FakeAuditLog,
-) -> None:
-    await log.refuse(REFUSAL, times=500)
-    assert log.repeats() == [0]  # the first one is written immediately
-    log.now += REPEAT_INTERVAL_SECONDS - 0.1
-    await log.refuse(REFUSAL, times=500)
-    assert log.repeats() == [0]
-    log.now += 0.1
-    await log.refuse(REFUSAL, times=500)
-    assert log.repeats() == [0, 999]
-    log.now += REPEAT_INTERVAL_SECONDS
-    await log.refuse(REFUSAL)
-    assert log.repeats() == [0, 999, 499]
-
-
 @pytest.mark.parametrize(
     "other",
     [
@@ -93,14 +77,6 @@ async def test_a_flood_hides_no_refusal_of_another_kind(log: FakeAuditLog, other
     await log.refuse(REFUSAL, times=100)
     await log.refuse(other, times=100)
     assert [entry for _, entry in log.rows] == [REFUSAL, other]
-
-
-async def test_what_a_proven_caller_does_that_an_operator_should_see_is_always_written(
-    log: FakeAuditLog,
-) -> None:
-    alert = replace(REFUSAL, identity="superseded", code="superseded", needs_attention=True)
-    await log.refuse(alert, times=20)
-    assert [entry for _, entry in log.rows] == [alert] * 20
 
 
 async def test_an_alert_about_unknown_callers_is_thinned_out_or_it_would_be_a_way_to_fill_the_disk(
@@ -173,14 +149,3 @@ async def test_over_http_a_flood_about_a_workspace_is_a_row_and_its_count(
         ("heartbeat", 0, False),
         ("register", 29, True),
     ]
-
-
-async def test_over_http_each_register_of_an_old_box_is_an_alert(platform: Platform) -> None:
-    old = await (await platform.workspace()).enter_and_use()
-    await platform.replaced(old)
-    for _ in range(5):
-        assert (await old.register(secret=True)).status_code == 410
-    rows = await platform.rows(
-        "SELECT needs_attention, repeats FROM audit_log WHERE workspace_id = %s AND code = 'superseded'", old
-    )
-    assert [tuple(row.values()) for row in rows] == [(True, 0)] * 5

@@ -143,46 +143,6 @@ async def test_a_caller_without_a_slot_in_time_is_refused() -> None:
     await assert_whole(queue)
 
 
-async def test_a_slot_granted_at_the_moment_of_a_timeout_is_passed_on() -> None:
-    queue = FairQueue(SLOTS, timeout=0)
-    first, second = await filled(queue)
-    late = Caller(queue, "a")
-    first.leave.set()
-    # `late` queues, `first` passes its slot on, and the timeout expires, all before `late` runs again.
-    assert await late.end() == "refused"
-    second.leave.set()
-    await second.end()
-    await assert_whole(queue)
-
-
-async def test_a_slot_granted_at_the_moment_of_a_cancellation_is_passed_on() -> None:
-    queue = FairQueue(SLOTS, timeout=LONG)
-    first, second = await filled(queue)
-    waiting = Caller(queue, "a")
-    first.leave.set()
-    await asyncio.sleep(0)  # it queues, and `first` passes its slot on
-    waiting.task.cancel()
-    assert await waiting.end() == "hung up"
-    second.leave.set()
-    await second.end()
-    await assert_whole(queue)
-
-
-async def test_a_caller_that_was_just_cancelled_does_not_count() -> None:
-    queue = FairQueue(SLOTS, queue_limit=1, timeout=LONG)
-    before = await filled(queue)
-    waiting = Caller(queue, "a")
-    await settled()
-    newest = Caller(queue, "b")
-    waiting.task.cancel()  # the cancellation arrives after `newest` has checked the limit
-    await settled()
-    for caller in (*before, newest):
-        caller.leave.set()
-    assert await waiting.end() == "hung up"
-    assert await newest.end() in ("served", "refused")
-    await assert_whole(queue)
-
-
 Act = tuple[str, int]
 ACTS = st.lists(
     st.tuples(st.sampled_from(["enter", "enter", "leave", "hang up", "step", "step"]), st.integers(0, 3)),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeAlias
 
+import pytest
+
 from register_api.auth.identity import CallerIdentity, RecordedWorkspace
 from register_api.auth.rules import (
     ABANDONED_AFTER,
@@ -185,6 +187,16 @@ def test_i5_who_has_to_retry_gets_in_once_the_time_has_passed() -> None:
             assert isinstance(replace(call, live=replace(quieter, successors=0)).decide(), Accepted), call
 
 
+@pytest.mark.parametrize(("unused_for", "retry_after"), [(0, 60), (20, 40), (59.5, 1)])
+def test_who_has_to_retry_is_told_when_the_token_in_use_will_be_quiet(
+    unused_for: float, retry_after: int
+) -> None:
+    live = LiveTokens(active_unused_for=timedelta(seconds=unused_for))
+    for bearer in WITHOUT_TOKEN:
+        decision = decide_register(RUNNING, CallerIdentity.CURRENT, bearer=bearer, live=live)
+        assert decision == Refused(code=ErrorCode.TOKEN_IN_USE, retry_after=retry_after)
+
+
 def test_i5_a_lost_answer_costs_nothing_the_same_call_again_gets_the_same_token() -> None:
     for call in calls():
         decision = call.decide()
@@ -262,3 +274,8 @@ def test_an_unknown_workspace_is_a_404_for_whoever_proves_anything() -> None:
     for call in calls():
         if call.workspace is None and call.identity is not CallerIdentity.UNPROVEN:
             assert call.decide() == Refused(code=ErrorCode.WORKSPACE_UNKNOWN), call
+
+
+def test_only_codes_with_the_action_retry_have_a_retry_after() -> None:
+    for code, spec in ERROR_SPECS.items():
+        assert (spec.retry_after is not None) == (spec.action is Action.RETRY), code

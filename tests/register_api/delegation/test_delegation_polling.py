@@ -104,28 +104,6 @@ async def test_a_poller_gets_each_of_180_results_exactly_once(
     assert len(ended) == 180
 
 
-async def test_a_hundred_results_reach_a_poller_that_loses_one_answer(platform: Platform) -> None:
-    poller = Poller(platform, await working(platform), every=timedelta(0))
-    target = await working(platform)
-    made = [await delegated(poller.box, target) for _ in range(100)]
-    for delegation in reversed(made):  # the oldest delegation ends last, and is not among the newest rows
-        await become(platform, delegation, "processed")
-    for number in range(ROUNDS):
-        poller.loses = 1 if number == 1 else 0
-        await poller.poll()
-    assert poller.seen.keys() == set(made), f"{100 - len(poller.seen)} results were never read"
-
-
-@pytest.mark.parametrize("every", [3, 30])
-async def test_a_poller_that_loses_every_third_answer_still_gets_each_result_when_they_come_slowly(
-    platform: Platform, every: int
-) -> None:
-    poller = Poller(platform, await working(platform), every=timedelta(seconds=every), loses=3)
-    ended = await work_that_ends_between_polls(platform, poller, count=60, most=4, seed=every)
-    await until_quiet(poller)
-    assert poller.seen == ended
-
-
 @pytest.mark.parametrize(("every", "most"), [(3, 180), (30, 20)])
 async def test_a_poller_that_loses_every_third_answer_gets_each_of_180_results(
     platform: Platform, every: int, most: int

@@ -1,8 +1,6 @@
 """Delegating to another workspace: who may, and that it is written once."""
 
-import asyncio
 import json
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +15,6 @@ from tests.register_api.delegation.delegating import (
     delegate,
     delegated,
     made_by,
-    retry_while_503,
     row,
     wakeups,
     working,
@@ -64,18 +61,6 @@ async def test_a_replayed_key_is_answered_the_same_and_written_once(platform: Pl
     [written] = await made_by(platform, source)
     assert written["idempotent"] is True
     assert await wakeups(platform, written["delegation_id"]) == 1
-
-
-async def test_fifty_callers_at_once_with_one_key_make_one_delegation(platform: Platform) -> None:
-    source, target = await working(platform), await platform.workspace()
-    await delegated(source, target)  # a recently authorized caller need not queue with unknown ones
-    answers = await asyncio.gather(
-        *(retry_while_503(lambda: delegate(source, target, idempotency_key="report-7")) for _ in range(50))
-    )
-    assert Counter(it.status_code for it in answers) == {202: 50}
-    assert len({it.json()["delegation_id"] for it in answers}) == 1
-    assert len(await made_by(platform, source)) == 2
-    assert await wakeups(platform, answers[0].json()["delegation_id"]) == 1
 
 
 async def test_a_key_that_stands_for_other_work_is_refused(platform: Platform) -> None:

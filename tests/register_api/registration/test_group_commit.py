@@ -53,16 +53,6 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_single_item_is_written_immediately() -> None:
-    ledger = Ledger()
-    call = ledger.add(1)
-    await settled()
-    assert ledger.written == [[1]]
-    assert not call.done(), "answered only after the write"
-    await ledger.go_on()
-    assert await call == "result of 1"
-
-
 async def test_items_submitted_during_a_write_are_written_together_in_order() -> None:
     ledger = Ledger()
     calls = [ledger.add(1)]
@@ -73,40 +63,6 @@ async def test_items_submitted_during_a_write_are_written_together_in_order() ->
     assert [call.done() for call in calls] == [True, False, False]
     await ledger.go_on()
     assert [await call for call in calls] == ["result of 1", "result of 2", "result of 3"]
-
-
-async def test_a_batch_never_exceeds_its_limit() -> None:
-    ledger = Ledger()
-    calls = [ledger.add(number) for number in range(7)]
-    await settled()
-    for _ in range(3):
-        await ledger.go_on()
-    assert ledger.written == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [await call for call in calls] == [f"result of {number}" for number in range(7)]
-
-
-async def test_an_item_cancelled_while_it_waits_is_skipped() -> None:
-    ledger = Ledger()
-    first = ledger.add(0)
-    await settled()
-    calls = [ledger.add(number) for number in range(1, 5)]
-    await settled()
-    calls.pop(1).cancel()
-    await ledger.go_on()
-    assert ledger.written == [[0], [1, 3, 4]]
-    await ledger.go_on()
-    assert await first
-    assert [await call for call in calls] == ["result of 1", "result of 3", "result of 4"]
-
-
-async def test_a_cancellation_during_the_write_does_not_affect_others() -> None:
-    ledger = Ledger()
-    gone, stays = ledger.add(1), ledger.add(2)
-    await settled()
-    gone.cancel()
-    await ledger.go_on()
-    assert gone.cancelled()
-    assert await stays == "result of 2"
 
 
 async def test_a_failure_reaches_each_waiting_caller_and_no_later_one() -> None:

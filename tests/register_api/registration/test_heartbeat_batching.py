@@ -9,11 +9,10 @@ import httpx2
 import pytest
 from prometheus_client import Counter
 
-from devstack.postgres import Postgres
 from register_api.observability import metrics
 from tests.register_api.http.database_proxy import Moment, Proxy
 from tests.register_api.platform import Box, Platform, platform_on
-from tests.register_api.rows import FULL, audit_entries, revoke, send_heartbeat, unavailable
+from tests.register_api.rows import FULL, audit_entries, revoke, send_heartbeat
 from tests.register_api.serving import PATIENT, ApiProcess, api_process
 
 pytestmark = pytest.mark.anyio
@@ -66,23 +65,6 @@ async def test_heartbeats_that_come_while_others_are_written_share_one_statement
         assert [await tasks(platform, box) for box in boxes] == [2] * BOXES
 
 
-async def test_many_heartbeats_at_once_take_far_fewer_write_transactions_than_heartbeats(
-    platform: Platform,
-) -> None:
-    async def writes_so_far() -> int:
-        """The current transaction ID; reading it assigns one, too."""
-        cursor = await platform.database.execute("SELECT pg_current_xact_id()::text::bigint AS number")
-        [row] = await cursor.fetchall()
-        return int(row["number"])
-
-    boxes = await known(platform, BOXES)
-    before = await writes_so_far()
-    for number in range(5):
-        answers = await heartbeat(boxes, active_tasks=number)
-        assert {answer.status_code for answer in answers} == {200}
-    assert await writes_so_far() - before < 5 * BOXES / 4
-
-
 async def test_each_heartbeat_of_a_batch_gets_its_own_answer_and_leaves_its_own_audit_entries(
     proxy: Proxy,
 ) -> None:
@@ -114,13 +96,6 @@ async def test_each_heartbeat_of_a_batch_gets_its_own_answer_and_leaves_its_own_
         ]
 
 
-async def test_both_heartbeats_of_one_workspace_count_and_the_later_one_is_shown(platform: Platform) -> None:
-    [box] = await known(platform, 1)
-    answers = await asyncio.gather(*(box.heartbeat(active_tasks=number) for number in range(10)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert await tasks(platform, box) == 9
-
-
 REFUSE: tuple[LiteralString, ...] = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
     " $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'check_violation'; END $$",
@@ -148,51 +123,6 @@ async def test_a_heartbeat_that_cannot_be_written_fails_alone(platform: Platform
 def _count(series: Counter) -> float:
     [metric] = series.collect()
     return metric.samples[0].value
-
-
-async def test_a_recreate_that_holds_one_workspace_holds_up_no_other(platform: Platform) -> None:
-    held, *others = boxes = await known(platform, 5)
-    async with platform.database.transaction():
-        await platform.database.execute(
-            "SELECT FROM tokens WHERE workspace_id = %s FOR UPDATE", [held.workspace_id]
-        )
-        waiting, *calls = [asyncio.create_task(box.heartbeat(active_tasks=4)) for box in boxes]
-        assert {(await call).status_code for call in calls} == {200}
-        assert not waiting.done()
-        assert [await tasks(platform, box) for box in others] == [4] * 4
-    assert (await waiting).status_code == 200
-    assert await tasks(platform, held) == 4
-
-
-async def test_all_heartbeats_get_a_503_without_the_database_and_a_200_with_it(
-    platform: Platform, postgres: Postgres, database: str
-) -> None:
-    boxes = await known(platform, BOXES)
-    platform.shorten_checkout_timeout()
-    async with unavailable(postgres, database):
-        answers = await heartbeat(boxes)
-        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
-            (503, "platform_unavailable")
-        }
-    behind = await asyncio.gather(*(_until_served(box) for box in boxes))
-    assert {answer.status_code for answer in behind} == {200}
-
-
-async def _until_served(box: Box) -> httpx2.Response:
-    async with asyncio.timeout(120):
-        while (answer := await box.heartbeat()).status_code == 503:
-            pass
-    return answer
-
-
-async def test_a_cancelled_heartbeat_does_not_affect_others_of_its_batch(platform: Platform) -> None:
-    gone, *others = await known(platform, 5)
-    call = asyncio.create_task(gone.heartbeat(active_tasks=5))
-    calls = [asyncio.create_task(box.heartbeat(active_tasks=5)) for box in others]
-    await asyncio.sleep(0)
-    call.cancel()
-    assert {(await one).status_code for one in calls} == {200}
-    assert (await gone.heartbeat()).status_code == 200
 
 
 @pytest.fixture
@@ -230,13 +160,3 @@ async def test_heartbeats_that_a_killed_process_did_not_answer_are_written_all_o
         assert 7 in noted, "the first batch was committed"
     process.start()
     assert {answer.status_code for answer in await heartbeat(boxes)} == {200}
-
-
-async def test_a_heartbeat_that_was_answered_outlives_the_process(
-    platform: Platform, process: ApiProcess, sockets: httpx2.AsyncClient
-) -> None:
-    boxes = await known(replace(platform, client=sockets), 8)
-    answers = await heartbeat(boxes, active_tasks=9)
-    process.kill()
-    assert {answer.status_code for answer in answers} == {200}
-    assert [await tasks(platform, box) for box in boxes] == [9] * 8

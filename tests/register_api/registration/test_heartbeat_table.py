@@ -281,12 +281,3 @@ async def test_row_lock_not_available_503_platform_unavailable_none(database: st
         assert await platform.everything(box) == before
         assert await rows.audit_entries(platform, box) == audit_entries
         await assert_counts(platform, box)
-
-
-async def test_row_body_unreadable_or_out_of_bounds_400_413_415_none(platform: Platform) -> None:
-    box = await (await platform.workspace()).enter()
-    before, audit_entries = await platform.everything(box), await rows.audit_entries(platform, box)
-    answers = await rows.unfitting(platform, box, "/registry/heartbeat")
-    assert answers == [answer for _, _, answer in rows.BODIES]
-    assert await platform.everything(box) == before
-    assert await rows.audit_entries(platform, box) == audit_entries

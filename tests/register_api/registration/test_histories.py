@@ -308,10 +308,6 @@ def test_after_any_history_the_current_box_recovers_and_no_other(database: str, 
         _run(lambda: Histories(running), RUN)
 
 
-def test_the_rule_of_the_incident_does_not_stand_the_same_histories(incident: Stage) -> None:
-    assert _counter_example(lambda: Histories(incident), "^I[4-7]: ")
-
-
 def test_the_rule_of_the_incident_leaves_the_right_box_with_a_401_for_ever(incident: Stage) -> None:
     steps = _counter_example(
         lambda: TwoBoxes(incident), "I5: .*'401 token_invalid'.*given to .'the box of generation 1'"

@@ -1,6 +1,6 @@
-"""The API is killed or loses its database at each statement of a call: all is written, or nothing.
+"""The API loses its database at each statement of a call: all is written, or nothing.
 
-In both cases the box recovers, following its bootstrap script (I4, I5).
+The box recovers, following its bootstrap script (I4, I5).
 """
 
 import asyncio
@@ -110,10 +110,6 @@ class Stand:
     process: ApiProcess
     client: httpx2.AsyncClient
 
-    async def kill(self) -> None:
-        self.process.kill()
-        self.proxy.cut()
-
     async def cut(self) -> None:
         self.proxy.cut()
 
@@ -190,23 +186,6 @@ async def stand(database: str, platform: Platform, pool_size: int) -> AsyncItera
                 base_url=process.url, timeout=60, trust_env=False, limits=limits
             ) as client:
                 yield Stand(platform, proxy, process, client)
-
-
-@pytest.mark.storm
-@pytest.mark.parametrize("moment", Moment)
-@pytest.mark.parametrize("name", SITUATIONS)
-async def test_a_kill_at_any_statement_leaves_all_or_nothing_and_the_box_comes_back(
-    stand: Stand, name: str, moment: Moment
-) -> None:
-    situation = SITUATIONS[name]
-    course = await _unbroken(stand, situation)
-    for number in range(1, course.count + 1):
-        box = await stand.box(situation)
-        stand.proxy.set_trap(number, moment, stand.kill)
-        with pytest.raises(httpx2.TransportError):
-            await situation.call(box)
-        stand.process.start()
-        await _check(stand, box, course, number, moment)
 
 
 @pytest.mark.parametrize("name", [*SITUATIONS, *BY_A_CARD])

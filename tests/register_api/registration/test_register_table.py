@@ -32,15 +32,6 @@ TOKENS: LiteralString = "SELECT * FROM tokens WHERE workspace_id = %s ORDER BY c
 GENERATION: LiteralString = "SELECT * FROM generations WHERE workspace_id = %s AND superseded_at IS NULL"
 
 
-async def test_row_any_body_unreadable_or_out_of_bounds_400_413_415_none(platform: Platform) -> None:
-    box = await (await platform.workspace()).enter()
-    before, audit_entries = await platform.everything(box), await rows.audit_entries(platform, box)
-    answers = await rows.unfitting(platform, box, "/registry/register")
-    assert answers == [answer for _, _, answer in rows.BODIES]
-    assert await platform.everything(box) == before
-    assert await rows.audit_entries(platform, box) == audit_entries
-
-
 async def test_row_any_lock_not_available_503_platform_unavailable_fail_closed(database: str) -> None:
     async with platform_on(database, lock_timeout=SHORT_TIMEOUT) as platform:
         box = await (await platform.workspace()).enter()

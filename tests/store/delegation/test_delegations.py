@@ -9,19 +9,15 @@ import psycopg
 import pytest
 
 from devstack.postgres import Postgres
-from store.delegation import agent_liveness, delegation_state, delegations
+from store.delegation import agent_liveness, delegations
 from store.delegation.delegations import DelegationRecord, NewDelegation
 from store.workspace import generations
 from tests.database import migrated_database, patient_pool
 from tests.store.delegation.ledger import Ledger, open_next
 from workflows.delegation.rules import (
     TERMINAL,
-    Deadlines,
     DelegationState,
     DelegationType,
-    End,
-    Requeue,
-    due,
     may_become,
 )
 
@@ -66,24 +62,6 @@ async def test_a_write_that_waits_for_an_ended_delegation_changes_nothing(
     assert await waiting is False
     [after] = await ledger.rows("SELECT d FROM delegations d WHERE delegation_id = %s", it)
     assert before == (after["d"],)
-
-
-async def test_exactly_one_of_many_concurrent_ends_counts(ledger: Ledger) -> None:
-    target = await ledger.workspace()
-    for _ in range(10):
-        it = await ledger.delegation(target, state=ACKED)
-        ends = [ledger.end(it, EXPIRED), ledger.end(it, CANCELED), ledger.end(it, FAILED)]
-        reports = [
-            ledger.report(it, PROCESSED),
-            ledger.report(it, FAILED),
-            ledger.report(it, PROCESSED),
-        ]
-        won = await asyncio.gather(*reports, *ends)
-        assert won.count(True) == 1
-        row = await ledger.row(it)
-        state = (PROCESSED, FAILED, PROCESSED, EXPIRED, CANCELED, FAILED)[won.index(True)]
-        assert row["state"] == state
-        assert row["response_preview"] == ("the result" if won.index(True) < 3 else None)
 
 
 @pytest.mark.parametrize("now", list(DelegationState))
@@ -158,27 +136,6 @@ async def test_the_next_generation_wakes_open_delegations_to_it(ledger: Ledger) 
     }
     assert stirred == under_way
     assert over not in stirred
-
-
-async def test_an_ack_and_the_next_generation_agree_on_which_was_first(ledger: Ledger) -> None:
-    target = await ledger.workspace()
-    for generation in range(1, 11):
-        it = await ledger.delegation(target, state=DELIVERED, generation=generation)
-        acked, _ = await asyncio.gather(
-            ledger.report(it, ACKED, generation=generation, attempt=0),
-            ledger.opened(target, generation + 1),
-        )
-        async with ledger.transaction() as conn:
-            row = await delegation_state.read(conn, it)
-            assert row is not None
-            what = due(row.delegation, row.now, Deadlines())
-            if acked:
-                assert isinstance(what, End)
-                assert what.code == "target_replaced"
-            else:
-                assert what == Requeue()
-                assert await delegations.requeue(conn, it, generation=generation, attempt=1)
-        assert not await ledger.report(it, PROCESSED, generation=generation)
 
 
 async def test_a_requeue_does_not_undo_the_next_delivery(ledger: Ledger) -> None:

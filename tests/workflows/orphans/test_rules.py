@@ -1,6 +1,5 @@
 """The action for each kind of resource as a table, and properties that hold for any input."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -230,21 +229,6 @@ def test_a_repeated_pass_decides_the_same() -> None:
     known = {it.resource.name: it.sighting for it in first if it.sighting is not None}
     second = decide(listed, KNOWN, known, sweep(at=NOW + timedelta(seconds=5)))
     assert [it.action for it in second] == [it.action for it in first]
-
-
-def test_orphans_that_cannot_be_terminated_do_not_starve_the_others() -> None:
-    """Two actions per pass, none succeeds, and each orphan is due again before all others had an action."""
-    listed = [instance(f"i-{number:017x}") for number in range(20, 32)]
-    known: Mapping[str, Sighting] = {resource.name: sighting() for resource in listed}
-    acted = set[str]()
-    for number in range(6):
-        at = NOW + timedelta(minutes=5 * number)
-        decisions = decide(
-            listed, KNOWN, known, sweep(at=at, policy=OrphanPolicy(max_actions=2), pass_id=f"{number}")
-        )
-        acted |= {it.resource.name for it in decisions if it.action.acts}
-        known = {it.resource.name: it.sighting for it in decisions if it.sighting is not None}
-    assert len(acted) == 12
 
 
 def test_a_pass_takes_no_more_than_its_remaining_actions() -> None:

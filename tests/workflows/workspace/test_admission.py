@@ -12,7 +12,6 @@ from tests.workflows.workspace.scenarios import (
     after,
     awaiting,
     box_event,
-    due,
     new,
     online,
     registered,
@@ -21,7 +20,7 @@ from tests.workflows.workspace.scenarios import (
 from workflows.workspace import admission, lifecycle
 from workflows.workspace.admission import KEPT_OUTCOMES
 from workflows.workspace.conditions import phase
-from workflows.workspace.enums import BoxEventKind, Intent, Phase, Step
+from workflows.workspace.enums import BoxEventKind, Phase
 from workflows.workspace.events import Tick
 from workflows.workspace.requests import OutcomeKind, Request, RequestKind
 from workflows.workspace.state import BackingOff, FleetFreeze, State
@@ -41,14 +40,6 @@ def test_a_repeated_request_id_gets_the_earlier_outcome_and_changes_nothing() ->
     again, second = send_request(state, after(minutes=20), observed_generation=3, request_id="same")
     assert second is first
     assert again == state
-
-
-@pytest.mark.parametrize("kind", [RequestKind.RECREATE, RequestKind.STOP, RequestKind.START])
-def test_a_deleted_workspace_rejects_everything(kind: RequestKind) -> None:
-    state, _ = send_request(online(), LATER, kind=RequestKind.DELETE)
-    state, request = send_request(state, LATER, kind=kind, requested_by="admin", force=True)
-    assert request.outcome is OutcomeKind.REJECTED
-    assert state.intent is Intent.DELETE
 
 
 @pytest.mark.parametrize("observed", [None, 2, 3])
@@ -206,21 +197,6 @@ def test_the_incident_is_one_accepted_and_two_joined_and_minutes_later_three_sta
         outcomes.append(request.outcome)
     assert outcomes == [OutcomeKind.ACCEPTED, *[OutcomeKind.JOINED] * 2, *[OutcomeKind.STALE] * 3]
     assert state.generation == 3
-
-
-def test_stop_is_accepted_during_provisioning_and_ends_it() -> None:
-    state, request = send_request(in_flight(), LATER, kind=RequestKind.STOP, requested_by="admin")
-    assert request.outcome is OutcomeKind.ACCEPTED
-    assert state.provisioning is None
-    assert due(state, LATER) is Step.CLOSE
-
-
-def test_start_opens_a_generation_of_a_stopped_workspace() -> None:
-    state, _ = send_request(online(), LATER, kind=RequestKind.STOP)
-    state, request = send_request(awaiting(state, LATER), LATER, kind=RequestKind.START)
-    assert request.outcome is OutcomeKind.ACCEPTED
-    assert state.generation == 2
-    assert phase(state) is Phase.PROVISIONING
 
 
 def test_start_of_a_running_workspace_joins_and_launches_nothing() -> None:

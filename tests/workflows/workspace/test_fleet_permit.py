@@ -97,12 +97,6 @@ def test_a_refusal_holds_for_later_requests() -> None:
     assert (request.outcome, state.pending) == (OutcomeKind.DEFERRED, ())
 
 
-def test_a_manual_request_bypasses_a_frozen_fleet() -> None:
-    state = lifecycle.apply(pending(), FROZEN, LATER)
-    state, request = send_request(state, LATER, requested_by="admin:alice", observed_generation=2)
-    assert request.outcome is OutcomeKind.ACCEPTED
-
-
 def test_pending_requests_join_a_manual_one() -> None:
     state, request = send_request(pending(), LATER, requested_by="admin:alice", observed_generation=2)
     assert request.outcome is OutcomeKind.ACCEPTED

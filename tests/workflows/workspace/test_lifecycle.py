@@ -26,7 +26,6 @@ from workflows.workspace.contract import CanaryResult
 from workflows.workspace.diagnosis import RegistrationStatus
 from workflows.workspace.enums import BoxEventKind, CanaryPolicy, ConditionStatus, ConditionType, Phase, Step
 from workflows.workspace.events import BoxChanged, Tick
-from workflows.workspace.requests import OutcomeKind, RequestKind
 from workflows.workspace.state import State, Timings
 
 WITH_CANARY = Timings(canary=CanaryPolicy.GENERATION)
@@ -85,33 +84,12 @@ def test_a_canary_that_is_not_answered_in_time_makes_the_workspace_degraded() ->
     assert counts["not_processing"] == 1
 
 
-def test_a_missed_register_deadline_requests_a_recreate() -> None:
-    state = awaiting(new())
-    assert lifecycle.wake_at(state) == after(minutes=10)
-    state = time_passes(state, after(minutes=10))
-    assert state.last_error is not None
-    assert state.last_error.code == "never_called"
-    assert [(it.requested_by, it.outcome) for it in state.requests] == [("lifecycle", OutcomeKind.ACCEPTED)]
-    assert state.generation == 2
-
-
 def test_registering_without_heartbeats_has_its_own_code() -> None:
     state = box_event(awaiting(new()), BoxEventKind.REGISTERED, after(30))
     seen = RegistrationStatus(registered_at=after(30))
     state = time_passes(state, after(minutes=10), registration=seen)
     assert state.last_error is not None
     assert state.last_error.code == "not_beating"
-
-
-def test_a_repeated_failure_counts_up_across_recreates() -> None:
-    state = time_passes(awaiting(new()), after(minutes=10))
-    state = awaiting(state, after(minutes=11))
-    state = time_passes(state, after(minutes=21))
-    error = state.last_error
-    assert error is not None
-    assert (error.code, error.count, error.first_at) == ("never_called", 2, after(minutes=10))
-    state = registered(awaiting(state, after(minutes=25)), after(minutes=26))
-    assert state.last_error is None
 
 
 def test_a_late_registration_brings_a_failed_workspace_online() -> None:
@@ -171,20 +149,6 @@ def test_a_delayed_heartbeat_event_leaves_the_canary_its_time() -> None:
     for kind in (BoxEventKind.REGISTERED, BoxEventKind.ALIVE):
         state = lifecycle.apply(state, BoxChanged(kind=kind, generation=1, at=T0), after(minutes=6))
     assert due(state, after(minutes=6)) is Step.CANARY
-
-
-def test_stop_closes_and_fences_and_delete_removes_the_address_too() -> None:
-    for kind, steps, last in (
-        (RequestKind.STOP, [Step.CLOSE, Step.FENCE], Phase.STOPPED),
-        (RequestKind.DELETE, [Step.CLOSE, Step.FENCE, Step.REMOVE_ADDRESS], Phase.DELETED),
-    ):
-        state, _ = send_request(online(), T0, kind=kind)
-        done = []
-        while (step := due(state, T0)) is not None:
-            done.append(step)
-            state = step_done(state, T0)
-        assert done == steps
-        assert phase(state) is last
 
 
 def test_a_condition_keeps_its_transition_time_until_its_status_changes() -> None:

@@ -202,14 +202,6 @@ def test_a_late_older_event_does_not_degrade_a_processing_agent() -> None:
     assert phase(unresponsive(state, after(201), event_at=after(100))) is Phase.ONLINE
 
 
-def test_an_agent_that_recovered_gets_three_minutes_again() -> None:
-    frozen = FleetFreeze(until=after(1000), reason="the fleet is frozen")
-    state = lifecycle.apply(unresponsive(online(), after(100)), frozen, after(101))
-    state = processes(woken(state, until=after(300)), after(400))
-    state = woken(unresponsive(state, after(995)), until=after(1000))
-    assert state.generation == 1  # unresponsive for only 5 s
-
-
 @pytest.mark.parametrize("kind", [RequestKind.STOP, RequestKind.DELETE])
 def test_a_stopping_workspace_requests_no_recreate(kind: RequestKind) -> None:
     state, _ = send_request(

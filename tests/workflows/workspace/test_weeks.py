@@ -112,23 +112,6 @@ def test_the_table_in_the_docs_is_what_happens(name: str) -> None:
     assert table(lines) in DOCS.read_text(), f"docs/recovery.md should have:\n\n{table(lines)}"
 
 
-def test_a_box_that_never_registers_is_recreated_twice_and_then_left_to_an_operator() -> None:
-    state, lines = SCENARIOS["never"]()
-    assert (phase(state), state.generation) == (Phase.FAILED, 3)
-    assert state.exhausted
-    assert lines[-1][4] == "SameFailure"
-    assert lifecycle.wake_at(state) is None
-    error = state.last_error
-    assert error is not None
-    assert (error.code, error.count) == ("never_called", 3)
-
-
-def test_different_failures_end_with_the_budget() -> None:
-    state, lines = SCENARIOS["varying"]()
-    assert (phase(state), state.generation) == (Phase.FAILED, 4)
-    assert lines[-1][4] == "BudgetExhausted"
-
-
 @pytest.mark.parametrize("action", ["start", "force"])
 def test_an_operator_retries_with_a_new_budget(action: str) -> None:
     state, _ = SCENARIOS["never"]()
