@@ -17,6 +17,8 @@ LIMIT_BYTES = 16 * 1024
 MAX_SECRET_CHARS = 128
 
 _SECRET = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SECRET_CHARS}}}")
+_PART_IMPORT = re.compile(r"^from activities\.user_data\.(\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+_PART_HEADER = re.compile(r'\A""".*?"""\n\nfrom __future__ import annotations\n', re.DOTALL)
 _PARAMETERS_LINE = 'PARAMETERS = "{}"\n'
 
 
@@ -88,7 +90,21 @@ def compress(script: str) -> bytes:
 
 @cache
 def _script() -> str:
-    script = resources.files("activities.user_data").joinpath("onebox_box.py").read_text(encoding="utf-8")
+    script = _with_parts("onebox_box", set())
     if script.count(_PARAMETERS_LINE) != 1:
         raise InvalidUserData("the box script must contain exactly one line for its parameters")
     return script
+
+
+def _with_parts(module: str, included: set[str]) -> str:
+    """The source of a module, with the source of its parts in the place of their imports."""
+    source = resources.files("activities.user_data").joinpath(f"{module}.py").read_text(encoding="utf-8")
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in included:
+            return ""
+        included.add(name)
+        return _PART_HEADER.sub("", _with_parts(name, included), count=1)
+
+    return _PART_IMPORT.sub(part, source)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from activities.user_data import onebox_box
+from activities.user_data import box_base, box_files
 
 
 def main(home: str, victim: str, user: str, rounds: str) -> None:
@@ -20,7 +20,7 @@ def main(home: str, victim: str, user: str, rounds: str) -> None:
         "workspace_id": "ws-1", "generation": 1, "bootstrap_secret": "secret", "platform_url": "http://x",
         "runtime_command": "true", "runtime_user": user, "runtime_port": 1, "configs_dir": home + "/configs",
     }  # fmt: skip
-    file = onebox_box.TokenFile(onebox_box.Box(parameters, {}))
+    file = box_files.TokenFile(box_base.Box(parameters, {}))
     swapper = os.fork()
     if swapper == 0:
         _swap(Path(home), victim, pwd.getpwnam(user))

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from activities.user_data import onebox_box
+from activities.user_data import box_base, onebox_box
 from tests.box.machine import SECONDS, Machine, wait_until
 from tests.box.registry import Registry
 
@@ -228,7 +228,7 @@ def test_a_runtime_that_does_not_heed_sigterm_is_killed_with_its_children(
         "runtime_command": f"{sys.executable} -c \"{script}\"", "runtime_user": "", "runtime_port": 1,
         "configs_dir": str(tmp_path),
     }  # fmt: skip
-    runtime = onebox_box.Runtime(onebox_box.Box(parameters, {}))
+    runtime = onebox_box.Runtime(box_base.Box(parameters, {}))
     runtime.start()
     assert runtime.process is not None
     group = runtime.process.pid
@@ -251,7 +251,7 @@ def test_a_command_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None
         "runtime_command": str(tmp_path / "missing"), "runtime_user": "", "runtime_port": 1,
         "configs_dir": str(tmp_path),
     }  # fmt: skip
-    runtime = onebox_box.Runtime(onebox_box.Box(parameters, {}))
+    runtime = onebox_box.Runtime(box_base.Box(parameters, {}))
     runtime.tend()
     assert runtime.process is None
     assert runtime.failures == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.user_data import onebox_box
+from activities.user_data import box_volume
 from tests.box.machine import Machine, wait_until
 from tests.box.registry import Registry
 
@@ -59,7 +59,7 @@ def test_a_box_does_nothing_before_it_has_its_volume(
     wait_until(lambda: len(registry.states()) >= 2, "two state checks")
     assert registry.registers() == []
     assert machine.runtimes() == []
-    (tmp_path / "device").write_bytes(bytes(onebox_box.BLANK_BYTES))
+    (tmp_path / "device").write_bytes(bytes(box_volume.BLANK_BYTES))
     wait_until(machine.running, "a runtime")
     environ = machine.runtimes()[0]["environ"]
     assert isinstance(environ, dict)
@@ -68,16 +68,16 @@ def test_a_box_does_nothing_before_it_has_its_volume(
 
 def test_a_blank_volume_gets_a_file_system_and_is_mounted(tmp_path: Path, machine: Machine) -> None:
     device, data = tmp_path / "device", tmp_path / "data"
-    device.write_bytes(bytes(onebox_box.BLANK_BYTES))
+    device.write_bytes(bytes(box_volume.BLANK_BYTES))
     machine.boot()
     wait_until(machine.running, "a runtime")
     assert called(tmp_path) == [f"mkfs.ext4 -q {device}", f"mount {device} {data}"]
 
 
-@pytest.mark.parametrize("at", [0, 510, 1024 + 56, 65_600, onebox_box.BLANK_BYTES - 1])
+@pytest.mark.parametrize("at", [0, 510, 1024 + 56, 65_600, box_volume.BLANK_BYTES - 1])
 def test_a_volume_with_anything_on_it_is_only_mounted(tmp_path: Path, machine: Machine, at: int) -> None:
     device, data = tmp_path / "device", tmp_path / "data"
-    content = bytearray(onebox_box.BLANK_BYTES)
+    content = bytearray(box_volume.BLANK_BYTES)
     content[at] = 0x53
     device.write_bytes(content)
     machine.boot()
@@ -127,4 +127,4 @@ def test_a_nitro_disk_has_the_device_name_of_ec2(monkeypatch: pytest.MonkeyPatch
         return 0
 
     monkeypatch.setattr(fcntl, "ioctl", ioctl)  # this machine has no such disk
-    assert onebox_box.nvme_name(os.devnull) == onebox_box.DEVICE
+    assert box_volume.nvme_name(os.devnull) == box_volume.DEVICE

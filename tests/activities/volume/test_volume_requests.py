@@ -3,14 +3,14 @@
 import pytest
 
 from activities.aws import ebs
-from activities.user_data import onebox_box
+from activities.user_data import box_volume
 from workflows.workspace.messages import DataVolume, VolumeType
 
 pytestmark = pytest.mark.anyio
 
 
 def test_the_box_looks_for_the_device_of_the_attachment() -> None:
-    assert onebox_box.DEVICE == ebs.DEVICE
+    assert box_volume.DEVICE == ebs.DEVICE
 
 
 def test_a_request_has_the_members_of_the_spec_and_nothing_else() -> None:

@@ -14,7 +14,7 @@ from unittest import mock
 
 from psycopg.rows import DictRow
 
-from activities.user_data import onebox_box
+from activities.user_data import box_base, onebox_box
 from register_api.auth.identity import CallerIdentity
 from register_api.auth.rules import ABANDONED_AFTER
 from store.registration.credentials import token_hash
@@ -173,7 +173,7 @@ class History:
         """Run a box's script in the block: its calls are checked, its waits let time pass."""
 
         def call(
-            _box: onebox_box.Box,
+            _box: box_base.Box,
             _method: str,
             path: str,
             headers: dict[str, str],

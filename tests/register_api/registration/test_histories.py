@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from typing_extensions import override
 
-from activities.user_data import onebox_box
+from activities.user_data import box_base, box_files, onebox_box
 from register_api.auth.rules import ABANDONED_AFTER
 from tests.register_api.platform import KEYS
 from tests.register_api.registration.boxes_model import HEARTBEAT, REGISTER, History
@@ -76,8 +76,8 @@ class Box:
             "runtime_port": 0,
             "configs_dir": self.configs,
         }
-        self.script = onebox_box.Box(parameters, {})
-        self.file = onebox_box.TokenFile(self.script)
+        self.script = box_base.Box(parameters, {})
+        self.file = box_files.TokenFile(self.script)
         self.kept: str | None = None
         """The token that the script has in memory."""
         self.cached: str | None = None
@@ -210,7 +210,7 @@ class Histories(TwoBoxes):
     @rule()
     def the_old_box_is_told_that_it_is_over(self) -> None:
         for what_it_does in (self.boxes[-2].look, self.boxes[-2].start):
-            with pytest.raises(onebox_box.ShutDown):
+            with pytest.raises(box_base.ShutDown):
                 what_it_does()
 
     @rule()

@@ -18,7 +18,8 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from activities.user_data.onebox_box import SLOW_SECONDS, backoff, jittered
+from activities.user_data.box_base import backoff, jittered
+from activities.user_data.onebox_box import SLOW_SECONDS
 from devstack.console import eventually
 from store.db.pool import Connection
 from store.registration import heartbeats
