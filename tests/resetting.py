@@ -1,4 +1,4 @@
-"""Resets of runs, as a human makes them with the CLI."""
+"""Resets of runs, as an admin makes them with the CLI."""
 
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, ResetReapplyType

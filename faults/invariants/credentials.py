@@ -36,7 +36,7 @@ def one_generation_has_tokens(evidence: Evidence) -> Iterator[Violation]:
 
 
 def the_superseded_get_nothing(evidence: Evidence) -> Iterator[Violation]:
-    """I6: a superseded generation gets no new token, and its box is told to exit."""
+    """I6: a superseded generation gets no new token, and its box gets the answer `exit`."""
     newest: dict[str, int] = defaultdict(int)
     seen: set[str] = set()
     for change in evidence.changes:

@@ -67,7 +67,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         said = capsys.readouterr()
         listed = json.loads(said.out)["findings"]
         findings = {str(one["check"]): one for one in listed}
-        assert len(findings) == len(listed), "a check is told of twice"
+        assert len(findings) == len(listed), "a check is listed twice"
         return Report(code=code, findings=findings, text=said.out + said.err)
 
     return run

@@ -77,7 +77,7 @@ async def refused(console: Console, stack: Stack) -> None:
 
 
 async def troubled(console: Console, stack: Stack) -> None:
-    """A lost answer, no capacity, throttling; a freeze that defers a program and not a human."""
+    """A lost answer, no capacity, throttling; a freeze that defers a program and not an admin."""
     name = "troubled"
     subnets = tuple(console.aws.info().subnet_ids[:2])
     console.aws.inject("RunInstances", "error", code="InsufficientInstanceCapacity", workspace=name)
@@ -128,7 +128,7 @@ async def unregistered(console: Console, stack: Stack) -> None:
 
 
 async def delegated(console: Console, stack: Stack) -> str:
-    """A delegation that is delivered to a dead agent, queued again for the next box, given up by a human."""
+    """A delegation that is delivered to a dead agent, queued again for the next box, given up by an admin."""
     source, target = "delegating", "delegated"
     for name in (source, target):
         await console.start(name, WorkspaceSpec(canary=CanaryPolicy.OFF))
