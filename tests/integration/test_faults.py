@@ -150,6 +150,17 @@ async def test_no_capacity_moves_to_the_next_zone(console: Console, workspace: s
     ]
 
 
+async def test_an_operator_replaces_an_instance_that_stays_pending(console: Console, workspace: str) -> None:
+    console.aws.inject("RunInstances", "slow_change", seconds=3600, workspace=workspace)
+    await console.start(workspace)
+    await eventually(lambda: console.status(workspace), lambda it: it.instance_id is not None)
+    outcome = await console.ask(workspace, requested_by="admin:alice", observed_generation=1, force=True)
+    assert outcome.outcome is OutcomeKind.ACCEPTED
+    await console.until_phase(workspace, Phase.ONLINE, generation=2)
+    counts = console.aws.counts(workspace)
+    assert (counts.launches, counts.max_unterminated_at_once) == (2, 1)
+
+
 async def test_a_protected_box_says_at_once_why_it_still_runs_and_when_it_is_tried_again(
     console: Console, workspace: str
 ) -> None:

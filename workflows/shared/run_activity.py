@@ -23,7 +23,10 @@ async def run_activity(
     summary: str,
     priority: Priority = Priority.default,
 ) -> _Result:
-    """Run an activity and return its result. The explicit ID lets a replay detect another order of steps."""
+    """Run an activity and return its result. The explicit ID lets a replay detect another order of steps.
+
+    A cancellation waits until the activity has ended, so that nothing of it takes effect later.
+    """
     return await workflow.execute_activity(
         activity,
         request,
@@ -32,6 +35,7 @@ async def run_activity(
         start_to_close_timeout=options.start_to_close,
         heartbeat_timeout=options.heartbeat,
         retry_policy=options.retry,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         summary=summary,
         priority=priority,
     )

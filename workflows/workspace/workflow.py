@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
 
     from workflows.shared import names
     from workflows.shared.payloads import InvalidPayload, read
-    from workflows.shared.tasks import is_done, surface_errors
+    from workflows.shared.tasks import cancel_once, is_done, surface_errors
     from workflows.shared.wake_timer import WakeTimer
     from workflows.shared.workspace_ids import InvalidWorkspaceId, check_workspace_id
     from workflows.workspace import admission, conditions, lifecycle, messages
@@ -278,8 +278,8 @@ class WorkspaceWorkflow:
     def _start_due_step(self) -> None:
         due = lifecycle.due(self._state, workflow.now())
         if not is_done(self._step_task):
-            if self._step_task and self._running and self._running.interruptible and due is not self._running:
-                self._step_task.cancel()
+            if self._running is not None and self._running.interruptible and due is not self._running:
+                cancel_once(self._step_task)
             return
         if due is None:
             return

@@ -67,6 +67,7 @@ ADDRESS = StepDefinition(
     options=AWS,
     result=contract.AddressResult,
     apply=addressed,
+    interruptible=True,
     halts=True,
     provisions=True,
 )

@@ -110,6 +110,7 @@ ATTACH = StepDefinition(
     options=EC2,
     result=contract.AttachResult,
     apply=attached,
+    interruptible=True,
     halts=True,
     provisions=True,
 )
