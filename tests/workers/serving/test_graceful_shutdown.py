@@ -200,7 +200,7 @@ def test_a_draining_api_is_not_ready_and_still_serves(database: str, tmp_path: P
             answer = kept.get("/healthz")
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
             served = finished(connection)
-            assert served.startswith(b"HTTP/1.1 404 ")
+            assert served.startswith(b"HTTP/1.1 401 ")
             assert b"connection: close" in served
 
     def attempt() -> None:
@@ -221,7 +221,7 @@ def test_a_drained_api_finishes_running_requests_and_exits_with_0(database: str,
                 terminate(running.child)
                 until(lambda: running.gone)
                 served = finished(connection)
-                assert served.startswith(b"HTTP/1.1 404 ")
+                assert served.startswith(b"HTTP/1.1 401 ")
                 assert served.endswith(b"}")
             assert ended(running.child) == 0, running.child.tail()
 
