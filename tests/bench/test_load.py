@@ -62,7 +62,7 @@ def test_each_call_is_made_until_it_succeeds_and_every_answer_counts() -> None:
     assert seen == {("/beat", f"Bearer {call.bearer}", call.body): 2 for call in CALLS}
 
 
-def test_a_sustained_load_asks_with_all_calls_in_turn() -> None:
+def test_a_sustained_load_cycles_through_all_calls() -> None:
     with counting(first=200) as (port, seen):
         told = serving.sustained(port, "/beat", CALLS, connections=3, seconds=0.3)
     assert told.answers == {200: seen.total()}

@@ -11,7 +11,7 @@ def _page(report: Report) -> str:
     return page(report, lambda result: [f"{result.name}.svg"])
 
 
-def test_a_missed_goal_is_told_as_missed_with_the_profile_that_explains_it() -> None:
+def test_a_missed_goal_is_reported_with_a_profile() -> None:
     text = _page(report(MET, MISSED))
     assert "meets 1 of 2 goals" in text
     assert "| time to online | 1.25 s | < 1 s | **not met** |" in text

@@ -20,7 +20,7 @@ def postgres(directory: Path) -> Iterator[Postgres]:
         yield running
 
 
-def test_statements_about_a_workspace_are_told_with_who_sent_them(
+def test_statements_about_a_workspace_are_reported_with_their_sender(
     postgres: Postgres, directory: Path
 ) -> None:
     url = empty_database(postgres, "statements")

@@ -214,7 +214,7 @@ def test_the_log_says_what_happens_and_no_secret(machine: Machine, registry: Reg
     assert SECRET not in log
 
 
-def test_a_runtime_that_does_not_heed_sigterm_is_killed_with_its_children(
+def test_a_runtime_that_ignores_sigterm_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onebox_box, "STOP_SECONDS", 0.1)

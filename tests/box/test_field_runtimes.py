@@ -98,7 +98,7 @@ def wire(api: ApiProcess, machine: Field) -> Iterator[Wire]:
         machine.shut_down()
 
 
-def test_it_comes_online_and_tells_its_url_and_card(machine: Field, workspace: Workspace) -> None:
+def test_it_comes_online_and_sends_its_url_and_card(machine: Field, workspace: Workspace) -> None:
     machine.boot()
     machine.online()
     [row] = workspace.rows(

@@ -102,7 +102,7 @@ def test_the_page_on_deployment_has_the_runbooks_command() -> None:
 
 
 @pytest.mark.slow
-async def test_a_recreate_in_flight_goes_on_in_the_next_build(stack: Stack, console: Console) -> None:
+async def test_a_recreate_in_progress_continues_in_the_next_build(stack: Stack, console: Console) -> None:
     await until_logged(stack, "worker", "version.none_current")
     await make_current(stack, "1")
     await console.start("ws-1")

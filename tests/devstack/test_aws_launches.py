@@ -116,9 +116,7 @@ def test_a_box_that_powers_itself_off_is_terminated(endpoint: AwsEndpoint, clien
         endpoint.shutdown("i-00000000000000000")
 
 
-def test_user_data_is_told_to_the_box_and_is_not_in_the_journal(
-    endpoint: AwsEndpoint, clients: Clients
-) -> None:
+def test_user_data_reaches_the_box_and_not_the_journal(endpoint: AwsEndpoint, clients: Clients) -> None:
     script = "#!/bin/sh\necho secret-ä\n"
     instance = launch(clients, "user-data", "user-data-1", user_data=script)
     assert endpoint.user_data(instance["InstanceId"]) == script

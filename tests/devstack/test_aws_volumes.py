@@ -98,7 +98,7 @@ def test_an_instance_that_is_being_terminated_holds_its_volume(slow: Clients) ->
     assert state(slow, volume_id) == ("in-use", [instance_id])
 
 
-def test_an_instance_lets_go_of_its_volume_when_it_has_ended(clients: Clients, endpoint: AwsEndpoint) -> None:
+def test_an_instance_releases_its_volume_when_it_has_ended(clients: Clients, endpoint: AwsEndpoint) -> None:
     volume_id = created(clients, "vol-end", zone="us-east-1a")
     instance_id = running(clients, "vol-end", "vol-end-1")
     clients.ec2.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device="/dev/sdf")
@@ -110,7 +110,7 @@ def test_an_instance_lets_go_of_its_volume_when_it_has_ended(clients: Clients, e
     assert refused(clients.ec2.describe_volumes, VolumeIds=[volume_id]) == "InvalidVolume.NotFound"
 
 
-def test_a_box_that_lives_lets_go_only_by_force(clients: Clients) -> None:
+def test_a_running_box_releases_its_volume_only_by_force(clients: Clients) -> None:
     volume_id = created(clients, "vol-force", zone="us-east-1a")
     instance_id = running(clients, "vol-force", "vol-force-1")
     clients.ec2.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device="/dev/sdf")

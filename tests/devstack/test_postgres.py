@@ -58,7 +58,7 @@ def test_killing_it_leaves_no_process_behind(postgres: Postgres) -> None:
     postgres.start()
 
 
-def test_it_lets_nobody_in_without_the_password(postgres: Postgres) -> None:
+def test_it_rejects_connections_without_the_password(postgres: Postgres) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(f"postgresql://onebox:wrong@127.0.0.1:{postgres.port}/onebox")
 

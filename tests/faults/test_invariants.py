@@ -227,7 +227,7 @@ def test_a_timeline_is_of_the_time_around_the_violation() -> None:
     assert OLD not in told.partition("shutting-down")[0]
 
 
-def test_a_secret_is_never_told_itself() -> None:
+def test_a_secret_is_never_printed() -> None:
     [violation] = find_violations(replace(HONEST, texts={"api.log": SECRET}))
     assert SECRET not in repr(violation)
     assert SECRET not in repr(HONEST)

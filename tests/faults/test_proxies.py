@@ -142,13 +142,13 @@ def test_two_faults_of_one_wire_end_one_by_one(proxies: Proxies, port: int) -> N
             assert is_reset(connection)
 
 
-def test_other_wires_are_left_alone(proxies: Proxies, port: int, echo: int) -> None:
+def test_other_connections_are_not_changed(proxies: Proxies, port: int, echo: int) -> None:
     other = proxies.open("other", lambda _: ("127.0.0.1", echo))
     with proxies.disturbed("wire", "cut"), connect(other) as connection:
         assert says_back(connection)
 
 
-def test_who_is_called_sees_the_callers_own_address(proxies: Proxies) -> None:
+def test_the_server_sees_the_callers_own_address(proxies: Proxies) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = proxies.open("wire", lambda _: ("127.0.0.1", server.getsockname()[1]))
         with socket.create_connection(("127.0.0.1", port), source_address=("127.66.1.2", 0)):

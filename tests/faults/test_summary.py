@@ -59,7 +59,7 @@ def test_the_table_has_faults_by_kind_and_the_times_to_settle() -> None:
     assert f"{KINDS[-1].name:<28}{0:>6}{0:>8}" in text
 
 
-def test_a_violation_is_told_with_its_timeline() -> None:
+def test_a_violation_is_reported_with_its_timeline() -> None:
     text = table(tally(BROKEN))
     assert "VIOLATION I1 ws: two <boxes> at once" in text
     assert "    12:00:00 AWS: launched" in text

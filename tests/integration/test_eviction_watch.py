@@ -15,7 +15,7 @@ from workflows.workspace.enums import Phase
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
-async def test_a_worker_with_a_run_that_it_cannot_let_go_of_ends_and_another_goes_on(
+async def test_a_worker_that_cannot_evict_a_run_exits_and_another_continues(
     stack: Stack, console: Console, workspace: str, tmp_path: Path
 ) -> None:
     await console.start(workspace)

@@ -220,7 +220,7 @@ def records_of(stack: Stack, console: Console, workspace: str, *, delete: str | 
     return {str(record["Type"]) for record in found} - {delete}
 
 
-async def test_a_claim_that_somebody_deleted_costs_no_box_and_leaves_no_record(
+async def test_a_deleted_claim_costs_no_box_and_leaves_no_record(
     stack: Stack, console: Console, workspace: str
 ) -> None:
     await online(console, workspace)

@@ -126,7 +126,7 @@ async def populated(stack: Stack, console: Console, wire: Wire) -> AsyncIterator
         yield fleet
 
 
-async def test_forty_unreachable_ones_are_left_alone_and_five_dead_ones_are_replaced(
+async def test_forty_unreachable_boxes_are_kept_and_five_dead_ones_are_replaced(
     stack: Stack, wire: Wire
 ) -> None:
     async with (

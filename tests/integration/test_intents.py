@@ -147,7 +147,7 @@ async def test_delete_leaves_nothing_behind_and_cannot_be_undone(
 
 
 @pytest.mark.parametrize("midst", [recreating, degraded, failed], ids=lambda midst: midst.__name__)
-async def test_stop_ends_the_box_wherever_it_was_and_start_brings_one_back(
+async def test_stop_terminates_the_box_in_any_phase_and_start_launches_another(
     console: Console, workspace: str, midst: Midst
 ) -> None:
     held = await midst(console, workspace)

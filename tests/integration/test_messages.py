@@ -70,7 +70,7 @@ async def computed_seconds(console: Console, history: WorkflowHistory) -> float:
     raise AssertionError(failures[-1])
 
 
-async def test_malformed_payloads_end_as_rejected_and_wedge_nothing(console: Console, workspace: str) -> None:
+async def test_malformed_payloads_are_rejected_and_block_nothing(console: Console, workspace: str) -> None:
     await console.start(workspace)
     await console.until_phase(workspace, Phase.ONLINE)
     handle = console.workflow(workspace)
@@ -132,7 +132,7 @@ async def test_a_spec_that_cannot_be_read_fails_at_once_and_names_the_member(
     ("code", "status"),
     [("UnauthorizedOperation", 403), ("VcpuLimitExceeded", 400), ("InvalidGroup.NotFound", 400)],
 )
-async def test_a_launch_that_aws_refuses_goes_on_and_comes_online_without_anybody(
+async def test_a_launch_that_aws_refuses_is_retried_and_comes_online_by_itself(
     console: Console, workspace: str, code: str, status: int
 ) -> None:
     refused = console.aws.inject(

@@ -38,7 +38,7 @@ def recorded_code(record: JSON) -> str:
     return str(error["code"]) if isinstance(error, dict) else ""
 
 
-async def test_a_box_that_never_calls_and_one_without_evidence_are_told_apart(
+async def test_a_box_that_never_calls_and_one_without_evidence_get_different_codes(
     stack: Stack, console: Console, workspace: str
 ) -> None:
     await asyncio.to_thread(stack.stop, "boxes")

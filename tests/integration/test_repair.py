@@ -74,7 +74,7 @@ async def rescued(console: Console, run_id: str) -> tuple[RepairOutcome, str] | 
 
 
 @pytest.mark.slow
-async def test_a_run_that_no_replay_can_go_on_with_is_taken_up_and_nothing_is_lost(
+async def test_a_run_that_fails_every_replay_is_reset_and_nothing_is_lost(
     stack: Stack, console: Console, workspace: str, tmp_path: Path
 ) -> None:
     await console.start(workspace)

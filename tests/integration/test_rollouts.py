@@ -77,7 +77,9 @@ async def test_a_plan_stands_and_touches_nothing_and_an_abort_leaves_it_so(rolls
     assert rows == [{"rollout_image_id": None}]
 
 
-async def test_an_image_stays_with_its_workspace_and_who_has_it_is_left_alone(rolls: Rolls) -> None:
+async def test_an_image_stays_with_its_workspace_and_workspaces_that_have_it_are_skipped(
+    rolls: Rolls,
+) -> None:
     names = await rolls.online(3)
     old, new = rolls.images()
     assert await rolls.image_of(names[0]) == old

@@ -150,7 +150,7 @@ def _faults(asked: Asked, exported: Exported) -> Iterator[str]:
             yield f"{where} has no quantiles"
 
 
-async def test_the_documentation_tells_of_every_metric_and_of_no_other(stack: Stack) -> None:
+async def test_the_documentation_lists_every_metric_and_no_other(stack: Stack) -> None:
     documented = set(re.findall(r"^\| `(onebox_\w+)`", TELEMETRY.read_text(), re.MULTILINE))
     assert documented == (await scraped(stack)).ours
 

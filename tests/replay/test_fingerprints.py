@@ -60,6 +60,6 @@ def test_a_change_of_the_order_of_steps_is_caught_by_the_fingerprint_which_names
     assert f"expected {fence!r}, got {launch!r}" in said
 
 
-def test_the_instructions_say_how_to_go_on() -> None:
+def test_the_instructions_say_how_to_continue() -> None:
     for word in ("workflow.patched", "tests/replay/record.py", "python -m tests.replay.fingerprints"):
         assert word in INSTRUCTIONS

@@ -60,7 +60,7 @@ async def test_while_it_is_unclear_whether_there_is_a_volume_the_deletion_is_not
     await world.run(volume_contract.delete_volume, deletion)
 
 
-async def test_another_control_planes_volume_of_the_same_workspace_is_left_alone(world: World) -> None:
+async def test_another_control_planes_volume_of_the_same_workspace_is_not_changed(world: World) -> None:
     other = world.with_config(replace(world.config, owner="another-control-plane"))
     instance_id = await world.launched(await world.opened(spec=SPEC))
     request = ebs.create_volume_request(

@@ -103,7 +103,7 @@ async def test_an_attempt_that_was_overtaken_gets_no_name_though_its_box_is_on_r
     assert await records(world) == {}
 
 
-async def test_the_name_goes_on_to_the_next_generation(world: World) -> None:
+async def test_the_name_moves_to_the_next_generation(world: World) -> None:
     old = await at_home(world)
     new = await at_home(world, after=1)
     assert new != old
@@ -113,7 +113,7 @@ async def test_the_name_goes_on_to_the_next_generation(world: World) -> None:
     assert claim == Claim(owner=OWNER, workspace_id=world.workspace_id, generation=2, attempt=1)
 
 
-async def test_a_box_that_ended_is_gone_and_the_name_is_left_alone(world: World) -> None:
+async def test_a_box_that_ended_is_gone_and_its_name_is_not_changed(world: World) -> None:
     generation = await world.opened()
     instance_id = await world.launched(generation)
     await asyncio.to_thread(world.endpoint.shutdown, instance_id)
@@ -160,7 +160,7 @@ async def test_a_superseded_generation_does_not_mistake_its_fenced_box_for_a_los
     assert (await world.fails(contract.address, world.address(1, instance_id))).type == contract.SUPERSEDED
 
 
-async def test_a_name_of_another_owner_is_left_alone(world: World) -> None:
+async def test_a_name_of_another_owner_is_not_changed(world: World) -> None:
     generation = await world.opened()
     await write(world, "CREATE", "192.0.2.1")
     instance_id = await world.launched(generation)

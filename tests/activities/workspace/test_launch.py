@@ -230,7 +230,7 @@ async def test_a_token_whose_instance_has_ended_makes_room_for_the_next_attempt(
     assert result.capacity_code == "IdempotentInstanceTerminated"
 
 
-async def test_an_instance_that_ended_before_it_was_recorded_is_recorded_all_the_same(world: World) -> None:
+async def test_an_instance_that_ended_before_it_was_recorded_is_still_recorded(world: World) -> None:
     generation = await world.opened()
     world.endpoint.inject("RunInstances", "lost_answer", workspace=world.workspace_id)
     await world.fails(contract.launch, world.launch(generation))

@@ -128,7 +128,7 @@ def test_without_any_evidence_nothing_is_superseded() -> None:
             assert decide_identity(evidence, workspace, policy) is not SUPERSEDED
 
 
-def test_a_policy_only_asks_for_more_or_less_and_never_turns_a_verdict_around() -> None:
+def test_a_policy_changes_what_is_required_and_never_inverts_a_verdict() -> None:
     for evidence, workspace, _ in everything():
         identities = {decide_identity(evidence, workspace, policy) for policy in BootstrapPolicy}
         assert not {CURRENT, SUPERSEDED} <= identities or evidence.peer is Peer.MATCHES

@@ -188,9 +188,7 @@ def test_i5_who_has_to_retry_gets_in_once_the_time_has_passed() -> None:
 
 
 @pytest.mark.parametrize(("unused_for", "retry_after"), [(0, 60), (20, 40), (59.5, 1)])
-def test_who_has_to_retry_is_told_when_the_token_in_use_will_be_quiet(
-    unused_for: float, retry_after: int
-) -> None:
+def test_a_retry_answer_says_when_the_token_in_use_will_be_quiet(unused_for: float, retry_after: int) -> None:
     live = LiveTokens(active_unused_for=timedelta(seconds=unused_for))
     for bearer in WITHOUT_TOKEN:
         decision = decide_register(RUNNING, CallerIdentity.CURRENT, bearer=bearer, live=live)
@@ -270,7 +268,7 @@ def test_a_box_that_may_be_the_right_one_never_gets_a_final_refusal() -> None:
     assert ERROR_SPECS[ErrorCode.INSTANCE_NOT_READY].action is Action.RETRY
 
 
-def test_an_unknown_workspace_is_a_404_for_whoever_proves_anything() -> None:
+def test_an_unknown_workspace_is_404_for_callers_with_a_valid_credential() -> None:
     for call in calls():
         if call.workspace is None and call.identity is not CallerIdentity.UNPROVEN:
             assert call.decide() == Refused(code=ErrorCode.WORKSPACE_UNKNOWN), call

@@ -24,7 +24,7 @@ async def test_only_the_first_register_of_a_generation_is_an_event(platform: Pla
     assert before["registered_at"] == after["registered_at"] < after["last_register_at"]
 
 
-async def test_a_box_tells_its_url_and_card_and_what_it_leaves_out_stays(platform: Platform) -> None:
+async def test_a_box_sends_its_url_and_card_and_omitted_members_stay(platform: Platform) -> None:
     box = await (await platform.workspace()).enter()
     card = {"name": "agent", "skills": [{"id": "s"}]}
     await box.register(url="http://10.0.0.7:8000/a2a", agent_card=card, delivery_mode="push", kind="x")

@@ -246,7 +246,7 @@ def test_a_dry_run_reports_actions_and_records_none() -> None:
     assert decisions.sighting.acted_at is None
 
 
-def test_with_a_restored_database_unknown_workspaces_are_left_alone() -> None:
+def test_with_a_restored_database_unknown_workspaces_are_not_changed() -> None:
     """The database was restored from a backup: it does not have newer workspaces, which run."""
     ahead = instance("i-0000000000000000a", generation=2)
     unknown = instance("i-0000000000000000b", workspace_id="ws-of-today")

@@ -126,7 +126,7 @@ def test_a_final_failure_halts_without_retries(step: Step) -> None:
     assert (state.last_error.code, state.last_error.hint) == ("InvalidParameterValue", "fix it")
 
 
-def test_a_refused_launch_goes_on_and_recovers_within_a_minute_of_its_cause() -> None:
+def test_a_refused_launch_recovers_within_a_minute_of_its_cause() -> None:
     state, at = launching(), T0
     for _ in range(8):
         state = lifecycle.apply(state, refusal(Step.LAUNCH), at)
