@@ -30,6 +30,11 @@ def _ahead() -> float:
     return seconds
 
 
+def _is_config(path: _Path, dir_fd: int | None) -> bool:
+    parent = os.getcwd() if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
+    return os.path.join(parent, os.fsdecode(path)).startswith((_CONFIGS, os.path.realpath(_CONFIGS)))
+
+
 def _install() -> None:
     now, now_ns, utc, local = time.time, time.time_ns, time.gmtime, time.localtime
     time.time = lambda: now() + _ahead()
@@ -45,7 +50,7 @@ def _install() -> None:
     ) -> int:
         # The file is created or truncated; as on a full disk, the write fails.
         descriptor = real_open(path, flags, mode, dir_fd=dir_fd)
-        if not flags & os.O_WRONLY or not os.fsdecode(path).startswith(_CONFIGS) or not os.path.exists(full):
+        if not flags & os.O_WRONLY or not _is_config(path, dir_fd) or not os.path.exists(full):
             return descriptor
         os.close(descriptor)
         _note("full")
